@@ -1,0 +1,161 @@
+/* vxplug core: the whole C API.
+ *
+ * A vx_plugin is checked code and data that many sandboxes share; a vx_sandbox is one private
+ * 4 GiB guest address space with its CPU state.  The core parses no files and knows no Python:
+ * it is handed checked, numeric segments, and talks back through vx_hooks.
+ *
+ * Threads: a vx_plugin may be used from any thread.  A vx_sandbox is used by one thread at a
+ * time (the caller locks); only vx_sandbox_interrupt may be called from any thread at any time.
+ *
+ * Errors: functions return vx_status.  VX_TRAP means that guest code ended the call; vx_trap then
+ * says how.  Every other failure is the host's: nothing was run, or the sandbox is unchanged. */
+#ifndef VX_H
+#define VX_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct vx_plugin vx_plugin;
+typedef struct vx_sandbox vx_sandbox;
+
+/* A guest address is not a number to be added to host pointers by hand: guestmem turns it into one. */
+typedef struct vx_gaddr { uint32_t value; } vx_gaddr;
+
+typedef enum vx_status {
+#define STATUS(name, text) VX_##name,
+#include "core/status.def"
+#undef STATUS
+} vx_status;
+
+/* One English sentence fragment per status; static storage. */
+const char *vx_status_text(vx_status status);
+
+enum { VX_PROT_READ = 1, VX_PROT_WRITE = 2, VX_PROT_EXEC = 4 };
+
+/* Initialised pages of a plugin.  `data` holds filesz bytes, filesz <= memsz; the rest is zero. */
+typedef struct vx_segment {
+    uint32_t vaddr, memsz, filesz;
+    uint32_t prot;
+    const void *data;
+} vx_segment;
+
+typedef struct vx_image {
+    const vx_segment *segments;   /* no two share a page; none both writable and executable */
+    size_t count;
+    uint32_t entry;               /* ELF entry point */
+    uint32_t phdr, phent, phnum;  /* program headers as mapped, for the guest's libc; 0 if none */
+} vx_image;
+
+/* Copies everything it needs from `image`.  VX_BAD_IMAGE, VX_NO_MEMORY, VX_UNSUPPORTED_HOST. */
+vx_status vx_plugin_create(const vx_image *image, vx_plugin **out);
+vx_plugin *vx_plugin_ref(vx_plugin *plugin);
+void vx_plugin_unref(vx_plugin *plugin);   /* NULL is allowed */
+
+/* How guest code ended.  Names and Python kinds live in trap.def. */
+typedef enum vx_trap_kind {
+#define TRAP(name, kind, text) VX_TRAP_##name,
+#include "core/trap.def"
+#undef TRAP
+    VX_TRAP_COUNT_
+} vx_trap_kind;
+
+/* "memory", "illegal-instruction", … : GuestFault.kind. */
+const char *vx_trap_kind_name(vx_trap_kind kind);
+const char *vx_trap_kind_text(vx_trap_kind kind);
+
+/* General registers in encoding order: eax ecx edx ebx esp ebp esi edi. */
+typedef struct vx_registers {
+    uint32_t gpr[8];
+    uint32_t eip, eflags;
+} vx_registers;
+
+typedef struct vx_trap {
+    vx_trap_kind kind;
+    vx_registers registers;  /* precise: the state before the faulting instruction */
+    bool has_address;
+    uint32_t address;        /* the guest address that could not be accessed */
+    uint32_t code;           /* exit status, or the number of the refused system call or interrupt */
+    uint8_t bytes[15];       /* of the instruction at eip, as far as readable */
+    uint8_t byte_count;
+} vx_trap;
+
+/* What the embedder provides.  `context` is vx_options.context.  All may be NULL. */
+typedef struct vx_hooks {
+    /* Guest output to fd 1 or 2; `data` is host memory and may be read only during the hook.
+     * Runs outside guest code.  False ends the guest call with VX_TRAP_HOOK. */
+    bool (*output)(void *context, int fd, const void *data, size_t size);
+    /* Guest error (VX_HC_RAISE); strings are host copies, not terminated.  The call goes on. */
+    void (*raise)(void *context, const char *name, size_t name_size, const char *text, size_t size);
+    /* The guest has run for at least one tick.  Runs in a signal handler on the thread that
+     * called, while translated code is interrupted: no lock of ours or of libc's is held.
+     * False ends the guest call with VX_TRAP_HOOK. */
+    bool (*tick)(void *context);
+} vx_hooks;
+
+typedef struct vx_options {
+    uint64_t memory;            /* bytes of guest memory, everything counted */
+    uint32_t stack;             /* bytes of guest stack, part of memory */
+    uint64_t timeout_ns;        /* a call; 0 is none */
+    uint64_t init_timeout_ns;   /* the plugin's initialisation; 0 is none */
+    bool raw;                   /* run no initialisation: the guest starts in vx_run (tests) */
+    vx_hooks hooks;
+    void *context;
+} vx_options;
+
+/* Makes a sandbox in its post-initialisation state: the first one of a plugin runs the guest's
+ * initialisation and leaves a snapshot that the next ones map copy-on-write.
+ * VX_TRAP (and *trap), VX_LIMIT, VX_NO_MEMORY. */
+vx_status vx_sandbox_create(vx_plugin *plugin, const vx_options *options, vx_sandbox **out,
+                            vx_trap *trap);
+/* Back to the post-initialisation state.  VX_BUSY inside a call; VX_NO_MEMORY leaves it unusable. */
+vx_status vx_sandbox_reset(vx_sandbox *box);
+void vx_sandbox_free(vx_sandbox *box);      /* NULL is allowed; never inside a call */
+void vx_sandbox_interrupt(vx_sandbox *box); /* the running call, if any, ends with VX_TRAP_INTERRUPT */
+bool vx_sandbox_running(const vx_sandbox *box);
+uint64_t vx_sandbox_memory(const vx_sandbox *box); /* bytes mapped now, counted against the limit */
+
+typedef struct vx_result {
+    uint32_t eax, edx;
+    double st0;      /* the x87 top of stack, 0 if it was empty */
+} vx_result;
+
+/* Calls a guest function, cdecl: `words` go on the guest stack in order, words[0] nearest to the
+ * return address.  VX_TRAP (and *trap), VX_BUSY, VX_LIMIT (the stack does not hold the words). */
+vx_status vx_call(vx_sandbox *box, vx_gaddr function, const uint32_t *words, size_t count,
+                  vx_result *result, vx_trap *trap);
+
+/* Guest memory for arguments, valid until the next vx_arena_reset; zero-sized is allowed.
+ * VX_LIMIT when the memory limit does not allow it. */
+vx_status vx_arena_alloc(vx_sandbox *box, uint32_t size, vx_gaddr *out);
+void vx_arena_reset(vx_sandbox *box);
+
+/* The one range check.  Host pointer to `size` bytes at `address` if every byte of the range is
+ * mapped with `prot`, else NULL.  Valid until guest code runs again; the guest may have changed
+ * the bytes since any earlier look, so read them once. */
+void *vx_guest_pointer(vx_sandbox *box, vx_gaddr address, uint64_t size, unsigned prot);
+/* Length of the terminated string at `address`, or SIZE_MAX if no NUL within `limit` mapped bytes. */
+size_t vx_guest_strlen(vx_sandbox *box, vx_gaddr address, size_t limit);
+
+/* Everything a guest program can see of the CPU.  `fx` is an FXSAVE image (512 bytes). */
+typedef struct vx_cpu {
+    vx_registers registers;
+    uint32_t reserved[2];
+    uint8_t fx[512];
+} vx_cpu;
+
+/* Runs a raw sandbox from cpu->registers.eip until it traps, and gives back the whole CPU state.
+ * For tests and tools.  VX_TRAP always, unless the sandbox could not run. */
+vx_status vx_run(vx_sandbox *box, vx_cpu *cpu, vx_trap *trap);
+
+/* Translation statistics of a plugin. */
+typedef struct vx_stats {
+    uint64_t blocks, guest_bytes, code_bytes, flushes;
+} vx_stats;
+void vx_plugin_stats(vx_plugin *plugin, vx_stats *out);
+
+/* Takes the fault signals again after someone else installed handlers; ours chain to theirs.
+ * Async-signal-unsafe; cheap when nothing changed. */
+void vx_signals_reclaim(void);
+
+#endif

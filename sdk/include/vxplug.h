@@ -1,0 +1,84 @@
+/* The vxplug guest SDK.  Include this, mark functions VX_EXPORT, build with `vxplug build`.
+ *
+ *   C parameter                      Python argument
+ *   int8_t .. int64_t, unsigned      int, OverflowError when out of range
+ *   bool                             bool (by truth value)
+ *   float, double                    float
+ *   const char *                     str, passed as UTF-8; an embedded NUL is ValueError
+ *   vx_view                          any C-contiguous bytes-like object, read only
+ *   vx_mut                           any writable bytes-like object; changes reach the caller
+ *
+ * Results: void (None), the scalars above, const char * (str; NULL is None), vx_bytes (bytes). */
+#ifndef VXPLUG_H
+#define VXPLUG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "vx_abi.h"
+
+#ifdef __cplusplus
+#define VX_EXTERN_C extern "C"
+#else
+#define VX_EXTERN_C
+#endif
+
+/* Marks a function for the interface note: the build takes every function in this section. */
+#define VX_EXPORT VX_EXTERN_C __attribute__((used, visibility("default"), section("vx_export")))
+
+/* The docstring of an exported function, or of the module (VX_MODULE_DOC). */
+#define VX_DOC(function, text) \
+    VX_EXTERN_C __attribute__((used)) const char vx_doc_##function[] = text
+#define VX_MODULE_DOC(text) VX_EXTERN_C __attribute__((used)) const char vx_module_doc[] = text
+
+typedef struct vx_view { const void *ptr; size_t len; } vx_view;
+typedef struct vx_mut { void *ptr; size_t len; } vx_mut;
+typedef struct vx_bytes { void *ptr; size_t len; uint32_t owner; } vx_bytes;
+
+/* Result that the plugin owns by malloc: the host copies it out, then frees it. */
+static inline vx_bytes vx_take(void *ptr, size_t len) {
+    vx_bytes bytes = {ptr, len, VX_MALLOCED};
+    return bytes;
+}
+
+/* Result in storage that outlives the call and stays the plugin's. */
+static inline vx_bytes vx_borrow(const void *ptr, size_t len) {
+    vx_bytes bytes = {(void *)ptr, len, VX_BORROWED};
+    return bytes;
+}
+
+/* Makes the running call end in the Python exception VX_Name (any builtin exception).  It does
+ * not jump: the function still returns, so that it can free what it holds; its result is
+ * dropped.  The first error of a call is the one that is raised. */
+VX_EXTERN_C vx_bytes vx_raise_(const char *exception, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+#define vx_raise(exception, ...) vx_raise_(exception, __VA_ARGS__)
+
+#define VX_ArithmeticError "ArithmeticError"
+#define VX_AssertionError "AssertionError"
+#define VX_AttributeError "AttributeError"
+#define VX_BufferError "BufferError"
+#define VX_EOFError "EOFError"
+#define VX_Exception "Exception"
+#define VX_FileExistsError "FileExistsError"
+#define VX_FileNotFoundError "FileNotFoundError"
+#define VX_FloatingPointError "FloatingPointError"
+#define VX_IndexError "IndexError"
+#define VX_KeyError "KeyError"
+#define VX_LookupError "LookupError"
+#define VX_MemoryError "MemoryError"
+#define VX_NotImplementedError "NotImplementedError"
+#define VX_OSError "OSError"
+#define VX_OverflowError "OverflowError"
+#define VX_PermissionError "PermissionError"
+#define VX_RecursionError "RecursionError"
+#define VX_RuntimeError "RuntimeError"
+#define VX_StopIteration "StopIteration"
+#define VX_SystemError "SystemError"
+#define VX_TimeoutError "TimeoutError"
+#define VX_TypeError "TypeError"
+#define VX_UnicodeDecodeError "UnicodeDecodeError"
+#define VX_ValueError "ValueError"
+#define VX_ZeroDivisionError "ZeroDivisionError"
+
+#endif

@@ -1,0 +1,86 @@
+"""The C binding.  Private: the public API is in the package; this is what it stands on."""
+
+from collections.abc import Buffer, Callable, Sequence
+from typing import Any
+
+class Plugin:
+    """Checked segments in a form that sandboxes share (vx_plugin)."""
+
+    def __init__(
+        self,
+        segments: Sequence[tuple[int, int, int, bytes]],  # vaddr, memsz, prot (1 r, 2 w, 4 x), data
+        entry: int,
+        phdr: int = 0,
+        phent: int = 0,
+        phnum: int = 0,
+    ) -> None:
+        """Raise ValueError when the core does not accept the image, MemoryError, OSError (host unsupported)."""
+    def stats(self) -> dict[str, int]: ...
+
+class Box:
+    """One guest address space and its CPU (vx_sandbox), with the lock that admits one call at a time.
+
+    ``write(fd, data)`` receives guest output (fd 1 or 2); an exception from it ends the guest
+    call and comes out of the call unchanged.  ``trap(info)`` turns the end of guest code into
+    the exception to raise; ``info`` is a dict:
+
+    ``kind`` (trap.def), ``text``, ``function`` (str or None during initialisation), ``address``
+    (int or None), ``eip``, ``registers`` (dict eax … edi, eip, eflags), ``bytes``, ``code`` (exit
+    status or call number).
+
+    ``free`` is the guest address of ``void vx_release_(void *)``, or 0.
+    """
+
+    def __init__(
+        self,
+        plugin: Plugin,
+        *,
+        memory: int,
+        stack: int,
+        timeout: float,  # seconds, 0 for none
+        init_timeout: float,
+        poison: bool,  # after a trap: refuse further calls instead of resetting
+        free: int,
+        write: Callable[[int, bytes], Any],
+        trap: Callable[[dict[str, Any]], BaseException],
+    ) -> None: ...
+    def reset(self) -> None: ...
+    def close(self) -> None:
+        """Waits for a call in another thread; RuntimeError from inside a call of this box.  Idempotent."""
+    def interrupt(self) -> None: ...
+    @property
+    def closed(self) -> bool: ...
+    @property
+    def memory_used(self) -> int: ...
+
+class Function:
+    """An exported guest function as a Python callable (vectorcall).
+
+    ``params`` is a sequence of (name, code), ``result`` a code.  Parameter codes: i8 u8 i16 u16 i32
+    u32 i64 u64 bool f32 f64 str view mut.  Result codes: none, the scalars, str, bytes.
+    Every parameter may be given by position or keyword; all are required.
+    """
+
+    __name__: str
+    __qualname__: str
+    __module__: str | None
+    __doc__: str | None
+    __signature__: Any
+    __text_signature__: str | None
+
+    def __init__(
+        self,
+        box: Box,
+        name: str,
+        address: int,
+        params: Sequence[tuple[str, str]],
+        result: str,
+        *,
+        doc: str | None = None,
+        module: str | None = None,
+        signature: Any = None,
+    ) -> None: ...
+    def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
+
+def reclaim_signals() -> None:
+    """Take the fault signals again after another handler was installed."""
