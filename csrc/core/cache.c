@@ -1,0 +1,179 @@
+#include "cache.h"
+
+#include "limits.h"
+#include "os.h"
+#include "signals.h"
+#include "state.h"
+
+#define GATE_SIZE 8
+#define GATES_AT (8 * (int)GATE_COUNT)
+#define FIRST_BLOCK 256
+
+static size_t page_up(size_t size) { return (size + 4095) & ~(size_t)4095; }
+
+static void *metadata(size_t size) {
+    void *memory = os_reserve(page_up(size), 4096);
+    if (memory != NULL && !os_map(memory, page_up(size), 3)) {
+        os_release(memory, page_up(size));
+        return NULL;
+    }
+    return memory;
+}
+
+static void drop_metadata(void *memory, size_t size) {
+    if (memory != NULL)
+        os_release(memory, page_up(size));
+}
+
+/* A gate is `jmp [rip + pointer]`: the cache may lie anywhere from the core's own code. */
+static void write_gates(vx_cache *c) {
+    void (*const targets[GATE_COUNT])(void) = {
+        [GATE_MISS] = vx_exit_miss, [GATE_MISS_RCX] = vx_exit_miss_rcx,
+        [GATE_LINK] = vx_exit_link, [GATE_REASON] = vx_exit_reason,
+        [GATE_RESYNC] = vx_resync, [GATE_RESYNC_RCX] = vx_resync_rcx};
+    /* From the end of a gate back to its pointer; the same for all, both are 8 bytes wide. */
+    const int32_t distance = -(GATES_AT + 6);
+    for (unsigned gate = 0; gate < GATE_COUNT; gate++) {
+        uint8_t *code = c->edit + GATES_AT + gate * GATE_SIZE;
+        memcpy(c->edit + 8 * gate, &targets[gate], 8);
+        code[0] = 0xff, code[1] = 0x25;
+        memcpy(code + 2, &distance, 4);
+    }
+}
+
+static void clear_table(vx_cache *c) {
+    for (size_t i = 0; i < VX_TABLE_SIZE; i++)
+        atomic_init(&c->table[i], (void *)vx_exit_miss);
+}
+
+static size_t index_size(const vx_cache *c) { return (c->index_mask + 1) * sizeof *c->index; }
+
+static void cache_free(vx_cache *c) {
+    drop_metadata(c->table, VX_TABLE_SIZE * sizeof *c->table);
+    drop_metadata(c->index, index_size(c));
+    drop_metadata(c->marks, c->mark_max * sizeof *c->marks);
+    drop_metadata(c->blocks, c->block_max * sizeof *c->blocks);
+    if (c->run != NULL) {
+        os_release(c->run, c->size);
+        os_release(c->edit, c->size);
+    }
+    free(c);
+}
+
+static size_t cache_size_for(size_t code_bytes) {
+    size_t size = code_bytes > VX_CACHE_MAX / VX_CACHE_FACTOR ? VX_CACHE_MAX : code_bytes * VX_CACHE_FACTOR;
+    return page_up(size < VX_CACHE_MIN ? VX_CACHE_MIN : size);
+}
+
+vx_cache *cache_create(size_t code_bytes, unsigned uses) {
+    vx_cache *c = calloc(1, sizeof *c);
+    if (c == NULL)
+        return NULL;
+    c->size = cache_size_for(code_bytes);
+    c->block_max = c->size / VX_BLOCK_CODE_MIN;
+    c->mark_max = c->size / 3;
+    c->index_mask = 1;
+    while (c->index_mask < 2 * c->block_max)
+        c->index_mask = c->index_mask << 1;
+    c->index_mask--;
+    c->uses = uses;
+    c->references = 1;
+    c->fork_generation = vx_fork_generation();
+    c->blocks = metadata(c->block_max * sizeof *c->blocks);
+    c->marks = metadata(c->mark_max * sizeof *c->marks);
+    c->index = metadata(index_size(c));
+    c->table = metadata(VX_TABLE_SIZE * sizeof *c->table);
+    if (!c->blocks || !c->marks || !c->index || !c->table ||
+        !os_map_twice(c->size, (void **)&c->run, (void **)&c->edit)) {
+        c->run = NULL;
+        cache_free(c);
+        return NULL;
+    }
+    write_gates(c);
+    clear_table(c);
+    atomic_init(&c->used, FIRST_BLOCK);
+    return c;
+}
+
+void cache_ref(vx_cache *c) { c->references++; }
+
+void cache_unref(vx_cache *c) {
+    if (c != NULL && --c->references == 0)
+        cache_free(c);
+}
+
+bool cache_has_room(const vx_cache *c) {
+    return c->size - atomic_load(&c->used) > 2 * (size_t)VX_BLOCK_CODE_MAX &&
+           atomic_load(&c->block_count) < c->block_max &&
+           c->mark_max - c->mark_count > 4 * VX_BLOCK_INSNS;
+}
+
+uintptr_t cache_gate(const vx_cache *c, vx_gate gate) {
+    return (uintptr_t)c->run + GATES_AT + gate * GATE_SIZE;
+}
+
+/* Fibonacci hashing: the golden ratio's bits spread neighbouring addresses. */
+static size_t index_slot(const vx_cache *c, uint32_t eip) {
+    return (size_t)((eip * 0x9e3779b97f4a7c15u) >> 32) & c->index_mask;
+}
+
+const vx_block *cache_lookup(const vx_cache *c, uint32_t eip) {
+    for (size_t slot = index_slot(c, eip); c->index[slot] != 0; slot = (slot + 1) & c->index_mask) {
+        const vx_block *block = &c->blocks[c->index[slot] - 1];
+        if (block->eip == eip)
+            return block;
+    }
+    return NULL;
+}
+
+const vx_block *cache_publish(vx_cache *c, const vx_block *block) {
+    uint32_t number = atomic_load(&c->block_count);
+    VX_CHECK(number < c->block_max && block->end <= c->size && block->start >= atomic_load(&c->used));
+    size_t slot = index_slot(c, block->eip);
+    while (c->index[slot] != 0)
+        slot = (slot + 1) & c->index_mask;
+    c->blocks[number] = *block;
+    c->index[slot] = number + 1;
+    c->guest_bytes += block->guest_size;
+    atomic_store_explicit(&c->block_count, number + 1, memory_order_release);
+    atomic_store_explicit(&c->used, block->end, memory_order_release);
+    return &c->blocks[number];
+}
+
+void cache_set_table(vx_cache *c, const vx_block *block) {
+    atomic_store_explicit(&c->table[block->eip & 0xffff], (void *)(c->run + block->start),
+                          memory_order_release);
+}
+
+void cache_link(vx_cache *c, uintptr_t site, const vx_block *block) {
+    size_t offset = site - (uintptr_t)c->run;
+    VX_CHECK((offset & 3) == 0 && offset >= FIRST_BLOCK && offset < atomic_load(&c->used));
+    uint32_t distance = block->direct - (uint32_t)(offset + 4);
+    atomic_store_explicit((_Atomic uint32_t *)(void *)(c->edit + offset), distance, memory_order_release);
+}
+
+const vx_block *cache_find(const vx_cache *c, uintptr_t address) {
+    if (!cache_contains(c, address))
+        return NULL;
+    uint32_t offset = (uint32_t)(address - (uintptr_t)c->run);
+    uint32_t low = 0, high = atomic_load_explicit(&c->block_count, memory_order_acquire);
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        if (c->blocks[middle].end <= offset)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    if (low == atomic_load(&c->block_count) || c->blocks[low].start > offset)
+        return NULL;
+    return &c->blocks[low];
+}
+
+vx_mark cache_mark(const vx_cache *c, const vx_block *block, uintptr_t address) {
+    uint32_t offset = (uint32_t)(address - (uintptr_t)c->run) - block->start;
+    const vx_mark *marks = &c->marks[block->first_mark];
+    unsigned last = 0;
+    while (last + 1u < block->marks && marks[last + 1].host <= offset)
+        last++;
+    return marks[last];
+}

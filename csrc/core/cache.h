@@ -1,0 +1,83 @@
+/* The code cache: translated blocks, found by guest address.
+ *
+ * Invariants
+ * C1  Emitted bytes are executable through `run` and writable through `edit`, never both at one
+ *     address; after publication only aligned 4-byte branch displacements change (chaining).
+ * C2  Blocks are appended in address order and never removed: a cache is replaced as a whole, and
+ *     freed when no sandbox is attached.
+ * C3  Every entry of `table` is the checking head of a block or vx_exit_miss: a wrong entry can
+ *     only miss.
+ * C4  `uses` is fixed at creation: no block of the cache touches state outside it.
+ * C5  A process that inherited a cache by fork never writes to it (the mapping is shared).
+ *
+ * Writers hold the translation lock; find_block and the table are read without it. */
+#ifndef VX_CACHE_H
+#define VX_CACHE_H
+
+#include "base.h"
+
+/* Which host bytes belong to which guest instruction; sorted by host offset in a block. */
+typedef struct vx_mark {
+    uint16_t host;        /* offset from the block's start */
+    uint16_t guest : 12;  /* offset from the block's eip */
+    uint16_t fix : 4;     /* FIX_*: what to undo to get the guest's registers */
+} vx_mark;
+
+/* FIX_SWAP + r: the low two bytes of host register r are exchanged. */
+enum { FIX_NONE, FIX_SWAP };
+
+typedef struct vx_block {
+    uint32_t eip;
+    uint32_t start, direct, end; /* offsets in the cache: checking head, body, end */
+    uint32_t first_mark;
+    uint16_t marks;
+    uint16_t guest_size;
+} vx_block;
+
+/* Fixed branches out of the cache, at its start. */
+typedef enum vx_gate { GATE_MISS, GATE_MISS_RCX, GATE_LINK, GATE_REASON, GATE_RESYNC,
+                       GATE_RESYNC_RCX, GATE_COUNT } vx_gate;
+
+#define VX_TABLE_SIZE 65536
+
+typedef struct vx_cache {
+    uint8_t *run, *edit;
+    size_t size;
+    _Atomic size_t used;
+    vx_block *blocks;
+    size_t block_max;
+    _Atomic uint32_t block_count;
+    vx_mark *marks;
+    size_t mark_max, mark_count;
+    uint32_t *index; /* open addressing by eip; block number + 1 */
+    size_t index_mask;
+    _Atomic(void *) *table;
+    unsigned uses;      /* NEEDS_* */
+    uint32_t fork_generation;
+    unsigned references;
+    uint64_t guest_bytes;
+} vx_cache;
+
+vx_cache *cache_create(size_t code_bytes, unsigned uses);
+void cache_ref(vx_cache *cache);
+void cache_unref(vx_cache *cache);
+/* Room for one more block of any size? */
+bool cache_has_room(const vx_cache *cache);
+uintptr_t cache_gate(const vx_cache *cache, vx_gate gate);
+const vx_block *cache_lookup(const vx_cache *cache, uint32_t eip);
+/* Publishes a block whose bytes and marks are written. */
+const vx_block *cache_publish(vx_cache *cache, const vx_block *block);
+void cache_set_table(vx_cache *cache, const vx_block *block);
+/* Points the rel32 at host address `site` of the cache to the body of `block`. */
+void cache_link(vx_cache *cache, uintptr_t site, const vx_block *block);
+
+/* signal-safe */
+static inline bool cache_contains(const vx_cache *cache, uintptr_t address) {
+    return address - (uintptr_t)cache->run < atomic_load_explicit(&cache->used, memory_order_acquire);
+}
+/* The block that holds `address`, or NULL between blocks.  signal-safe */
+const vx_block *cache_find(const vx_cache *cache, uintptr_t address);
+/* The last mark at or before `address` in `block`.  signal-safe */
+vx_mark cache_mark(const vx_cache *cache, const vx_block *block, uintptr_t address);
+
+#endif

@@ -1,0 +1,297 @@
+/* The table-driven decoder.  opcodes.def is the only place that knows an opcode; this file knows
+ * the instruction format: prefixes, opcode maps, ModRM, SIB, displacement, immediate. */
+#include "decode.h"
+
+#include <pthread.h>
+
+enum { P_NONE = 1, P_66 = 2, P_F3 = 4, P_F2 = 8, P_OPSIZE = 16 };
+enum { RM_R = 1, RM_M = 2 };
+enum { EXT_ANY = 0xff, EXT_NOMOD = 0 };
+enum { IMM_0, IMM_1, IMM_2, IMM_Z, IMM_3, IMM_A, IMM_P };
+enum { MODE_I386 = 1 };
+enum { SRC = STRING_SRC, DST = STRING_DST, UD = REFUSE_UD, SEGMENT = REFUSE_SEGMENT,
+       PORT = REFUSE_PORT, FAR = REFUSE_FAR, SYSTEM = REFUSE_SYSTEM,
+       DAA = HELPER_DAA, DAS = HELPER_DAS, AAA = HELPER_AAA, AAS = HELPER_AAS, AAM = HELPER_AAM,
+       AAD = HELPER_AAD, SALC = HELPER_SALC, PUSHA = HELPER_PUSHA, POPA = HELPER_POPA,
+       ENTER = HELPER_ENTER, INTO = HELPER_INTO, BOUND = HELPER_BOUND, CPUID = HELPER_CPUID,
+       FROM_SEGMENT = HELPER_FROM_SEGMENT, TO_SEGMENT = HELPER_TO_SEGMENT,
+       FXSAVE = HELPER_FXSAVE, FXRSTOR = HELPER_FXRSTOR };
+
+/* The short words of opcodes.def. */
+#define M1 MAP_1
+#define M0F MAP_0F
+#define M38 MAP_0F38
+#define M3A MAP_0F3A
+#define PN P_NONE
+#define P66 P_66
+#define PF3 P_F3
+#define PF2 P_F2
+#define P_OS (P_NONE | P_66)
+#define OSX P_OPSIZE
+#define ANY EXT_ANY
+#define NOMOD EXT_NOMOD
+#define X(n) (1 << (n))
+#define R RM_R
+#define M RM_M
+#define RM (RM_R | RM_M)
+#define RG FORM_REG
+#define RG8 FORM_REG8
+#define GG FORM_RM
+#define GG8 FORM_RM8
+#define OR FORM_OP
+#define OR8 FORM_OP8
+#define LK FORM_LOCK
+#define I0 IMM_0
+#define I1 IMM_1
+#define I2 IMM_2
+#define IZ IMM_Z
+#define I3 IMM_3
+#define IA IMM_A
+#define IP IMM_P
+#define NF FLAGS_NONE
+#define AF FLAGS_ALL
+#define LF FLAGS_ALL
+#define CF FLAG_CF
+#define OF FLAG_OF
+#define IF (FLAGS_ALL & ~FLAG_CF)
+#define OC (FLAG_OF | FLAG_CF)
+#define FX NEEDS_X87
+#define FS NEEDS_SSE
+#define I386 MODE_I386
+
+static const vx_op op_table[] = {
+#define OP(map, first, last, prefixes, ext, rm, form, imm, reads, writes, rule, arg, needs, modes, name) \
+    {map, first, last, prefixes, ext, rm, form, imm, reads, writes, RULE_##rule, arg, needs, modes, name},
+#include "opcodes.def"
+#undef OP
+};
+
+const vx_op *vx_op_table(size_t *count) {
+    *count = VX_COUNT(op_table);
+    return op_table;
+}
+
+/* A dense index over everything that selects a row; 0 is a hole, else row + 1. */
+typedef uint16_t op_cell;
+static op_cell op_index[MAP_COUNT][256][4][8][2];
+enum { KIND_HOLE, KIND_MODRM, KIND_PLAIN };
+static uint8_t op_kind[MAP_COUNT][256];
+static pthread_once_t op_index_once = PTHREAD_ONCE_INIT;
+
+static void claim_cell(op_cell *cell, size_t row) {
+    VX_CHECK(*cell == 0); /* two rows of opcodes.def claim one opcode */
+    *cell = (op_cell)(row + 1);
+}
+
+static void index_prefix(size_t row, unsigned opcode, unsigned prefix) {
+    const vx_op *op = &op_table[row];
+    unsigned ext_mask = op->ext == EXT_NOMOD ? EXT_ANY : op->ext;
+    for (unsigned ext = 0; ext < 8; ext++)
+        for (unsigned mem = 0; mem < 2; mem++)
+            if ((ext_mask >> ext & 1) && (op->rm >> mem & 1))
+                claim_cell(&op_index[op->map][opcode][prefix][ext][mem], row);
+}
+
+static void index_row(size_t row) {
+    const vx_op *op = &op_table[row];
+    uint8_t kind = op->ext == EXT_NOMOD ? KIND_PLAIN : KIND_MODRM;
+    for (unsigned opcode = op->first; opcode <= op->last; opcode++) {
+        VX_CHECK(op_kind[op->map][opcode] == KIND_HOLE || op_kind[op->map][opcode] == kind);
+        op_kind[op->map][opcode] = kind;
+        for (unsigned prefix = 0; prefix < 4; prefix++)
+            if (op->prefixes >> prefix & 1)
+                index_prefix(row, opcode, prefix);
+    }
+}
+
+static void build_index(void) {
+    for (size_t row = 0; row < VX_COUNT(op_table); row++)
+        index_row(row);
+}
+
+/* The one reader: it ends at the buffer and at 15 bytes. */
+typedef struct reader {
+    const uint8_t *bytes;
+    size_t at, end;
+    bool ran_out;
+} reader;
+
+static uint8_t read_byte(reader *r) {
+    if (r->at >= r->end) {
+        r->ran_out = true;
+        return 0;
+    }
+    return r->bytes[r->at++];
+}
+
+static uint32_t read_bytes(reader *r, unsigned size) {
+    uint32_t value = 0;
+    for (unsigned i = 0; i < size; i++)
+        value |= (uint32_t)read_byte(r) << (8 * i);
+    return value;
+}
+
+static int32_t read_signed(reader *r, unsigned size) {
+    uint32_t value = read_bytes(r, size);
+    return size == 1 ? (int8_t)value : size == 2 ? (int16_t)value : (int32_t)value;
+}
+
+static bool set_segment(vx_insn *in, uint8_t segment) {
+    if (in->segment != SEG_NONE && in->segment != segment)
+        return false;
+    in->segment = segment;
+    return true;
+}
+
+static bool set_rep(vx_insn *in, uint8_t rep) {
+    if (in->rep != 0 && in->rep != rep)
+        return false;
+    in->rep = rep;
+    return true;
+}
+
+enum { PREFIX_YES, PREFIX_NO, PREFIX_BAD };
+
+/* Conflicting prefixes of one group are refused: processors disagree about them. */
+static int take_prefix(vx_insn *in, uint8_t byte) {
+    switch (byte) {
+    case 0x66: in->operand16 = true; return PREFIX_YES;
+    case 0x67: in->address16 = true; return PREFIX_YES;
+    case 0xf0: in->lock = true; return PREFIX_YES;
+    case 0xf2: case 0xf3: return set_rep(in, byte) ? PREFIX_YES : PREFIX_BAD;
+    case 0x26: case 0x2e: case 0x36: case 0x3e:
+        return set_segment(in, SEG_FLAT) ? PREFIX_YES : PREFIX_BAD;
+    case 0x64: return set_segment(in, SEG_FS) ? PREFIX_YES : PREFIX_BAD;
+    case 0x65: return set_segment(in, SEG_GS) ? PREFIX_YES : PREFIX_BAD;
+    default: return PREFIX_NO;
+    }
+}
+
+static bool read_prefixes(reader *r, vx_insn *in) {
+    for (;;) {
+        uint8_t byte = read_byte(r);
+        int taken = r->ran_out ? PREFIX_NO : take_prefix(in, byte);
+        if (taken == PREFIX_BAD)
+            return false;
+        if (taken == PREFIX_NO) {
+            in->opcode = byte;
+            return true;
+        }
+    }
+}
+
+static void read_opcode(reader *r, vx_insn *in) {
+    in->map = MAP_1;
+    if (in->opcode != 0x0f)
+        return;
+    in->map = MAP_0F;
+    in->opcode = read_byte(r);
+    if (in->opcode != 0x38 && in->opcode != 0x3a)
+        return;
+    in->map = in->opcode == 0x38 ? MAP_0F38 : MAP_0F3A;
+    in->opcode = read_byte(r);
+}
+
+static void read_sib(reader *r, vx_insn *in, unsigned mod) {
+    uint8_t sib = read_byte(r);
+    in->scale = sib >> 6;
+    in->index = (sib >> 3 & 7) == 4 ? -1 : (int8_t)(sib >> 3 & 7);
+    in->base = (int8_t)(sib & 7);
+    if (in->base == 5 && mod == 0) {
+        in->base = -1;
+        in->disp = read_signed(r, 4);
+    }
+}
+
+static void read_ea32(reader *r, vx_insn *in, unsigned mod) {
+    in->base = (int8_t)in->rm;
+    if (in->rm == 4) {
+        read_sib(r, in, mod);
+    } else if (in->rm == 5 && mod == 0) {
+        in->base = -1;
+        in->disp = read_signed(r, 4);
+    }
+    if (mod != 0)
+        in->disp = read_signed(r, mod == 1 ? 1 : 4);
+}
+
+static void read_ea16(reader *r, vx_insn *in, unsigned mod) {
+    /* Intel SDM volume 2, table 2-1: bx+si bx+di bp+si bp+di si di bp bx */
+    static const int8_t bases[8] = {3, 3, 5, 5, 6, 7, 5, 3};
+    static const int8_t indexes[8] = {6, 7, 6, 7, -1, -1, -1, -1};
+    in->base = bases[in->rm];
+    in->index = indexes[in->rm];
+    if (in->rm == 6 && mod == 0) {
+        in->base = -1;
+        in->disp = read_signed(r, 2);
+    } else if (mod != 0) {
+        in->disp = read_signed(r, mod == 1 ? 1 : 2);
+    }
+}
+
+static void read_modrm(reader *r, vx_insn *in) {
+    uint8_t modrm = read_byte(r);
+    unsigned mod = modrm >> 6;
+    in->has_modrm = true;
+    in->reg = modrm >> 3 & 7;
+    in->rm = modrm & 7;
+    in->is_mem = mod != 3;
+    if (!in->is_mem)
+        return;
+    if (in->address16)
+        read_ea16(r, in, mod);
+    else
+        read_ea32(r, in, mod);
+}
+
+static void read_immediate(reader *r, vx_insn *in) {
+    static const uint8_t sizes[] = {[IMM_0] = 0, [IMM_1] = 1, [IMM_2] = 2, [IMM_3] = 2};
+    unsigned kind = in->op->imm;
+    switch (kind) {
+    case IMM_Z: in->imm_size = in->operand16 ? 2 : 4; break;
+    case IMM_A: in->imm_size = in->address16 ? 2 : 4; break;
+    case IMM_P: in->imm_size = in->operand16 ? 2 : 4; break;
+    default: in->imm_size = sizes[kind];
+    }
+    in->imm = in->imm_size == 1 ? (uint32_t)read_signed(r, 1) : read_bytes(r, in->imm_size);
+    if (kind == IMM_3)
+        in->imm2 = read_byte(r);
+    if (kind == IMM_P)
+        (void)read_bytes(r, 2);
+}
+
+static unsigned prefix_index(const vx_insn *in) {
+    return in->rep == 0xf2 ? 3 : in->rep == 0xf3 ? 2 : in->operand16 ? 1 : 0;
+}
+
+static bool row_allows(const vx_insn *in) {
+    if (in->rep != 0 && in->operand16 && !(in->op->prefixes & P_OPSIZE))
+        return false;
+    return !in->lock || ((in->op->form & FORM_LOCK) && in->is_mem);
+}
+
+static vx_decode_result finish(const reader *r, vx_insn *in, bool valid) {
+    in->length = (uint8_t)r->at;
+    if (r->ran_out)
+        return r->end == VX_INSN_MAX ? DECODE_INVALID : DECODE_SHORT;
+    return valid ? DECODE_OK : DECODE_INVALID;
+}
+
+vx_decode_result vx_decode(const uint8_t *bytes, size_t available, vx_insn *in) {
+    pthread_once(&op_index_once, build_index);
+    *in = (vx_insn){.base = -1, .index = -1};
+    reader r = {.bytes = bytes, .end = available < VX_INSN_MAX ? available : VX_INSN_MAX};
+    if (!read_prefixes(&r, in))
+        return finish(&r, in, false);
+    read_opcode(&r, in);
+    if (r.ran_out || op_kind[in->map][in->opcode] == KIND_HOLE)
+        return finish(&r, in, false);
+    if (op_kind[in->map][in->opcode] == KIND_MODRM)
+        read_modrm(&r, in);
+    op_cell cell = op_index[in->map][in->opcode][prefix_index(in)][in->reg][in->is_mem];
+    if (cell == 0)
+        return finish(&r, in, false);
+    in->op = &op_table[cell - 1];
+    read_immediate(&r, in);
+    return finish(&r, in, row_allows(in));
+}

@@ -1,0 +1,77 @@
+/* Emitting x86-64 bytes.  Knows buffers and encodings, nothing of guests. */
+#ifndef VX_EMIT_H
+#define VX_EMIT_H
+
+#include "base.h"
+
+enum { RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8, R9, R10, R11, R12, R13, R14, R15, NO_REG = -1 };
+
+/* Where bytes go (`at`) and where they will run (`delta` added). */
+typedef struct vx_emit {
+    uint8_t *at;
+    intptr_t delta;
+} vx_emit;
+
+/* Host address at which the next byte will run. */
+static inline uintptr_t emit_here(const vx_emit *e) { return (uintptr_t)e->at + (uintptr_t)e->delta; }
+
+static inline void emit_byte(vx_emit *e, unsigned byte) { *e->at++ = (uint8_t)byte; }
+
+static inline void emit_imm(vx_emit *e, uint64_t value, unsigned size) {
+    memcpy(e->at, &value, size); /* x86 is little-endian */
+    e->at += size;
+}
+
+/* A memory operand. */
+typedef struct vx_mem {
+    int8_t base, index; /* host registers or NO_REG */
+    uint8_t scale;
+    int32_t disp;
+    bool guest;   /* gs override and 32-bit address size: confined to the window */
+    bool runtime; /* gs override alone: a slot of the state */
+} vx_mem;
+
+/* An instruction with ModRM.  A zeroed form is the plain 32-bit one. */
+typedef struct vx_form {
+    bool lock, operand16, wide;
+    uint8_t rep;    /* 0, 0xf2, 0xf3 */
+    uint8_t map;    /* MAP_* of decode.h: 0 none, 1 0f, 2 0f 38, 3 0f 3a */
+    uint8_t opcode;
+    uint8_t reg;    /* host register or opcode extension */
+    bool is_mem;
+    uint8_t rm;     /* host register when !is_mem */
+    vx_mem mem;
+} vx_form;
+
+void emit_form(vx_emit *e, const vx_form *form);
+/* Opcode without ModRM; `reg` is added to its low bits, with REX.B when it needs it. */
+void emit_plain(vx_emit *e, const vx_form *form, unsigned reg);
+
+static inline vx_mem mem_base(int base, int32_t disp) {
+    return (vx_mem){.base = (int8_t)base, .index = NO_REG, .disp = disp};
+}
+static inline vx_mem mem_guest(int base, int32_t disp) {
+    return (vx_mem){.base = (int8_t)base, .index = NO_REG, .disp = disp, .guest = true};
+}
+static inline vx_mem mem_slot(int32_t disp) {
+    return (vx_mem){.base = NO_REG, .index = NO_REG, .disp = disp, .runtime = true};
+}
+
+/* One opcode byte, 32-bit operands. */
+void emit_rr(vx_emit *e, unsigned opcode, unsigned reg, unsigned rm);
+void emit_rm(vx_emit *e, unsigned opcode, unsigned reg, vx_mem mem);
+/* 64-bit operands. */
+void emit_rr64(vx_emit *e, unsigned opcode, unsigned reg, unsigned rm);
+void emit_rm64(vx_emit *e, unsigned opcode, unsigned reg, vx_mem mem);
+void emit_mov_imm(vx_emit *e, unsigned reg, uint32_t value);
+/* jmp/call rel32 to a host address within 2 GiB. */
+void emit_branch(vx_emit *e, unsigned opcode, uintptr_t target);
+void emit_jcc(vx_emit *e, unsigned condition, uintptr_t target);
+/* The recommended multi-byte nops. */
+void emit_nop(vx_emit *e, unsigned size);
+
+/* Opcodes and conditions by name, where a caller would otherwise write the number. */
+enum { OP_MOV_STORE = 0x89, OP_MOV_LOAD = 0x8b, OP_LEA = 0x8d, OP_XCHG = 0x87, OP_XCHG8 = 0x86,
+       OP_CMP = 0x3b, OP_CALL = 0xe8, OP_JMP = 0xe9, CC_NE = 5 };
+
+#endif

@@ -1,0 +1,196 @@
+/* Entering and leaving guest code on x86-64.  The only assembly of the project.
+ *
+ * Inside: gs base = guest window; eax ecx edx ebx ebp esi edi = the guest's, upper halves zero;
+ * r12d = guest esp; rsp = host-side stack; r8-r11, r13-r15 = the translator's.
+ * On every way out of translated code r8d is the guest eip. */
+
+#include "state.h"
+#include "../../sdk/include/vx_abi.h"
+
+    .intel_syntax noprefix
+    .text
+
+#define SLOT(offset) gs:[ST_DISP + offset]
+
+    .macro entry name
+    .globl \name
+    .hidden \name
+    .type \name, @function
+    .p2align 4
+\name:
+    .endm
+
+/* uint32_t vx_enter(vx_state *rdi, uint32_t esi)
+ * Requires gs base = window, guest_rsp inside the host-side stack. */
+entry vx_enter
+    push rbp
+    push rbx
+    push r12
+    push r13
+    push r14
+    push r15
+    sub rsp, 8
+    mov [rdi + ST_HOST_RSP], rsp
+    stmxcsr [rdi + ST_HOST_MXCSR]
+    fnstcw [rdi + ST_HOST_FCW]
+    test esi, esi
+    jz 2f
+    cmp esi, ENTER_FULL
+    je 1f
+    xorps xmm0, xmm0
+    xorps xmm1, xmm1
+    xorps xmm2, xmm2
+    xorps xmm3, xmm3
+    xorps xmm4, xmm4
+    xorps xmm5, xmm5
+    xorps xmm6, xmm6
+    xorps xmm7, xmm7
+    ldmxcsr [rdi + ST_GUEST_MXCSR]
+    jmp 2f
+1:  fxrstor64 [rdi + ST_FX]
+    mov eax, [rdi + ST_EFLAGS]
+    push rax
+    popfq
+2:  mov rsp, [rdi + ST_GUEST_RSP]
+    mov eax, [rdi + ST_GPR]
+    mov ecx, [rdi + ST_GPR + 4]
+    mov edx, [rdi + ST_GPR + 8]
+    mov ebx, [rdi + ST_GPR + 12]
+    mov r12d, [rdi + ST_GPR + 16]
+    mov ebp, [rdi + ST_GPR + 20]
+    mov esi, [rdi + ST_GPR + 24]
+    mov r8d, [rdi + ST_EIP] /* the block's head checks it */
+    mov r11, [rdi + ST_CODE]
+    mov edi, [rdi + ST_GPR + 28]
+    jmp r11
+
+/* Bottom of the host-side stack: a guest return found no prediction.  Stays in place. */
+entry vx_sentinel
+    lea rsp, [rsp - 8]
+    mov r9, rcx
+    lea ecx, [r8 - VX_EXIT_EIP]
+    jrcxz leave_return
+    mov rcx, r9
+    jmp probe
+
+/* A return came back to the wrong place: every older prediction is doubtful. */
+entry vx_resync_rcx
+    mov rcx, r9
+entry vx_resync
+    mov rsp, SLOT(ST_STACK_TOP)
+probe:
+    movzx r9d, r8w
+    mov r10, SLOT(ST_TABLE)
+    jmp [r10 + r9 * 8]
+
+/* The export call returned.  Its flags, vector registers and other registers die here. */
+leave_return:
+    mov SLOT(ST_GPR), eax
+    mov SLOT(ST_GPR + 8), edx
+    mov rsp, SLOT(ST_HOST_RSP)
+    cld
+    mov eax, LEAVE_RETURN
+    jmp restore_host
+
+entry vx_exit_miss_rcx
+    mov rcx, r9
+entry vx_exit_miss
+    mov r9d, LEAVE_MISS
+    jmp vx_exit_reason
+
+/* r9 = host address of the branch to patch. */
+entry vx_exit_link
+    mov SLOT(ST_LINK_SITE), r9
+    mov r9d, LEAVE_LINK
+
+/* r9d = reason.  Only moves until the flags are saved. */
+entry vx_exit_reason
+    mov SLOT(ST_GPR), eax
+    mov SLOT(ST_GPR + 4), ecx
+    mov SLOT(ST_GPR + 8), edx
+    mov SLOT(ST_GPR + 12), ebx
+    mov SLOT(ST_GPR + 16), r12d
+    mov SLOT(ST_GPR + 20), ebp
+    mov SLOT(ST_GPR + 24), esi
+    mov SLOT(ST_GPR + 28), edi
+    mov SLOT(ST_EIP), r8d
+    mov SLOT(ST_GUEST_RSP), rsp
+    mov rsp, SLOT(ST_HOST_RSP)
+    pushfq
+    pop rax
+    mov SLOT(ST_EFLAGS), eax
+    mov eax, r9d
+    jmp leave_full
+
+/* A signal handler sent us here: registers are in the state already, flags are clean. */
+entry vx_fault_leave
+    mov rsp, SLOT(ST_HOST_RSP)
+    mov eax, LEAVE_FAULT
+leave_full:
+    mov rdi, SLOT(ST_SELF)
+    fxsave64 [rdi + ST_FX]
+
+    cld
+    fninit
+    fldcw [rdi + ST_HOST_FCW]
+    ldmxcsr [rdi + ST_HOST_MXCSR]
+restore_host:
+    add rsp, 8
+    pop r15
+    pop r14
+    pop r13
+    pop r12
+    pop rbx
+    pop rbp
+    ret
+
+/* void vx_fp_leave(vx_state *rdi) */
+entry vx_fp_leave
+    fxsave64 [rdi + ST_FX]
+    fninit
+    fldcw [rdi + ST_HOST_FCW]
+    ldmxcsr [rdi + ST_HOST_MXCSR]
+    ret
+
+/* A tick interrupted translated code; its handler saved the general registers and sent us here.
+ * bool vx_on_tick(vx_state *) runs on the thread's own stack, outside any signal handler. */
+entry vx_tick_enter
+    mov rdi, SLOT(ST_SELF)
+    mov rsp, [rdi + ST_HOST_RSP]
+    fxsave64 [rdi + ST_TICK_FX]
+    fninit
+    fldcw [rdi + ST_HOST_FCW]
+    ldmxcsr [rdi + ST_HOST_MXCSR]
+    mov rbx, rdi
+    call vx_on_tick
+    mov rdi, rbx
+    test al, al
+    jz 1f
+    fxrstor64 [rdi + ST_TICK_FX]
+    push qword ptr [rdi + ST_TICK_FLAGS]
+    popfq
+    mov rax, [rdi + ST_TICK_GPR]
+    mov rcx, [rdi + ST_TICK_GPR + 8]
+    mov rdx, [rdi + ST_TICK_GPR + 16]
+    mov rbx, [rdi + ST_TICK_GPR + 24]
+    mov rsp, [rdi + ST_TICK_GPR + 32]
+    mov rbp, [rdi + ST_TICK_GPR + 40]
+    mov rsi, [rdi + ST_TICK_GPR + 48]
+    mov r8, [rdi + ST_TICK_GPR + 64]
+    mov r9, [rdi + ST_TICK_GPR + 72]
+    mov r10, [rdi + ST_TICK_GPR + 80]
+    mov r11, [rdi + ST_TICK_GPR + 88]
+    mov r12, [rdi + ST_TICK_GPR + 96]
+    mov r13, [rdi + ST_TICK_GPR + 104]
+    mov r14, [rdi + ST_TICK_GPR + 112]
+    mov r15, [rdi + ST_TICK_GPR + 120]
+    mov rdi, [rdi + ST_TICK_GPR + 56]
+    jmp SLOT(ST_TICK_RIP)
+1:  mov eax, LEAVE_FAULT
+    lea rsi, [rdi + ST_TICK_FX]
+    lea rdi, [rdi + ST_FX]
+    mov ecx, 64
+    rep movsq
+    jmp restore_host
+
+    .section .note.GNU-stack, "", @progbits

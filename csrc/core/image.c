@@ -1,0 +1,71 @@
+/* Pages of an image or snapshot: from a sandbox to a memory file, and from it to sandboxes. */
+#include "internal.h"
+
+/* Executable pages are mapped without execution: the processor runs only translations. */
+static bool map_run(vx_sandbox *box, int fd, const vx_run_of_pages *run) {
+    if (run->in_file)
+        return region_map_file(box, run->address, run->size, run->page, fd, run->offset);
+    return region_map(box, run->address, run->size, run->page);
+}
+
+bool pages_map(vx_sandbox *box, const vx_pages *pages) {
+    for (size_t i = 0; i < pages->count; i++)
+        if (!map_run(box, pages->fd, &pages->runs[i]))
+            return false;
+    return true;
+}
+
+void pages_free(vx_pages *pages) {
+    if (pages->fd >= 0)
+        os_close(pages->fd);
+    free(pages->runs);
+    *pages = (vx_pages){.fd = -1};
+}
+
+static const uint8_t *page_bytes(const vx_sandbox *box, uint32_t page) {
+    return (const uint8_t *)(uintptr_t)(box->base + (uint64_t)page * VX_PAGE_SIZE);
+}
+
+static bool is_zero(const uint8_t *page) {
+    return page[0] == 0 && memcmp(page, page + 1, VX_PAGE_SIZE - 1) == 0;
+}
+
+/* Pages a snapshot holds: not the arena; of the stack only what was written, since every sandbox
+ * brings a stack of its own size. */
+static bool in_snapshot(const vx_sandbox *box, uint32_t page) {
+    uint8_t bits = box->page_map[page];
+    if (bits == 0 || (bits & PAGE_HOST))
+        return false;
+    return page < box->stack_low / VX_PAGE_SIZE || !is_zero(page_bytes(box, page));
+}
+
+static bool add_page(vx_sandbox *box, vx_pages *out, uint32_t page, uint64_t *offset) {
+    uint8_t bits = box->page_map[page];
+    bool readable = bits & VX_PROT_READ;
+    vx_run_of_pages *last = out->count == 0 ? NULL : &out->runs[out->count - 1];
+    if (last == NULL || last->page != bits || last->address + last->size != page * VX_PAGE_SIZE) {
+        vx_run_of_pages *runs = realloc(out->runs, (out->count + 1) * sizeof *runs);
+        if (runs == NULL)
+            return false;
+        out->runs = runs;
+        last = &runs[out->count++];
+        *last = (vx_run_of_pages){page * VX_PAGE_SIZE, 0, bits, readable, *offset};
+    }
+    last->size += VX_PAGE_SIZE;
+    *offset += VX_PAGE_SIZE;
+    return !readable || is_zero(page_bytes(box, page)) ||
+           os_write_at(out->fd, page_bytes(box, page), VX_PAGE_SIZE, *offset - VX_PAGE_SIZE);
+}
+
+bool snapshot_take(vx_sandbox *box, vx_pages *out) {
+    uint64_t offset = 0;
+    out->fd = os_memory_file("vxplug-snapshot", box->pages * VX_PAGE_SIZE);
+    if (out->fd < 0)
+        return false;
+    for (uint32_t page = 0; page < VX_GUEST_MAX / VX_PAGE_SIZE; page++)
+        if (in_snapshot(box, page) && !add_page(box, out, page, &offset)) {
+            pages_free(out);
+            return false;
+        }
+    return true;
+}

@@ -1,0 +1,163 @@
+/* The core's private functions, under the file that defines them: the map of csrc/core. */
+#ifndef VX_INTERNAL_H
+#define VX_INTERNAL_H
+
+#include "../vx.h"
+#include "../../sdk/include/vx_abi.h"
+#include "base.h"
+#include "cache.h"
+#include "decode.h"
+#include "limits.h"
+#include "os.h"
+#include "signals.h"
+#include "state.h"
+
+/* A byte of the page map: VX_PROT_* of a mapped page, 0 when unmapped, and who owns it. */
+enum { PAGE_MAPPED = 0x20, /* set on every mapped page, so that one without access is not free */
+       PAGE_FIXED = 0x40, /* part of the image: the guest cannot unmap, remap or protect it */
+       PAGE_HOST = 0x80 };/* argument arena: the same */
+
+/* Executable bytes of a plugin: the core's own copy, which nobody can change. */
+typedef struct vx_code {
+    uint32_t vaddr, size;
+    uint8_t *bytes;
+} vx_code;
+
+/* Pages of an image or snapshot, one run with one protection. */
+typedef struct vx_run_of_pages {
+    uint32_t address;
+    uint32_t size;
+    uint8_t page;      /* page map byte */
+    bool in_file;      /* else zero pages */
+    uint64_t offset;   /* in the file */
+} vx_run_of_pages;
+
+typedef struct vx_pages {
+    int fd; /* -1 none */
+    vx_run_of_pages *runs;
+    size_t count;
+} vx_pages;
+
+/* What of the sandbox's bookkeeping belongs to the guest's state and returns on reset. */
+typedef struct vx_kernel {
+    uint32_t brk_start, brk;
+    uint32_t mmap_hint; /* where the next search for free pages starts, downwards */
+    uint32_t tls_base;
+    uint32_t esp;       /* of export calls */
+    uint32_t mxcsr;
+    uint16_t fcw;
+} vx_kernel;
+
+struct vx_plugin {
+    _Atomic unsigned references;
+    vx_code code[VX_SEGMENTS_MAX];
+    size_t code_count;
+    size_t code_bytes;
+    uint32_t entry, phdr, phent, phnum;
+    uint32_t image_end; /* first page above the image */
+    vx_pages image;
+    /* Under the translation lock: */
+    vx_cache *cache; /* read without it to compare */
+    uint64_t flushes;
+    bool has_snapshot;
+    vx_pages snapshot;
+    vx_kernel snapshot_kernel;
+};
+
+/* The first chunk stays between calls; the others hold what did not fit and go at the next reset. */
+typedef struct vx_arena_chunk {
+    uint32_t address, size, used;
+} vx_arena_chunk;
+
+struct vx_sandbox {
+    uint64_t base; /* of the guest window; multiple of 4 GiB */
+    vx_state *state;
+    uint8_t *page_map;
+    vx_plugin *plugin;
+    vx_cache *cache; /* attached */
+    vx_options options;
+    uint64_t page_limit, pages; /* mapped guest pages, at most the limit */
+    uint32_t stack_low;         /* the stack is [stack_low, VX_STACK_TOP) */
+    vx_kernel kernel;
+    vx_arena_chunk arena[VX_ARENA_CHUNKS]; /* host-owned mappings for arguments */
+    unsigned arena_count;
+    unsigned depth; /* calls inside */
+    vx_trap *trap;  /* of the running call: what a signal handler fills */
+    bool in_tick, unusable;
+    _Atomic bool interrupt;
+};
+
+/* region.c: mapping guest pages.  All addresses and sizes are page multiples, checked here.
+ * False: the range is not [VX_GUEST_MIN, VX_GUEST_MAX), the limit does not allow it, or the host
+ * refused. */
+bool region_map(vx_sandbox *box, uint32_t address, uint64_t size, uint8_t page);
+bool region_map_file(vx_sandbox *box, uint32_t address, uint64_t size, uint8_t page, int fd,
+                     uint64_t offset);
+bool region_unmap(vx_sandbox *box, uint32_t address, uint64_t size);
+bool region_protect(vx_sandbox *box, uint32_t address, uint64_t size, uint8_t prot);
+/* Every page unmapped, map and count zero. */
+bool region_clear(vx_sandbox *box);
+/* Highest free range of `size` bytes between the break and the stack, or 0. */
+uint32_t region_find(vx_sandbox *box, uint64_t size);
+/* True when no page of the range has any of the PAGE_* bits in `mask`. */
+bool region_lacks(const vx_sandbox *box, uint32_t address, uint64_t size, uint8_t mask);
+
+/* guestmem.c: the one range check (vx_guest_pointer of vx.h), and copies through it. */
+bool guest_read(vx_sandbox *box, uint32_t address, void *to, uint64_t size);
+bool guest_write(vx_sandbox *box, uint32_t address, const void *from, uint64_t size);
+/* First byte of the range that is not mapped with `prot`; for fault reports. */
+/* Every arena mapping is gone with the guest's memory. */
+void arena_forget(vx_sandbox *box);
+uint32_t guest_first_bad(vx_sandbox *box, uint32_t address, uint64_t size, unsigned prot);
+
+/* translate.c */
+typedef enum vx_translate_result {
+    TRANSLATE_OK,
+    TRANSLATE_NOT_CODE, /* eip is not in executable memory */
+    TRANSLATE_FULL,     /* the cache has no room: replace it */
+    TRANSLATE_NEEDS,    /* *needs is not in cache->uses: replace it */
+} vx_translate_result;
+/* Under the translation lock. */
+vx_translate_result translate_block(vx_cache *cache, const vx_plugin *plugin, uint32_t eip,
+                                    const vx_block **out, unsigned *needs);
+/* Executable bytes at `eip`, up to the end of their segment; NULL if none. */
+const uint8_t *plugin_code(const vx_plugin *plugin, uint32_t eip, size_t *available);
+
+/* helper.c: instructions done in C on the saved state.  eip is at the instruction; on success it
+ * is moved behind it, else *trap says why (registers filled by the caller). */
+bool helper_run(vx_sandbox *box, vx_helper helper, vx_trap *trap);
+
+/* hostcall.c, linux.c: `int $0x30` and `int $0x80`.  Numbers and arguments in state->gpr, result
+ * to eax.  False: the call ends, *trap has kind and code. */
+bool hostcall_run(vx_sandbox *box, vx_trap *trap);
+bool linux_run(vx_sandbox *box, vx_trap *trap);
+
+/* run.c */
+vx_status run_guest(vx_sandbox *box, uint32_t how, uint64_t timeout_ns, vx_trap *trap);
+bool vx_on_tick(vx_state *state);
+
+/* watchdog.c */
+bool watchdog_enter(vx_sandbox *box, uint64_t timeout_ns); /* false: nesting too deep, no thread */
+void watchdog_leave(void);
+/* Why the calling thread's running call has to end, or VX_TRAP_NONE.  signal-safe */
+vx_trap_kind watchdog_stop(void);
+/* The sandbox whose guest code the calling thread runs, or NULL.  signal-safe */
+vx_sandbox *watchdog_current(void);
+void watchdog_after_fork(void);
+
+void watchdog_before_fork(void), watchdog_after_fork_parent(void);
+
+/* trap.c: from the place where translated code stopped to a trap with guest registers. */
+void trap_fill(const vx_sandbox *box, vx_trap_kind kind, vx_trap *trap);
+/* `gpr` are host registers by number; sets state->gpr, eip and eflags.  signal-safe */
+void trap_recover(vx_sandbox *box, uintptr_t rip, const uint64_t gpr[16], uint64_t flags);
+/* True: the signal was the guest's, and `context` now leads out of translated code.  signal-safe */
+bool trap_fault(vx_sandbox *box, int signal, const siginfo_t *info, void *context);
+bool trap_tick(vx_sandbox *box, void *context);
+
+/* image.c: pages of an image or snapshot into a sandbox. */
+bool pages_map(vx_sandbox *box, const vx_pages *pages);
+void pages_free(vx_pages *pages);
+bool snapshot_take(vx_sandbox *box, vx_pages *out);
+
+#endif

@@ -1,0 +1,62 @@
+/* Every limit of the core, with its unit and the reason for the number. */
+#ifndef VX_LIMITS_H
+#define VX_LIMITS_H
+
+#include "base.h"
+
+/* Bytes reserved below the guest window: host-side stack, state, page map and their guards. */
+#define VX_BELOW ((uint64_t)8 << 20)
+/* Bytes never mapped above the window: wider than the widest access that starts inside it. */
+#define VX_ABOVE ((uint64_t)1 << 20)
+#define VX_WINDOW ((uint64_t)1 << 32)
+
+/* Displacements from the window's base (see state.h for the drawing). */
+#define VX_HOST_STACK_LOW (-((int64_t)6 << 20))
+#define VX_HOST_STACK_HIGH (-((int64_t)5 << 20))
+#define VX_STATE_DISP (-((int64_t)4 << 20)) /* ST_DISP */
+#define VX_PAGE_MAP_DISP (-((int64_t)3 << 20))
+
+/* Guest instructions in one block: long enough for the body of a loop, short enough that a
+ * block's translation fits in VX_BLOCK_CODE_MAX. */
+#define VX_BLOCK_INSNS 64
+/* Bytes of emitted code one guest instruction can need, side exit included (checked). */
+#define VX_INSN_CODE_MAX 256
+#define VX_BLOCK_CODE_MAX (VX_BLOCK_INSNS * VX_INSN_CODE_MAX)
+
+/* Bytes of code cache: a multiple of the plugin's executable bytes, within these bounds.
+ * A full cache is replaced, so a small one costs time, never correctness. */
+#define VX_CACHE_MIN ((size_t)1 << 20)
+#define VX_CACHE_MAX ((size_t)64 << 20)
+#define VX_CACHE_FACTOR 12
+/* Least bytes of code of a block, for sizing the block table; see cache.c. */
+#define VX_BLOCK_CODE_MIN 16
+
+/* Calls a thread may nest: guest, host hook, guest again. */
+#define VX_MAX_NESTING 16
+
+/* Watchdog period: a call is interrupted after one to two of these. */
+#define VX_TICK_NS ((uint64_t)5000000)
+/* Ticks without a running call after which the watchdog sleeps. */
+#define VX_IDLE_TICKS 200
+
+/* Bytes of the alternate signal stack of a thread that enters guests: the kernel's frame with
+ * AVX-512 state is under 4 KiB, and other people's handlers may run on it too. */
+#define VX_ALTSTACK ((size_t)64 << 10)
+
+/* Bytes of guest output handed to the hook at once; also bounds what is copied to the C stack. */
+#define VX_OUTPUT_CHUNK ((size_t)16 << 10)
+/* Vectors one writev may name (IOV_MAX of Linux). */
+#define VX_IOV_MAX 1024
+/* Bytes of an exception's name and text that a guest may send. */
+#define VX_RAISE_NAME_MAX 64
+#define VX_RAISE_TEXT_MAX 4096
+
+/* Mappings the arguments of one call may need: each is twice what was missing. */
+#define VX_ARENA_CHUNKS 32
+/* Least bytes of one. */
+#define VX_ARENA_MIN ((uint64_t)64 << 10)
+
+/* Segments of one image. */
+#define VX_SEGMENTS_MAX 64
+
+#endif

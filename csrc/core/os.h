@@ -1,0 +1,48 @@
+/* Everything the core asks of the operating system.  os_linux.c is the only file that calls it.
+ *
+ * What holds for all: addresses and sizes are multiples of the page size; functions that return
+ * bool return false when the kernel refused, and have then changed nothing the caller can see. */
+#ifndef VX_OS_H
+#define VX_OS_H
+
+#include "base.h"
+
+#include <signal.h>
+
+/* Reserves address space without access.  `align` is a power of two.  NULL on failure. */
+void *os_reserve(size_t size, size_t align);
+void os_release(void *address, size_t size);
+/* Private zero pages / pages of a file at a fixed place inside a reservation. */
+bool os_map(void *address, size_t size, unsigned prot);
+bool os_map_file(void *address, size_t size, unsigned prot, int fd, uint64_t offset);
+/* Back to reserved: the pages are gone. */
+bool os_unmap(void *address, size_t size);
+bool os_protect(void *address, size_t size, unsigned prot);
+
+/* Anonymous memory file; -1 on failure. */
+int os_memory_file(const char *name, uint64_t size);
+bool os_write_at(int fd, const void *data, size_t size, uint64_t offset);
+void os_close(int fd);
+/* One memory file mapped twice: *run executable, *edit writable.  The file is gone after. */
+bool os_map_twice(size_t size, void **run, void **edit);
+
+/* %gs base of the calling thread. */
+bool os_gs_init(void); /* false: neither instruction nor system call works here */
+void os_set_gs(uint64_t base); /* writes only if it differs */
+
+bool os_random(void *data, size_t size);
+uint64_t os_now_ns(void); /* monotonic */
+void os_sleep_ns(uint64_t ns);
+/* Sleeps until *word changes from `value` or os_wake(word). */
+void os_wait(_Atomic uint32_t *word, uint32_t value);
+void os_wake(_Atomic uint32_t *word);
+int os_thread_id(void);
+bool os_signal_thread(int thread_id, int signal);
+/* Sends `signal` to this process's thread as a fatal default would be: for chained defaults. */
+bool os_sigaction(int signal, const struct sigaction *action, struct sigaction *old);
+/* Gives the calling thread an alternate signal stack of VX_ALTSTACK bytes unless it has one at
+ * least as large.  Returns the mapping to release at thread exit, or NULL; *ok tells success. */
+void *os_altstack_enter(bool *ok);
+void os_altstack_leave(void *mapping);
+
+#endif

@@ -1,0 +1,168 @@
+/* The only file that calls the operating system for memory, signals, threads' %gs and time. */
+#include "os.h"
+#include "limits.h"
+
+#include <asm/prctl.h>
+#include <errno.h>
+#include <linux/futex.h>
+#include <sys/auxv.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+static int protection(unsigned prot) {
+    return (prot & 1 ? PROT_READ : 0) | (prot & 2 ? PROT_WRITE : 0);
+}
+
+static bool map_fixed(void *address, size_t size, int prot, int flags, int fd, uint64_t offset) {
+    return mmap(address, size, prot, MAP_FIXED | flags, fd, (off_t)offset) == address;
+}
+
+void *os_reserve(size_t size, size_t align) {
+    size_t whole = size + align;
+    uint8_t *raw = mmap(NULL, whole, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (raw == MAP_FAILED)
+        return NULL;
+    size_t head = (align - ((uintptr_t)raw & (align - 1))) & (align - 1);
+    if (head != 0)
+        munmap(raw, head);
+    munmap(raw + head + size, align - head);
+    return raw + head;
+}
+
+void os_release(void *address, size_t size) { VX_CHECK(munmap(address, size) == 0); }
+
+bool os_map(void *address, size_t size, unsigned prot) {
+    return map_fixed(address, size, protection(prot), MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+}
+
+bool os_map_file(void *address, size_t size, unsigned prot, int fd, uint64_t offset) {
+    return map_fixed(address, size, protection(prot), MAP_PRIVATE | MAP_NORESERVE, fd, offset);
+}
+
+bool os_unmap(void *address, size_t size) {
+    return map_fixed(address, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+}
+
+bool os_protect(void *address, size_t size, unsigned prot) {
+    return mprotect(address, size, protection(prot)) == 0;
+}
+
+int os_memory_file(const char *name, uint64_t size) {
+    int fd = memfd_create(name, MFD_CLOEXEC);
+    if (fd >= 0 && ftruncate(fd, (off_t)size) != 0) {
+        close(fd);
+        return -1;
+    }
+    return fd;
+}
+
+bool os_write_at(int fd, const void *data, size_t size, uint64_t offset) {
+    const uint8_t *from = data;
+    while (size != 0) {
+        ssize_t done = pwrite(fd, from, size, (off_t)offset);
+        if (done < 0 && errno == EINTR)
+            continue;
+        if (done <= 0)
+            return false;
+        from += done, offset += (uint64_t)done, size -= (size_t)done;
+    }
+    return true;
+}
+
+void os_close(int fd) { close(fd); }
+
+bool os_map_twice(size_t size, void **run, void **edit) {
+    int fd = os_memory_file("vxplug-code", size);
+    if (fd < 0)
+        return false;
+    *run = mmap(NULL, size, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
+    *edit = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    close(fd);
+    if (*run != MAP_FAILED && *edit != MAP_FAILED)
+        return true;
+    if (*run != MAP_FAILED)
+        munmap(*run, size);
+    if (*edit != MAP_FAILED)
+        munmap(*edit, size);
+    return false;
+}
+
+/* HWCAP2_FSGSBASE: the kernel lets user code use rdgsbase and wrgsbase. */
+#define HWCAP2_FSGSBASE_BIT 2
+static bool gs_instructions;
+
+bool os_gs_init(void) {
+    gs_instructions = getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE_BIT;
+    uint64_t base;
+    return gs_instructions || syscall(SYS_arch_prctl, ARCH_GET_GS, &base) == 0;
+}
+
+/* Reading first costs less than writing, and trusts nobody's memory of the last write. */
+void os_set_gs(uint64_t base) {
+    if (VX_LIKELY(gs_instructions)) {
+        uint64_t now;
+        __asm__ volatile("rdgsbase %0" : "=r"(now));
+        if (now != base)
+            __asm__ volatile("wrgsbase %0" : : "r"(base) : "memory");
+    } else {
+        VX_CHECK(syscall(SYS_arch_prctl, ARCH_SET_GS, base) == 0);
+    }
+}
+
+bool os_random(void *data, size_t size) { return getrandom(data, size, 0) == (ssize_t)size; }
+
+uint64_t os_now_ns(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+void os_sleep_ns(uint64_t ns) {
+    struct timespec span = {.tv_sec = (time_t)(ns / 1000000000u), .tv_nsec = (long)(ns % 1000000000u)};
+    nanosleep(&span, NULL);
+}
+
+void os_wait(_Atomic uint32_t *word, uint32_t value) {
+    syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, NULL, NULL, 0);
+}
+
+void os_wake(_Atomic uint32_t *word) {
+    syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, INT32_MAX, NULL, NULL, 0);
+}
+
+int os_thread_id(void) { return (int)syscall(SYS_gettid); }
+
+bool os_signal_thread(int thread_id, int signal) {
+    return syscall(SYS_tgkill, getpid(), thread_id, signal) == 0;
+}
+
+bool os_sigaction(int signal, const struct sigaction *action, struct sigaction *old) {
+    return sigaction(signal, action, old) == 0;
+}
+
+void *os_altstack_enter(bool *ok) {
+    stack_t now;
+    *ok = sigaltstack(NULL, &now) == 0;
+    if (!*ok || (!(now.ss_flags & SS_DISABLE) && now.ss_size >= VX_ALTSTACK))
+        return NULL;
+    uint8_t *mapping = mmap(NULL, VX_ALTSTACK + 4096, PROT_READ | PROT_WRITE,
+                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    *ok = mapping != MAP_FAILED;
+    if (!*ok)
+        return NULL;
+    stack_t ours = {.ss_sp = mapping + 4096, .ss_size = VX_ALTSTACK};
+    *ok = mprotect(mapping, 4096, PROT_NONE) == 0 && sigaltstack(&ours, NULL) == 0;
+    return mapping;
+}
+
+void os_altstack_leave(void *mapping) {
+    stack_t now, none = {.ss_flags = SS_DISABLE};
+    if (mapping == NULL)
+        return;
+    if (sigaltstack(NULL, &now) == 0 && now.ss_sp == (uint8_t *)mapping + 4096)
+        sigaltstack(&none, NULL);
+    munmap(mapping, VX_ALTSTACK + 4096);
+}

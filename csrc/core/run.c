@@ -1,0 +1,256 @@
+/* The run loop: into guest code, out of it for a reason, and in again. */
+#include "internal.h"
+
+/* FXSAVE64 image (Intel SDM volume 1, table 10-2). */
+enum { FX_FCW = 0, FX_FSW = 2, FX_FTW = 4, FX_MXCSR = 24, FX_ST0 = 32, FX_XMM0 = 160, FX_XMM8 = 288 };
+
+static void fresh_x87(vx_sandbox *box) {
+    uint8_t *fx = box->state->fx;
+    memset(fx, 0, FX_MXCSR);
+    memset(fx + FX_ST0, 0, FX_XMM0 - FX_ST0);
+    memcpy(fx + FX_FCW, &box->kernel.fcw, 2);
+}
+
+static void fresh_fp(vx_sandbox *box) {
+    fresh_x87(box);
+    memset(box->state->fx + FX_XMM0, 0, sizeof box->state->fx - FX_XMM0);
+    memcpy(box->state->fx + FX_MXCSR, &box->kernel.mxcsr, 4);
+}
+
+/* What vx_enter did not set up was the host's when it was saved: make it the guest's fresh state,
+ * and registers the guest has no name for empty. */
+static void complete_fp(vx_sandbox *box, uint32_t how) {
+    if (how == ENTER_INTEGER)
+        fresh_fp(box);
+    else if (how == ENTER_SSE)
+        fresh_x87(box);
+    memset(box->state->fx + FX_XMM8, 0, sizeof box->state->fx - FX_XMM8);
+}
+
+/* --- the attached code cache ------------------------------------------------------------------- */
+
+static void empty_host_stack(vx_sandbox *box) { box->state->guest_rsp = box->state->stack_top; }
+
+static void attach(vx_sandbox *box, vx_cache *cache) {
+    if (box->cache == cache)
+        return;
+    cache_ref(cache);
+    cache_unref(box->cache);
+    box->cache = cache;
+    box->state->table = (void *const *)cache->table;
+    empty_host_stack(box);
+}
+
+/* A new, empty cache for the plugin; sandboxes move to it when they next look. */
+static bool replace_cache(vx_plugin *plugin, unsigned uses) {
+    vx_cache *cache = cache_create(plugin->code_bytes, uses);
+    if (cache == NULL)
+        return false;
+    plugin->flushes += plugin->cache != NULL;
+    cache_unref(plugin->cache);
+    __atomic_store_n(&plugin->cache, cache, __ATOMIC_RELEASE);
+    return true;
+}
+
+static bool inherited(const vx_cache *cache) { return cache->fork_generation != vx_fork_generation(); }
+
+static bool attach_current(vx_sandbox *box) {
+    vx_plugin *plugin = box->plugin;
+    if (plugin->cache == NULL || inherited(plugin->cache))
+        if (!replace_cache(plugin, plugin->cache == NULL ? 0 : plugin->cache->uses))
+            return false;
+    attach(box, plugin->cache);
+    return true;
+}
+
+static bool ready_cache(vx_sandbox *box) {
+    if (VX_LIKELY(box->cache != NULL && !inherited(box->cache) &&
+                  box->cache == __atomic_load_n(&box->plugin->cache, __ATOMIC_RELAXED)))
+        return true;
+    vx_translate_lock();
+    bool ok = attach_current(box);
+    vx_translate_unlock();
+    return ok;
+}
+
+static vx_status execute_fault(vx_sandbox *box, vx_trap *trap) {
+    trap_fill(box, VX_TRAP_EXECUTE, trap);
+    trap->has_address = true;
+    trap->address = box->state->eip;
+    return VX_TRAP;
+}
+
+/* The block at `eip`, translated now if need be.  Under the translation lock. */
+static vx_status find_block(vx_sandbox *box, uint32_t eip, const vx_block **out) {
+    for (;;) {
+        unsigned needs = 0;
+        if (!attach_current(box))
+            return VX_NO_MEMORY;
+        *out = cache_lookup(box->cache, eip);
+        if (*out != NULL)
+            return VX_OK;
+        switch (translate_block(box->cache, box->plugin, eip, out, &needs)) {
+        case TRANSLATE_OK: return VX_OK;
+        case TRANSLATE_NOT_CODE: return VX_TRAP;
+        case TRANSLATE_FULL:
+        case TRANSLATE_NEEDS:
+            if (!replace_cache(box->plugin, box->cache->uses | needs))
+                return VX_NO_MEMORY;
+        }
+    }
+}
+
+/* Sets state->code for state->eip; `site` is a branch to patch, or 0. */
+static vx_status resolve(vx_sandbox *box, uintptr_t site, vx_trap *trap) {
+    const vx_block *block = NULL;
+    vx_translate_lock();
+    vx_status status = find_block(box, box->state->eip, &block);
+    if (status == VX_OK) {
+        cache_set_table(box->cache, block);
+        if (site != 0 && cache_contains(box->cache, site))
+            cache_link(box->cache, site, block);
+        box->state->code = box->cache->run + block->direct;
+    }
+    vx_translate_unlock();
+    return status == VX_TRAP ? execute_fault(box, trap) : status;
+}
+
+/* --- reasons to leave --------------------------------------------------------------------------- */
+
+static vx_status stop(vx_sandbox *box, vx_trap_kind kind, vx_trap *trap) {
+    trap_fill(box, kind, trap);
+    return VX_TRAP;
+}
+
+/* A trapping instruction; for one that runs off its code, where the code ended. */
+static vx_status trapping(vx_sandbox *box, uint32_t argument, vx_trap *trap) {
+    trap_fill(box, (vx_trap_kind)(argument & 0xff), trap);
+    trap->code = argument >> 8;
+    if (trap->kind == VX_TRAP_EXECUTE) {
+        trap->has_address = true;
+        trap->address = box->state->eip + trap->byte_count;
+    }
+    return VX_TRAP;
+}
+
+/* Something in C did the guest's bidding, or set the trap's kind and what belongs to it. */
+static vx_status after_service(vx_sandbox *box, bool ok, vx_trap *trap) {
+    if (ok)
+        return resolve(box, 0, trap);
+    trap_fill(box, trap->kind, trap);
+    return VX_TRAP;
+}
+
+static vx_status serve(vx_sandbox *box, uint32_t reason, vx_trap *trap) {
+    vx_state *s = box->state;
+    uint32_t argument = reason >> 8;
+    if (s->eip == VX_EXIT_EIP && ((reason & 0xff) == LEAVE_MISS || (reason & 0xff) == LEAVE_LINK)) {
+        trap->kind = VX_TRAP_RETURN;
+        return VX_TRAP;
+    }
+    switch (reason & 0xff) {
+    case LEAVE_MISS: return resolve(box, 0, trap);
+    case LEAVE_LINK: return resolve(box, s->link_site, trap);
+    case LEAVE_FAULT: trap_fill(box, trap->kind, trap); return VX_TRAP;
+    case LEAVE_TRAP: return trapping(box, argument, trap);
+    case LEAVE_HELPER: return after_service(box, helper_run(box, (vx_helper)argument, trap), trap);
+    case LEAVE_HOSTCALL: return after_service(box, hostcall_run(box, trap), trap);
+    case LEAVE_LINUX: return after_service(box, linux_run(box, trap), trap);
+    default: vx_panic("known reason to leave", __FILE__, __LINE__);
+    }
+}
+
+/* --- the loop ----------------------------------------------------------------------------------- */
+
+static uint32_t how_to_enter(const vx_cache *cache) {
+    return cache->uses & NEEDS_X87 ? ENTER_FULL : cache->uses & NEEDS_SSE ? ENTER_SSE : ENTER_INTEGER;
+}
+
+/* The guest's floating-point state after a plain return, and the host's back. */
+static void leave_fp(vx_sandbox *box, uint32_t how) {
+    if (how == ENTER_INTEGER)
+        return;
+    if (how == ENTER_SSE) {
+        box->kernel.mxcsr = box->state->guest_mxcsr = __builtin_ia32_stmxcsr();
+        __builtin_ia32_ldmxcsr(box->state->host_mxcsr);
+        return;
+    }
+    vx_fp_leave(box->state);
+    memcpy(&box->kernel.mxcsr, box->state->fx + FX_MXCSR, 4);
+    memcpy(&box->kernel.fcw, box->state->fx + FX_FCW, 2);
+}
+
+static vx_status loop(vx_sandbox *box, uint32_t how, vx_trap *trap) {
+    for (;;) {
+        os_set_gs(box->base);
+        uint32_t reason = vx_enter(box->state, how);
+        if (reason == LEAVE_RETURN) {
+            leave_fp(box, how);
+            trap->kind = VX_TRAP_RETURN;
+            return VX_TRAP;
+        }
+        complete_fp(box, how);
+        how = ENTER_FULL;
+        vx_trap_kind kind = watchdog_stop();
+        if (kind != VX_TRAP_NONE && (reason & 0xff) != LEAVE_FAULT)
+            return stop(box, kind, trap);
+        vx_status status = serve(box, reason, trap);
+        if (status != VX_OK)
+            return status;
+        kind = watchdog_stop();
+        if (VX_UNLIKELY(kind != VX_TRAP_NONE))
+            return stop(box, kind, trap);
+    }
+}
+
+/* Runs from state->eip until a trap; `how` ENTER_FULL takes the state's whole image, else a fresh
+ * call with what the cache needs. */
+vx_status run_guest(vx_sandbox *box, uint32_t how, uint64_t timeout_ns, vx_trap *trap) {
+    vx_trap *outer = box->trap;
+    trap->kind = VX_TRAP_NONE;
+    trap->has_address = false;
+    trap->code = 0;
+    if (!ready_cache(box))
+        return VX_NO_MEMORY;
+    if (!watchdog_enter(box, timeout_ns))
+        return VX_LIMIT;
+    if (how != ENTER_FULL) {
+        how = how_to_enter(box->cache);
+        box->state->guest_mxcsr = box->kernel.mxcsr;
+        if (how == ENTER_FULL)
+            fresh_fp(box);
+    }
+    box->state->code = atomic_load_explicit(&box->cache->table[box->state->eip & 0xffff],
+                                            memory_order_acquire);
+    empty_host_stack(box);
+    box->trap = trap;
+    box->depth++;
+    vx_status status = loop(box, how, trap);
+    box->depth--;
+    box->trap = outer;
+    watchdog_leave();
+    return status;
+}
+
+static vx_trap_kind ask_tick(vx_sandbox *box) {
+    vx_trap_kind kind = watchdog_stop();
+    if (kind != VX_TRAP_NONE || box->options.hooks.tick == NULL)
+        return kind;
+    box->in_tick = true;
+    bool go_on = box->options.hooks.tick(box->options.context);
+    box->in_tick = false;
+    return go_on ? watchdog_stop() : VX_TRAP_HOOK;
+}
+
+/* Called by vx_tick_enter on the thread's own stack.  Translated code was interrupted, so nobody
+ * on this thread holds a lock; it resumes exactly where it was. */
+bool vx_on_tick(vx_state *state) {
+    vx_sandbox *box = watchdog_current();
+    vx_trap_kind kind = ask_tick(box);
+    os_set_gs(box->base);
+    if (kind == VX_TRAP_NONE)
+        return true;
+    trap_recover(box, state->tick_rip, state->tick_gpr, state->tick_flags);
+    box->trap->kind = kind;
+    return false;
+}

@@ -1,0 +1,410 @@
+/* Plugins and sandboxes: made, called, reset, freed. */
+#include "internal.h"
+
+/* --- plugins ------------------------------------------------------------------------------------ */
+
+const char *vx_status_text(vx_status status) {
+    static const char *const texts[] = {
+#define STATUS(name, text) text,
+#include "status.def"
+#undef STATUS
+    };
+    return texts[status];
+}
+
+static uint64_t page_up(uint64_t size) { return (size + VX_PAGE_SIZE - 1) & ~(uint64_t)(VX_PAGE_SIZE - 1); }
+
+static bool segment_valid(const vx_segment *s, uint64_t lowest) {
+    return s->vaddr % VX_PAGE_SIZE == 0 && s->vaddr >= lowest && s->memsz != 0 && s->filesz <= s->memsz &&
+           page_up(s->memsz) <= VX_GUEST_MAX - (uint64_t)s->vaddr && (s->prot & ~7u) == 0 &&
+           (s->prot & (VX_PROT_WRITE | VX_PROT_EXEC)) != (VX_PROT_WRITE | VX_PROT_EXEC);
+}
+
+/* Segments ascend and share no page. */
+static bool image_valid(const vx_image *image) {
+    uint64_t lowest = VX_GUEST_MIN;
+    if (image->count == 0 || image->count > VX_SEGMENTS_MAX)
+        return false;
+    for (size_t i = 0; i < image->count; i++) {
+        const vx_segment *s = &image->segments[i];
+        if (!segment_valid(s, lowest))
+            return false;
+        lowest = s->vaddr + page_up(s->memsz);
+    }
+    return true;
+}
+
+static bool add_code(vx_plugin *plugin, const vx_segment *s) {
+    vx_code *code = &plugin->code[plugin->code_count];
+    code->bytes = calloc(1, s->memsz);
+    if (code->bytes == NULL)
+        return false;
+    memcpy(code->bytes, s->data, s->filesz);
+    code->vaddr = s->vaddr;
+    code->size = s->memsz;
+    plugin->code_count++;
+    plugin->code_bytes += s->memsz;
+    return true;
+}
+
+static bool add_segment(vx_plugin *plugin, const vx_segment *s, uint64_t *offset) {
+    uint32_t size = (uint32_t)page_up(s->memsz);
+    plugin->image.runs[plugin->image.count++] =
+        (vx_run_of_pages){s->vaddr, size, (uint8_t)(s->prot | PAGE_FIXED), true, *offset};
+    if (!os_write_at(plugin->image.fd, s->data, s->filesz, *offset))
+        return false;
+    *offset += size;
+    plugin->image_end = s->vaddr + size;
+    return !(s->prot & VX_PROT_EXEC) || add_code(plugin, s);
+}
+
+static bool add_segments(vx_plugin *plugin, const vx_image *image) {
+    uint64_t total = 0, offset = 0;
+    for (size_t i = 0; i < image->count; i++)
+        total += page_up(image->segments[i].memsz);
+    plugin->image.fd = os_memory_file("vxplug-image", total);
+    plugin->image.runs = calloc(image->count, sizeof *plugin->image.runs);
+    if (plugin->image.fd < 0 || plugin->image.runs == NULL)
+        return false;
+    for (size_t i = 0; i < image->count; i++)
+        if (!add_segment(plugin, &image->segments[i], &offset))
+            return false;
+    return true;
+}
+
+static void plugin_free(vx_plugin *plugin) {
+    vx_translate_lock();
+    cache_unref(plugin->cache);
+    vx_translate_unlock();
+    for (size_t i = 0; i < plugin->code_count; i++)
+        free(plugin->code[i].bytes);
+    pages_free(&plugin->snapshot);
+    pages_free(&plugin->image);
+    free(plugin);
+}
+
+vx_status vx_plugin_create(const vx_image *image, vx_plugin **out) {
+    if (!vx_signals_init())
+        return VX_UNSUPPORTED_HOST;
+    if (!image_valid(image))
+        return VX_BAD_IMAGE;
+    vx_plugin *plugin = calloc(1, sizeof *plugin);
+    if (plugin == NULL)
+        return VX_NO_MEMORY;
+    plugin->references = 1;
+    plugin->image.fd = plugin->snapshot.fd = -1;
+    plugin->entry = image->entry;
+    plugin->phdr = image->phdr, plugin->phent = image->phent, plugin->phnum = image->phnum;
+    if (!add_segments(plugin, image)) {
+        plugin_free(plugin);
+        return VX_NO_MEMORY;
+    }
+    *out = plugin;
+    return VX_OK;
+}
+
+vx_plugin *vx_plugin_ref(vx_plugin *plugin) {
+    plugin->references++;
+    return plugin;
+}
+
+void vx_plugin_unref(vx_plugin *plugin) {
+    if (plugin != NULL && --plugin->references == 0)
+        plugin_free(plugin);
+}
+
+const uint8_t *plugin_code(const vx_plugin *plugin, uint32_t eip, size_t *available) {
+    for (size_t i = 0; i < plugin->code_count; i++) {
+        uint32_t offset = eip - plugin->code[i].vaddr;
+        if (offset < plugin->code[i].size) {
+            *available = plugin->code[i].size - offset;
+            return plugin->code[i].bytes + offset;
+        }
+    }
+    *available = 0;
+    return NULL;
+}
+
+void vx_plugin_stats(vx_plugin *plugin, vx_stats *out) {
+    vx_translate_lock();
+    const vx_cache *cache = plugin->cache;
+    *out = (vx_stats){.flushes = plugin->flushes};
+    if (cache != NULL) {
+        out->blocks = atomic_load(&cache->block_count);
+        out->guest_bytes = cache->guest_bytes;
+        out->code_bytes = atomic_load(&cache->used);
+    }
+    vx_translate_unlock();
+}
+
+/* --- the reservation ---------------------------------------------------------------------------- */
+
+#define RESERVATION (VX_WINDOW + VX_WINDOW + VX_ABOVE) /* a whole window below keeps base aligned */
+
+static uint8_t *at(const vx_sandbox *box, int64_t displacement) {
+    return (uint8_t *)(uintptr_t)(box->base + (uint64_t)displacement);
+}
+
+static bool reserve(vx_sandbox *box) {
+    uint8_t *low = os_reserve(RESERVATION, VX_WINDOW);
+    if (low == NULL)
+        return false;
+    box->base = (uint64_t)(uintptr_t)low + VX_WINDOW;
+    os_release(low, VX_WINDOW - VX_BELOW);
+    return os_map(at(box, VX_HOST_STACK_LOW), (size_t)(VX_HOST_STACK_HIGH - VX_HOST_STACK_LOW), 3) &&
+           os_map(at(box, VX_STATE_DISP), VX_PAGE_SIZE, 3) &&
+           os_map(at(box, VX_PAGE_MAP_DISP), VX_WINDOW / VX_PAGE_SIZE, 3);
+}
+
+static void init_state(vx_sandbox *box) {
+    _Static_assert(sizeof(vx_state) <= VX_PAGE_SIZE, "the state is one page");
+    _Static_assert(VX_STATE_DISP == ST_DISP, "limits.h and state.h agree");
+    box->state = (vx_state *)(void *)at(box, VX_STATE_DISP);
+    box->page_map = at(box, VX_PAGE_MAP_DISP);
+    box->state->self = box->state;
+    box->state->base = box->base;
+    box->state->stack_top = (uint64_t)(uintptr_t)at(box, VX_HOST_STACK_HIGH - 16);
+    *(void (**)(void))(uintptr_t)box->state->stack_top = vx_sentinel;
+    box->state->guest_rsp = box->state->stack_top;
+}
+
+/* --- the guest's first moments ------------------------------------------------------------------ */
+
+static const vx_kernel fresh_kernel = {.mxcsr = 0x1f80, .fcw = 0x37f};
+
+static bool map_fresh(vx_sandbox *box) {
+    box->kernel = fresh_kernel;
+    box->kernel.brk_start = box->kernel.brk = box->plugin->image_end;
+    box->kernel.mmap_hint = box->stack_low - VX_STACK_GUARD;
+    box->state->tls_base = 0;
+    return pages_map(box, &box->plugin->image) &&
+           region_map(box, box->stack_low, VX_STACK_TOP - box->stack_low, VX_PROT_READ | VX_PROT_WRITE);
+}
+
+/* What the i386 System V ABI puts on a program's first stack (supplement, figure 3-31): argc, argv,
+ * envp, auxiliary vector. */
+static bool first_stack(vx_sandbox *box) {
+    enum { AT_NULL, AT_PHDR = 3, AT_PHENT, AT_PHNUM, AT_PAGESZ, AT_ENTRY = 9, AT_SECURE = 23, AT_RANDOM = 25 };
+    const vx_plugin *p = box->plugin;
+    uint8_t seed[16];
+    uint32_t seed_at = VX_STACK_TOP - 64, name_at = VX_STACK_TOP - 32;
+    uint32_t words[] = {1, name_at, 0, 0,
+                        AT_PHDR, p->phdr, AT_PHENT, p->phent, AT_PHNUM, p->phnum,
+                        AT_PAGESZ, VX_PAGE_SIZE, AT_ENTRY, p->entry, AT_SECURE, 0,
+                        AT_RANDOM, seed_at, AT_NULL, 0};
+    uint32_t esp = (VX_STACK_TOP - 64 - (uint32_t)sizeof words) & ~15u;
+    memset(box->state->gpr, 0, sizeof box->state->gpr);
+    box->state->gpr[4] = esp;
+    box->state->eip = p->entry;
+    box->state->eflags = 0x202;
+    return os_random(seed, sizeof seed) && guest_write(box, seed_at, seed, sizeof seed) &&
+           guest_write(box, name_at, "plugin", 7) && guest_write(box, esp, words, sizeof words);
+}
+
+/* The first sandbox to finish leaves the snapshot; a second one's is dropped. */
+static bool publish_snapshot(vx_sandbox *box) {
+    vx_pages pages = {.fd = -1};
+    if (!snapshot_take(box, &pages))
+        return false;
+    vx_plugin *plugin = box->plugin;
+    vx_translate_lock();
+    bool first = !plugin->has_snapshot;
+    if (first) {
+        plugin->snapshot = pages;
+        plugin->snapshot_kernel = box->kernel;
+        plugin->has_snapshot = true;
+    }
+    vx_translate_unlock();
+    if (!first)
+        pages_free(&pages);
+    return true;
+}
+
+static vx_status initialise(vx_sandbox *box, vx_trap *trap) {
+    if (!map_fresh(box) || !first_stack(box))
+        return VX_LIMIT;
+    vx_status status = run_guest(box, ENTER_INTEGER, box->options.init_timeout_ns, trap);
+    if (status != VX_TRAP || trap->kind != VX_TRAP_READY)
+        return status;
+    box->kernel.esp = box->state->gpr[4];
+    box->kernel.tls_base = (uint32_t)box->state->tls_base;
+    return publish_snapshot(box) ? VX_OK : VX_NO_MEMORY;
+}
+
+static vx_status from_snapshot(vx_sandbox *box) {
+    const vx_plugin *plugin = box->plugin;
+    box->kernel = plugin->snapshot_kernel;
+    box->kernel.mmap_hint = box->stack_low - VX_STACK_GUARD;
+    box->state->tls_base = box->kernel.tls_base;
+    bool ok = region_map(box, box->stack_low, VX_STACK_TOP - box->stack_low,
+                         VX_PROT_READ | VX_PROT_WRITE) &&
+              pages_map(box, &plugin->snapshot);
+    return ok ? VX_OK : VX_LIMIT;
+}
+
+static bool has_snapshot(vx_plugin *plugin) {
+    vx_translate_lock();
+    bool has = plugin->has_snapshot;
+    vx_translate_unlock();
+    return has;
+}
+
+static vx_status begin(vx_sandbox *box, vx_trap *trap) {
+    if (box->options.raw)
+        return map_fresh(box) ? VX_OK : VX_LIMIT;
+    return has_snapshot(box->plugin) ? from_snapshot(box) : initialise(box, trap);
+}
+
+/* --- sandboxes ---------------------------------------------------------------------------------- */
+
+static bool options_valid(const vx_options *options, const vx_plugin *plugin) {
+    uint64_t stack = page_up(options->stack);
+    return stack >= VX_PAGE_SIZE && stack <= VX_STACK_TOP - VX_STACK_GUARD - (uint64_t)plugin->image_end &&
+           stack <= options->memory;
+}
+
+vx_status vx_sandbox_create(vx_plugin *plugin, const vx_options *options, vx_sandbox **out, vx_trap *trap) {
+    memset(trap, 0, sizeof *trap);
+    if (!options_valid(options, plugin))
+        return VX_LIMIT;
+    vx_sandbox *box = calloc(1, sizeof *box);
+    if (box == NULL)
+        return VX_NO_MEMORY;
+    box->plugin = vx_plugin_ref(plugin);
+    box->options = *options;
+    box->page_limit = options->memory / VX_PAGE_SIZE;
+    box->stack_low = (uint32_t)(VX_STACK_TOP - page_up(options->stack));
+    vx_status status = VX_NO_MEMORY;
+    if (reserve(box)) {
+        init_state(box);
+        status = begin(box, trap);
+    }
+    if (status != VX_OK) {
+        vx_sandbox_free(box);
+        return status;
+    }
+    *out = box;
+    return VX_OK;
+}
+
+vx_status vx_sandbox_reset(vx_sandbox *box) {
+    vx_trap trap;
+    if (box->depth != 0 || box->in_tick)
+        return VX_BUSY;
+    arena_forget(box);
+    box->unusable = true;
+    if (!region_clear(box) || begin(box, &trap) != VX_OK)
+        return VX_NO_MEMORY;
+    box->unusable = false;
+    return VX_OK;
+}
+
+void vx_sandbox_free(vx_sandbox *box) {
+    if (box == NULL)
+        return;
+    VX_CHECK(box->depth == 0);
+    vx_translate_lock();
+    cache_unref(box->cache);
+    vx_translate_unlock();
+    arena_forget(box);
+    if (box->base != 0)
+        os_release(at(box, -(int64_t)VX_BELOW), VX_BELOW + VX_WINDOW + VX_ABOVE);
+    vx_plugin_unref(box->plugin);
+    free(box);
+}
+
+void vx_sandbox_interrupt(vx_sandbox *box) { atomic_store(&box->interrupt, true); }
+
+bool vx_sandbox_running(const vx_sandbox *box) { return box->depth != 0; }
+
+uint64_t vx_sandbox_memory(const vx_sandbox *box) { return box->pages * VX_PAGE_SIZE; }
+
+/* --- calls -------------------------------------------------------------------------------------- */
+
+/* Below what the interrupted guest may use under its esp. */
+#define RED_ZONE 128
+
+static bool push_arguments(vx_sandbox *box, const uint32_t *words, size_t count, uint32_t *esp) {
+    uint32_t top = box->depth == 0 ? box->kernel.esp : box->state->gpr[4] - RED_ZONE;
+    if (count > 1024)
+        return false;
+    /* The ABI wants esp + 4 a multiple of 16 at the callee's first instruction. */
+    uint32_t first = (top - (uint32_t)(4 * count)) & ~15u;
+    uint32_t *frame = vx_guest_pointer(box, (vx_gaddr){first - 4}, 4 * (count + 1),
+                                       VX_PROT_READ | VX_PROT_WRITE);
+    if (frame == NULL)
+        return false;
+    frame[0] = VX_EXIT_EIP;
+    for (size_t i = 0; i < count; i++)
+        frame[i + 1] = words[i];
+    *esp = first - 4;
+    return true;
+}
+
+/* The top of the x87 stack in an FXSAVE image: ST0 comes first; the tag byte has a bit for each
+ * physical register, which FSW's TOP field selects. */
+static double read_st0(const uint8_t *fx) {
+    uint16_t fsw;
+    long double value;
+    memcpy(&fsw, fx + 2, 2);
+    if (!(fx[4] >> (fsw >> 11 & 7) & 1))
+        return 0;
+    memcpy(&value, fx + 32, 10);
+    return (double)value;
+}
+
+static vx_status call(vx_sandbox *box, uint32_t function, uint32_t esp, vx_result *result, vx_trap *trap) {
+    vx_state *s = box->state;
+    memset(s->gpr, 0, sizeof s->gpr);
+    s->gpr[4] = esp;
+    s->eip = function;
+    s->eflags = 0x202;
+    vx_status status = run_guest(box, ENTER_INTEGER, box->options.timeout_ns, trap);
+    if (status != VX_TRAP || trap->kind != VX_TRAP_RETURN)
+        return status;
+    *result = (vx_result){s->gpr[0], s->gpr[2],
+                          box->cache->uses & NEEDS_X87 ? read_st0(s->fx) : 0};
+    return VX_OK;
+}
+
+/* A call from a hook of a running call: the outer guest's state waits on our stack. */
+static vx_status nested_call(vx_sandbox *box, uint32_t function, uint32_t esp, vx_result *result,
+                             vx_trap *trap) {
+    vx_state saved = *box->state;
+    vx_status status = call(box, function, esp, result, trap);
+    void *const *table = box->state->table;
+    *box->state = saved;
+    box->state->table = table;
+    box->state->guest_rsp = saved.stack_top;
+    return status;
+}
+
+vx_status vx_call(vx_sandbox *box, vx_gaddr function, const uint32_t *words, size_t count,
+                  vx_result *result, vx_trap *trap) {
+    uint32_t esp;
+    if (VX_UNLIKELY(box->unusable))
+        return VX_UNUSABLE;
+    if (VX_UNLIKELY(box->in_tick))
+        return VX_BUSY;
+    if (!push_arguments(box, words, count, &esp))
+        return VX_LIMIT;
+    if (box->depth != 0)
+        return nested_call(box, function.value, esp, result, trap);
+    atomic_store_explicit(&box->interrupt, false, memory_order_relaxed);
+    return call(box, function.value, esp, result, trap);
+}
+
+vx_status vx_run(vx_sandbox *box, vx_cpu *cpu, vx_trap *trap) {
+    vx_state *s = box->state;
+    if (box->unusable || box->depth != 0)
+        return VX_BUSY;
+    memcpy(s->gpr, cpu->registers.gpr, sizeof s->gpr);
+    s->eip = cpu->registers.eip;
+    s->eflags = (cpu->registers.eflags & 0x200cd5) | 0x202;
+    memcpy(s->fx, cpu->fx, sizeof s->fx);
+    vx_status status = run_guest(box, ENTER_FULL, box->options.timeout_ns, trap);
+    if (status == VX_TRAP)
+        cpu->registers = trap->registers;
+    memcpy(cpu->fx, s->fx, sizeof cpu->fx);
+    return status;
+}

@@ -1,0 +1,119 @@
+#include "internal.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <ucontext.h>
+#include <unistd.h>
+
+static const int fault_signals[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE};
+#define TICK_SIGNAL SIGURG /* ignored by default: a stray one does no harm */
+
+static struct sigaction previous[64];
+static VX_THREAD_LOCAL int chaining; /* signal being given to the previous handler */
+static pthread_mutex_t translate_mutex = PTHREAD_MUTEX_INITIALIZER;
+static _Atomic uint32_t fork_generation;
+
+void vx_panic(const char *rule, const char *file, int line) {
+    fprintf(stderr, "vxplug: broken invariant: %s (%s:%d)\n", rule, file, line);
+    abort();
+}
+
+static uintptr_t interrupted_at(void *context) {
+    return (uintptr_t)((ucontext_t *)context)->uc_mcontext.gregs[REG_RIP];
+}
+
+/* The handler chained to raised the signal again, or there is none: the default is due. */
+static void die_by_default(int signal) {
+    struct sigaction fallback = {.sa_handler = SIG_DFL};
+    os_sigaction(signal, &fallback, NULL);
+}
+
+static void chain(int signal, siginfo_t *info, void *context) {
+    const struct sigaction *old = &previous[signal];
+    bool none = !(old->sa_flags & SA_SIGINFO) && (old->sa_handler == SIG_DFL || old->sa_handler == SIG_IGN);
+    if (signal == TICK_SIGNAL && none)
+        return;
+    if (none || chaining == signal) {
+        die_by_default(signal);
+        return;
+    }
+    chaining = signal;
+    if (old->sa_flags & SA_SIGINFO)
+        old->sa_sigaction(signal, info, context);
+    else
+        old->sa_handler(signal);
+    chaining = 0;
+}
+
+static bool in_translated_code(const vx_sandbox *box, void *context) {
+    return box != NULL && box->cache != NULL && cache_contains(box->cache, interrupted_at(context));
+}
+
+static void on_fault_signal(int signal, siginfo_t *info, void *context) {
+    vx_sandbox *box = watchdog_current();
+    if (!in_translated_code(box, context) || !trap_fault(box, signal, info, context))
+        chain(signal, info, context);
+}
+
+static void on_tick_signal(int signal, siginfo_t *info, void *context) {
+    vx_sandbox *box = watchdog_current();
+    if (in_translated_code(box, context) && trap_tick(box, context))
+        return;
+    if (info->si_code != SI_TKILL || info->si_pid != getpid())
+        chain(signal, info, context);
+}
+
+static bool take_signal(int signal, void (*handler)(int, siginfo_t *, void *)) {
+    struct sigaction now;
+    if (!os_sigaction(signal, NULL, &now))
+        return false;
+    if ((now.sa_flags & SA_SIGINFO) && now.sa_sigaction == handler)
+        return true;
+    previous[signal] = now;
+    struct sigaction ours = {.sa_sigaction = handler,
+                             .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_RESTART | SA_NODEFER};
+    return os_sigaction(signal, &ours, NULL);
+}
+
+static bool take_all(void) {
+    bool ok = take_signal(TICK_SIGNAL, on_tick_signal);
+    for (size_t i = 0; i < VX_COUNT(fault_signals); i++)
+        ok &= take_signal(fault_signals[i], on_fault_signal);
+    return ok;
+}
+
+void vx_signals_reclaim(void) { (void)take_all(); }
+
+void vx_translate_lock(void) { pthread_mutex_lock(&translate_mutex); }
+void vx_translate_unlock(void) { pthread_mutex_unlock(&translate_mutex); }
+
+static void before_fork(void) {
+    vx_translate_lock();
+    watchdog_before_fork();
+}
+
+static void after_fork_parent(void) {
+    watchdog_after_fork_parent();
+    vx_translate_unlock();
+}
+
+static void after_fork_child(void) {
+    fork_generation++;
+    watchdog_after_fork();
+    vx_translate_unlock();
+}
+
+uint32_t vx_fork_generation(void) { return atomic_load_explicit(&fork_generation, memory_order_relaxed); }
+
+static bool init_ok;
+
+static void init_once(void) {
+    init_ok = os_gs_init() && take_all() &&
+              pthread_atfork(before_fork, after_fork_parent, after_fork_child) == 0;
+}
+
+bool vx_signals_init(void) {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, init_once);
+    return init_ok;
+}

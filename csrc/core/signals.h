@@ -1,0 +1,18 @@
+/* Taking fault and tick signals, and what a fork does to the runtime. */
+#ifndef VX_SIGNALS_H
+#define VX_SIGNALS_H
+
+#include "base.h"
+
+/* Installs handlers once per process; false when the system refused. */
+bool vx_signals_init(void);
+/* Changes in every forked child: what was written before belongs to the parent too. */
+uint32_t vx_fork_generation(void);
+/* Prepares the calling thread: alternate signal stack.  False when refused. */
+bool vx_thread_init(void);
+
+/* One lock for all translation: taken over fork, so a child never inherits it held. */
+void vx_translate_lock(void);
+void vx_translate_unlock(void);
+
+#endif

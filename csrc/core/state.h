@@ -1,0 +1,115 @@
+/* The CPU state of a sandbox and where it lives.
+ *
+ *   base - 8M   guard
+ *   base - 6M   host-side stack (return predictions only), grows down into the guard
+ *   base - 5M   guard
+ *   base - 4M   vx_state                       gs:[VX_STATE_DISP + offset], 64-bit addressing
+ *   base - 3M   page map, one byte a guest page
+ *   base - 2M   guard
+ *   base        guest window, 4 GiB            gs:[any 32-bit address]
+ *   base + 4G   guard
+ *
+ * base is a multiple of 4 GiB, so the low half of a host address in the window is the guest
+ * address.  Emitted code reaches the state by a negative displacement without the address-size
+ * prefix; no guest operand is ever emitted without it, so no guest operand can. */
+#ifndef VX_STATE_H
+#define VX_STATE_H
+
+#define ST_DISP (-0x400000)   /* of the state from the base */
+
+/* Offsets used by assembly and by emitted code; pinned below for C. */
+#define ST_GPR 0
+#define ST_EIP 32
+#define ST_EFLAGS 36
+#define ST_GUEST_RSP 40
+#define ST_HOST_RSP 48
+#define ST_SELF 56
+#define ST_BASE 64
+#define ST_TABLE 72
+#define ST_LINK_SITE 80
+#define ST_CODE 88
+#define ST_STACK_TOP 96
+#define ST_TLS_BASE 104
+#define ST_HOST_MXCSR 112
+#define ST_GUEST_MXCSR 116
+#define ST_HOST_FCW 120
+#define ST_TICK_GPR 128
+#define ST_TICK_RIP 256
+#define ST_TICK_FLAGS 264
+#define ST_FX 320
+#define ST_TICK_FX 832
+
+/* How vx_enter sets up floating point. */
+#define ENTER_INTEGER 0  /* nothing: no code of the cache touches it */
+#define ENTER_SSE 1      /* clean vector registers, the guest's MXCSR */
+#define ENTER_FULL 2     /* everything from the state's FXSAVE image */
+
+/* Why vx_enter came back: the low byte; the rest is the argument. */
+#define LEAVE_RETURN 1   /* the export call returned; eax and edx are in the state */
+#define LEAVE_MISS 2     /* eip has no entry in the lookup table */
+#define LEAVE_LINK 3     /* the same, reached by the direct branch at link_site */
+#define LEAVE_FAULT 4    /* a signal handler ended it; the run's trap is set */
+#define LEAVE_TRAP 5     /* the instruction at eip traps; argument: vx_trap_kind | code << 8 */
+#define LEAVE_HELPER 6   /* the instruction at eip is done in C; argument: vx_helper */
+#define LEAVE_HOSTCALL 7 /* eip is after int $0x30 */
+#define LEAVE_LINUX 8    /* eip is after int $0x80 */
+
+#ifndef __ASSEMBLER__
+#include "base.h"
+
+typedef struct vx_state {
+    uint32_t gpr[8]; /* encoding order */
+    uint32_t eip, eflags;
+    uint64_t guest_rsp; /* host-side stack pointer while outside */
+    uint64_t host_rsp;  /* the thread's own stack while inside */
+    struct vx_state *self;
+    uint64_t base;
+    void *const *table; /* flat lookup table of the attached code cache */
+    uint64_t link_site;
+    const void *code; /* where vx_enter jumps */
+    uint64_t stack_top; /* empty host-side stack: points at the sentinel */
+    uint64_t tls_base;  /* guest %gs base, below 2^32 */
+    uint32_t host_mxcsr, guest_mxcsr;
+    uint16_t host_fcw;
+    uint16_t pad[3];
+    uint64_t tick_gpr[16]; /* host registers where a tick interrupted translated code */
+    uint64_t tick_rip, tick_flags;
+    uint64_t pad2[6];
+    _Alignas(64) uint8_t fx[512];
+    _Alignas(64) uint8_t tick_fx[512];
+} vx_state;
+
+#define VX_PIN(field, offset) \
+    _Static_assert(offsetof(vx_state, field) == (offset), "state.h offset of " #field)
+VX_PIN(gpr, ST_GPR);
+VX_PIN(eip, ST_EIP);
+VX_PIN(eflags, ST_EFLAGS);
+VX_PIN(guest_rsp, ST_GUEST_RSP);
+VX_PIN(host_rsp, ST_HOST_RSP);
+VX_PIN(self, ST_SELF);
+VX_PIN(base, ST_BASE);
+VX_PIN(table, ST_TABLE);
+VX_PIN(link_site, ST_LINK_SITE);
+VX_PIN(code, ST_CODE);
+VX_PIN(stack_top, ST_STACK_TOP);
+VX_PIN(tls_base, ST_TLS_BASE);
+VX_PIN(host_mxcsr, ST_HOST_MXCSR);
+VX_PIN(guest_mxcsr, ST_GUEST_MXCSR);
+VX_PIN(host_fcw, ST_HOST_FCW);
+VX_PIN(tick_gpr, ST_TICK_GPR);
+VX_PIN(tick_rip, ST_TICK_RIP);
+VX_PIN(tick_flags, ST_TICK_FLAGS);
+VX_PIN(fx, ST_FX);
+VX_PIN(tick_fx, ST_TICK_FX);
+
+/* enter_x64.S.  `how` is ENTER_*; the result is LEAVE_* and its argument. */
+uint32_t vx_enter(vx_state *state, uint32_t how);
+/* Saves the guest's floating point into the state and restores the host's, after LEAVE_RETURN. */
+void vx_fp_leave(vx_state *state);
+/* Code addresses, never called from C. */
+void vx_exit_miss(void), vx_exit_miss_rcx(void), vx_exit_link(void), vx_exit_reason(void);
+void vx_resync(void), vx_resync_rcx(void), vx_sentinel(void);
+void vx_fault_leave(void), vx_tick_enter(void);
+
+#endif
+#endif

@@ -1,0 +1,701 @@
+/* The translator: guest instructions at an address to one block in the code cache.
+ *
+ * 1. Decode from the plugin's own copy of its code, which nobody can change.
+ * 2. For each instruction its rule (opcodes.def) emits host code.  A mark records where it starts,
+ *    so that a fault anywhere in it maps back.  Rules keep this contract: at every host
+ *    instruction that can fault, the guest's registers and flags are those before the guest
+ *    instruction, but for what the mark's FIX says.
+ * 3. Calls and untaken branches go on in the same block; it ends at a jump, a return, an exit, a
+ *    limit, or where another block begins.
+ * 4. Branches whose target is not translated yet go to a cold stub behind the block, which leaves
+ *    through GATE_LINK with the target and the branch's own address, to be patched (cache_link).
+ *
+ * Every guest memory operand is emitted with a gs override and 32-bit address size; see state.h.
+ * Scratch registers: r8 (guest target, effective address), r9, r10.  Flags are the guest's at all
+ * times except between a pushfq and its popfq. */
+#include "emit.h"
+#include "internal.h"
+
+typedef struct side_exit {
+    uint8_t *site; /* of the rel32, in the edit mapping */
+    uint32_t target;
+} side_exit;
+
+typedef struct translation {
+    vx_emit e;
+    vx_cache *cache;
+    const vx_plugin *plugin;
+    vx_block block;
+    uint8_t *start;    /* of the block, in the edit mapping */
+    uint32_t eip, next;
+    vx_insn in;
+    bool ended;
+    side_exit exits[2 * VX_BLOCK_INSNS];
+    unsigned exit_count;
+} translation;
+
+static uint8_t host_reg(unsigned guest) { return guest == RSP ? R12 : (uint8_t)guest; }
+
+static uintptr_t gate(const translation *t, vx_gate which) { return cache_gate(t->cache, which); }
+
+static vx_mem slot(unsigned offset) { return mem_slot(ST_DISP + (int32_t)offset); }
+
+static void add_mark(translation *t, unsigned fix) {
+    vx_mark *mark = &t->cache->marks[t->block.first_mark + t->block.marks++];
+    *mark = (vx_mark){.host = (uint16_t)(t->e.at - t->start),
+                      .guest = (t->eip - t->block.eip) & 0xfff, .fix = fix & 0xf};
+}
+
+/* --- small sequences ------------------------------------------------------------------------- */
+
+static void emit_add_esp(translation *t, int32_t bytes) {
+    emit_rm(&t->e, OP_LEA, R12, mem_base(R12, bytes));
+}
+
+/* mov between a register and guest memory, 2 or 4 bytes. */
+static void emit_guest_mov(translation *t, unsigned opcode, unsigned reg, vx_mem mem, bool word) {
+    emit_form(&t->e, &(vx_form){.operand16 = word, .opcode = (uint8_t)opcode, .reg = (uint8_t)reg,
+                                .is_mem = true, .mem = mem});
+}
+
+static void emit_store_imm(translation *t, vx_mem mem, uint32_t value, bool word) {
+    emit_form(&t->e, &(vx_form){.operand16 = word, .opcode = 0xc7, .is_mem = true, .mem = mem});
+    emit_imm(&t->e, value, word ? 2 : 4);
+}
+
+static void emit_pushfq(translation *t) { emit_byte(&t->e, 0x9c); }
+static void emit_popfq(translation *t) { emit_byte(&t->e, 0x9d); }
+static void emit_push(translation *t, unsigned reg) { emit_plain(&t->e, &(vx_form){.opcode = 0x50}, reg); }
+static void emit_pop(translation *t, unsigned reg) { emit_plain(&t->e, &(vx_form){.opcode = 0x58}, reg); }
+
+/* op r32, imm32 of the group at 81; changes flags. */
+static void emit_alu_imm(translation *t, unsigned extension, unsigned reg, uint32_t value) {
+    emit_rr(&t->e, 0x81, extension, reg);
+    emit_imm(&t->e, value, 4);
+}
+
+/* Ends the block: leaves to C with the guest at `eip` and a LEAVE_* reason. */
+static void emit_leave(translation *t, uint32_t eip, uint32_t reason) {
+    emit_mov_imm(&t->e, R8, eip);
+    emit_mov_imm(&t->e, R9, reason);
+    emit_branch(&t->e, OP_JMP, gate(t, GATE_REASON));
+    t->ended = true;
+}
+
+static void emit_trap(translation *t, vx_trap_kind kind, unsigned code) {
+    emit_leave(t, t->eip, LEAVE_TRAP | (uint32_t)kind << 8 | code << 16);
+}
+
+/* --- branches -------------------------------------------------------------------------------- */
+
+/* Pads so that a rel32 `ahead` bytes from here is aligned, which makes patching one store. */
+static void align_site(translation *t, unsigned ahead) {
+    emit_nop(&t->e, (4 - ((uintptr_t)t->e.at + ahead)) & 3);
+}
+
+/* The rel32 of a branch just opened: to the target's block if there is one, else to a stub. */
+static void emit_target(translation *t, uint32_t target) {
+    const vx_block *known = cache_lookup(t->cache, target);
+    uint32_t here = (uint32_t)(t->e.at - t->cache->edit);
+    if (known != NULL || target == t->block.eip) {
+        emit_imm(&t->e, (known ? known->direct : t->block.direct) - (here + 4), 4);
+        return;
+    }
+    VX_CHECK(t->exit_count < VX_COUNT(t->exits));
+    t->exits[t->exit_count++] = (side_exit){t->e.at, target};
+    emit_imm(&t->e, 0, 4);
+}
+
+static void emit_jump(translation *t, uint32_t target) {
+    align_site(t, 1);
+    emit_byte(&t->e, OP_JMP);
+    emit_target(t, target);
+}
+
+static void emit_stub(translation *t, const side_exit *exit) {
+    uint32_t distance = (uint32_t)(t->e.at - (exit->site + 4));
+    memcpy(exit->site, &distance, 4);
+    /* lea r9, [rip - to the site]; seven bytes long */
+    emit_byte(&t->e, 0x4c), emit_byte(&t->e, OP_LEA), emit_byte(&t->e, 0x0d);
+    emit_imm(&t->e, (uint32_t)(exit->site - (t->e.at + 4)), 4);
+    emit_mov_imm(&t->e, R8, exit->target);
+    emit_branch(&t->e, OP_JMP, gate(t, GATE_LINK));
+}
+
+/* Instructions that cannot fault: flags they overwrite were never seen. */
+static bool cannot_fault(const vx_insn *in) {
+    switch (in->op->rule) {
+    case RULE_COPY: return !in->is_mem && in->op->needs == 0;
+    case RULE_SHORT_INC: case RULE_LEA: case RULE_NOP: case RULE_PAUSE: return true;
+    default: return false;
+    }
+}
+
+/* Does code at `eip` overwrite all status flags before anything can read them or fault? */
+static bool flags_dead(const translation *t, uint32_t eip) {
+    unsigned live = FLAGS_ALL;
+    for (unsigned i = 0; i < 8 && live != 0; i++) {
+        size_t available;
+        vx_insn in;
+        const uint8_t *bytes = plugin_code(t->plugin, eip, &available);
+        if (bytes == NULL || vx_decode(bytes, available, &in) != DECODE_OK)
+            return false;
+        if (!cannot_fault(&in) || (in.op->reads & live))
+            return false;
+        live &= ~(unsigned)in.op->writes;
+        eip += in.length;
+    }
+    return live == 0;
+}
+
+/* Goes on only if r8d == eip, else to `wrong` (rcx intact) or `wrong_rcx` (rcx in r9).  Without
+ * touching flags it costs rcx for a moment: jrcxz is the one branch that needs none. */
+static void emit_check(translation *t, uint32_t eip, vx_gate wrong, vx_gate wrong_rcx) {
+    if (flags_dead(t, eip)) {
+        emit_alu_imm(t, 7, R8, eip);
+        emit_jcc(&t->e, CC_NE, gate(t, wrong));
+        return;
+    }
+    emit_rr64(&t->e, OP_MOV_STORE, RCX, R9);
+    emit_byte(&t->e, 0x41), emit_byte(&t->e, OP_LEA), emit_byte(&t->e, 0x88); /* lea ecx, [r8 + disp32] */
+    emit_imm(&t->e, 0u - eip, 4);
+    emit_byte(&t->e, 0xe3), emit_byte(&t->e, 5); /* jrcxz over the jump */
+    emit_branch(&t->e, OP_JMP, gate(t, wrong_rcx));
+    emit_rr64(&t->e, OP_MOV_LOAD, RCX, R9);
+}
+
+/* jmp (extension 4) or call (2) through the lookup table; r8d is the guest target. */
+static void emit_probe(translation *t, unsigned extension) {
+    emit_form(&t->e, &(vx_form){.map = MAP_0F, .opcode = 0xb7, .reg = R9, .rm = R8}); /* movzx r9d, r8w */
+    emit_rm64(&t->e, OP_MOV_LOAD, R10, slot(ST_TABLE));
+    vx_mem entry = {.base = R10, .index = R9, .scale = 3};
+    emit_rm(&t->e, 0xff, extension, entry);
+}
+
+static void emit_push_return(translation *t) {
+    emit_store_imm(t, mem_guest(R12, -4), t->next, false);
+    emit_add_esp(t, -4);
+}
+
+/* --- operands -------------------------------------------------------------------------------- */
+
+static vx_mem address_of(const vx_insn *in) {
+    return (vx_mem){.base = in->base < 0 ? NO_REG : (int8_t)host_reg((unsigned)in->base),
+                    .index = in->index, .scale = in->scale, .disp = in->disp};
+}
+
+/* r8d = effective address, flags untouched. */
+static void emit_address_in_r8(translation *t, const vx_insn *in) {
+    emit_rm(&t->e, OP_LEA, R8, address_of(in));
+    if (in->address16)
+        emit_form(&t->e, &(vx_form){.map = MAP_0F, .opcode = 0xb7, .reg = R8, .rm = R8});
+    if (in->segment == SEG_GS) {
+        emit_rm(&t->e, OP_MOV_LOAD, R9, slot(ST_TLS_BASE));
+        emit_rm(&t->e, OP_LEA, R8, (vx_mem){.base = R8, .index = R9});
+    }
+}
+
+/* The operand of an instruction as guest memory; may use r8 and r9. */
+static vx_mem guest_operand(translation *t, const vx_insn *in) {
+    if (in->address16 || in->segment == SEG_GS) {
+        emit_address_in_r8(t, in);
+        return mem_guest(R8, 0);
+    }
+    vx_mem mem = address_of(in);
+    mem.guest = true;
+    return mem;
+}
+
+static vx_form form_of(const vx_insn *in) {
+    return (vx_form){.lock = in->lock, .operand16 = in->operand16, .rep = in->rep, .map = in->map,
+                     .opcode = in->opcode,
+                     .reg = in->op->form & FORM_REG ? host_reg(in->reg) : in->reg,
+                     .is_mem = in->is_mem,
+                     .rm = in->op->form & FORM_RM ? host_reg(in->rm) : in->rm};
+}
+
+/* --- rules: copies --------------------------------------------------------------------------- */
+
+static void copy_immediate(translation *t) {
+    emit_imm(&t->e, t->in.imm, t->in.imm_size);
+}
+
+static void copy_plain(translation *t) {
+    const vx_insn *in = &t->in;
+    vx_form form = form_of(in);
+    if (in->op->form & FORM_OP) {
+        form.opcode = in->opcode & 0xf8;
+        emit_plain(&t->e, &form, host_reg(in->opcode & 7));
+    } else {
+        emit_plain(&t->e, &form, 0);
+    }
+    copy_immediate(t);
+}
+
+static bool needs_rex(const vx_form *form) {
+    return form->reg >= 8 || (form->is_mem ? form->mem.base >= 8 : form->rm >= 8);
+}
+
+/* xchg of the low two bytes of eax, ecx, edx or ebx: no flags, no REX. */
+static void emit_swap_bytes(translation *t, unsigned reg) {
+    emit_rr(&t->e, OP_XCHG8, reg, reg + 4);
+}
+
+/* cmpxchg compares with al, so the source ah cannot be swapped there: it goes through r9. */
+static void copy_cmpxchg_ah(translation *t, vx_form *form) {
+    emit_rr64(&t->e, OP_MOV_STORE, RCX, R9);
+    emit_form(&t->e, &(vx_form){.map = MAP_0F, .opcode = 0xb6, .reg = RCX, .rm = 4}); /* movzx ecx, ah */
+    emit_rr64(&t->e, OP_XCHG, RCX, R9);
+    form->reg = R9;
+    emit_form(&t->e, form);
+}
+
+/* AH, CH, DH, BH have no encoding beside REX: their bytes change places for one instruction. */
+static void copy_high_byte(translation *t, vx_form *form, bool reg_is_high) {
+    unsigned low = (reg_is_high ? form->reg : form->rm) - 4;
+    if (form->is_mem && form->mem.base != R8) {
+        emit_address_in_r8(t, &t->in);
+        form->mem = mem_guest(R8, 0);
+    }
+    if (form->map == MAP_0F && form->opcode == 0xb0 && low == RAX) {
+        copy_cmpxchg_ah(t, form);
+        return;
+    }
+    emit_swap_bytes(t, low);
+    add_mark(t, FIX_SWAP + low);
+    if (reg_is_high)
+        form->reg = (uint8_t)low;
+    else
+        form->rm = (uint8_t)low;
+    emit_form(&t->e, form);
+    copy_immediate(t);
+    add_mark(t, FIX_NONE);
+    emit_swap_bytes(t, low);
+}
+
+static void copy_form(translation *t, vx_form *form) {
+    bool high_reg = (t->in.op->form & FORM_REG8) && t->in.reg >= 4;
+    bool high_rm = (t->in.op->form & FORM_RM8) && !t->in.is_mem && t->in.rm >= 4;
+    if (t->in.is_mem)
+        form->mem = guest_operand(t, &t->in);
+    if ((high_reg || high_rm) && needs_rex(form)) {
+        copy_high_byte(t, form, high_reg);
+        return;
+    }
+    emit_form(&t->e, form);
+    copy_immediate(t);
+}
+
+static void rule_copy(translation *t) {
+    vx_form form = form_of(&t->in);
+    if (t->in.has_modrm)
+        copy_form(t, &form);
+    else
+        copy_plain(t);
+}
+
+static void rule_copy_as(translation *t) {
+    vx_form form = form_of(&t->in);
+    form.opcode = t->in.op->arg;
+    copy_form(t, &form);
+}
+
+static void rule_short_inc(translation *t) {
+    emit_form(&t->e, &(vx_form){.operand16 = t->in.operand16, .opcode = 0xff, .reg = t->in.op->arg,
+                                .rm = host_reg(t->in.opcode & 7)});
+}
+
+static void rule_lea(translation *t) {
+    uint8_t reg = host_reg(t->in.reg);
+    t->in.segment = SEG_NONE;
+    vx_form form = {.operand16 = t->in.operand16, .opcode = OP_LEA, .reg = reg, .is_mem = true,
+                    .mem = address_of(&t->in)};
+    if (t->in.address16) {
+        emit_address_in_r8(t, &t->in);
+        form = (vx_form){.operand16 = t->in.operand16, .opcode = OP_MOV_LOAD, .reg = reg, .rm = R8};
+    }
+    emit_form(&t->e, &form);
+}
+
+static void rule_moffs(translation *t) {
+    static const uint8_t opcodes[4] = {0x8a, 0x8b, 0x88, 0x89};
+    vx_insn in = t->in;
+    in.base = in.index = -1;
+    in.disp = (int32_t)in.imm;
+    in.address16 = false; /* the offset was read with its own size */
+    vx_form form = {.operand16 = in.operand16, .opcode = opcodes[in.opcode & 3], .reg = RAX,
+                    .is_mem = true, .mem = guest_operand(t, &in)};
+    emit_form(&t->e, &form);
+}
+
+static void rule_nop(translation *t) { (void)t; }
+
+static void rule_pause(translation *t) {
+    if (t->in.rep)
+        emit_byte(&t->e, 0xf3), emit_byte(&t->e, 0x90);
+}
+
+/* --- rules: the stack ------------------------------------------------------------------------ */
+
+static int32_t operand_size(const translation *t) { return t->in.operand16 ? 2 : 4; }
+
+static void emit_push_reg(translation *t, unsigned reg) {
+    emit_guest_mov(t, OP_MOV_STORE, reg, mem_guest(R12, -operand_size(t)), t->in.operand16);
+    emit_add_esp(t, -operand_size(t));
+}
+
+static void rule_push_reg(translation *t) { emit_push_reg(t, host_reg(t->in.opcode & 7)); }
+
+static void rule_push_imm(translation *t) {
+    emit_store_imm(t, mem_guest(R12, -operand_size(t)), t->in.imm, t->in.operand16);
+    emit_add_esp(t, -operand_size(t));
+}
+
+static void rule_push_rm(translation *t) {
+    if (t->in.is_mem)
+        emit_guest_mov(t, OP_MOV_LOAD, R8, guest_operand(t, &t->in), t->in.operand16);
+    emit_push_reg(t, t->in.is_mem ? R8 : host_reg(t->in.rm));
+}
+
+/* The popped value wins over the increment when the destination is esp. */
+static void emit_pop_reg(translation *t, unsigned guest) {
+    emit_guest_mov(t, OP_MOV_LOAD, R8, mem_guest(R12, 0), t->in.operand16);
+    emit_add_esp(t, operand_size(t));
+    emit_form(&t->e, &(vx_form){.operand16 = t->in.operand16, .opcode = OP_MOV_STORE, .reg = R8,
+                                .rm = host_reg(guest)});
+}
+
+static void rule_pop_reg(translation *t) {
+    unsigned guest = t->in.opcode & 7;
+    if (guest == RSP) {
+        emit_pop_reg(t, guest);
+        return;
+    }
+    emit_guest_mov(t, OP_MOV_LOAD, guest, mem_guest(R12, 0), t->in.operand16);
+    emit_add_esp(t, operand_size(t));
+}
+
+/* An address based on esp counts from the incremented one (Intel SDM, POP). */
+static void rule_pop_rm(translation *t) {
+    if (!t->in.is_mem) {
+        emit_pop_reg(t, t->in.rm);
+        return;
+    }
+    vx_insn in = t->in;
+    if (in.base == RSP)
+        in.disp = (int32_t)((uint32_t)in.disp + (uint32_t)operand_size(t));
+    emit_guest_mov(t, OP_MOV_LOAD, R10, mem_guest(R12, 0), in.operand16);
+    emit_guest_mov(t, OP_MOV_STORE, R10, guest_operand(t, &in), in.operand16);
+    emit_add_esp(t, operand_size(t));
+}
+
+/* Flags that are the guest's own; the rest is fixed: bit 1, and IF as user code sees it. */
+#define GUEST_FLAGS ((uint32_t)(FLAGS_ALL | FLAG_DF | 0x200000 /* ID */))
+#define FIXED_FLAGS 0x202u
+
+static void rule_pushf(translation *t) {
+    emit_pushfq(t);
+    emit_pop(t, R8);
+    emit_rr64(&t->e, OP_MOV_STORE, R8, R10);
+    emit_alu_imm(t, 4, R8, GUEST_FLAGS);
+    emit_alu_imm(t, 1, R8, FIXED_FLAGS);
+    emit_push(t, R10);
+    emit_popfq(t);
+    emit_push_reg(t, R8);
+}
+
+static void rule_popf(translation *t) {
+    vx_form load = {.map = t->in.operand16 ? MAP_0F : MAP_1,
+                    .opcode = t->in.operand16 ? 0xb7 : OP_MOV_LOAD, .reg = R8, .is_mem = true,
+                    .mem = mem_guest(R12, 0)};
+    emit_form(&t->e, &load);
+    emit_add_esp(t, operand_size(t));
+    emit_alu_imm(t, 4, R8, GUEST_FLAGS);
+    emit_alu_imm(t, 1, R8, FIXED_FLAGS);
+    emit_push(t, R8);
+    emit_popfq(t);
+}
+
+static void rule_leave(translation *t) {
+    emit_guest_mov(t, OP_MOV_LOAD, R8, mem_guest(RBP, 0), false);
+    emit_rm(&t->e, OP_LEA, R12, mem_base(RBP, 4));
+    emit_rr(&t->e, OP_MOV_STORE, R8, RBP);
+}
+
+/* --- rules: memory in unusual ways ----------------------------------------------------------- */
+
+static void rule_xlat(translation *t) {
+    vx_insn in = t->in;
+    emit_form(&t->e, &(vx_form){.map = MAP_0F, .opcode = 0xb6, .reg = R8, .rm = RAX}); /* movzx r8d, al */
+    emit_rm(&t->e, OP_LEA, R8, (vx_mem){.base = R8, .index = RBX});
+    if (in.address16)
+        emit_form(&t->e, &(vx_form){.map = MAP_0F, .opcode = 0xb7, .reg = R8, .rm = R8});
+    if (in.segment == SEG_GS) {
+        emit_rm(&t->e, OP_MOV_LOAD, R9, slot(ST_TLS_BASE));
+        emit_rm(&t->e, OP_LEA, R8, (vx_mem){.base = R8, .index = R9});
+    }
+    emit_rm(&t->e, 0x8a, RAX, mem_guest(R8, 0));
+}
+
+/* Stores at ds:edi, which the prefixes confine like any operand. */
+static void rule_maskmov(translation *t) {
+    if (t->in.address16 || t->in.segment == SEG_GS) {
+        emit_trap(t, VX_TRAP_ILLEGAL, 0);
+        return;
+    }
+    vx_form form = form_of(&t->in);
+    emit_byte(&t->e, 0x65), emit_byte(&t->e, 0x67);
+    emit_form(&t->e, &form);
+}
+
+/* bt [mem], reg reaches reg bits from mem: the address is computed here, so that the prefixes
+ * confine it, and the processor sees only the bit's offset in its word. */
+static void rule_bit_string(translation *t) {
+    vx_form form = form_of(&t->in);
+    if (!t->in.is_mem) {
+        emit_form(&t->e, &form);
+        return;
+    }
+    bool word = t->in.operand16;
+    emit_address_in_r8(t, &t->in);
+    emit_pushfq(t);
+    emit_form(&t->e, &(vx_form){.wide = true, .map = word ? MAP_0F : MAP_1, .reg = R9,
+                                .opcode = word ? 0xbf : 0x63, .rm = form.reg}); /* movsx r9, reg */
+    emit_rr(&t->e, OP_MOV_STORE, R9, R10);
+    emit_alu_imm(t, 4, R10, word ? 15 : 31);
+    emit_rr64(&t->e, 0xc1, 7, R9); /* sar r9, imm8 */
+    emit_byte(&t->e, word ? 4 : 5);
+    emit_rm(&t->e, OP_LEA, R8, (vx_mem){.base = R8, .index = R9, .scale = word ? 1 : 2});
+    emit_popfq(t);
+    form.reg = R10;
+    form.mem = mem_guest(R8, 0);
+    emit_form(&t->e, &form);
+}
+
+/* String instructions ignore overrides of es, so rsi and rdi become host addresses and are cut
+ * back; base is a multiple of 4 GiB, so the low halves stay the guest's even in the middle. */
+static void rule_string(translation *t) {
+    if (t->in.address16 || (t->in.segment == SEG_GS && (t->in.op->arg & STRING_SRC))) {
+        emit_trap(t, VX_TRAP_ILLEGAL, 0);
+        return;
+    }
+    vx_form form = form_of(&t->in);
+    emit_rm64(&t->e, OP_MOV_LOAD, R8, slot(ST_BASE));
+    if (t->in.op->arg & STRING_SRC)
+        emit_rm64(&t->e, OP_LEA, RSI, (vx_mem){.base = RSI, .index = R8});
+    if (t->in.op->arg & STRING_DST)
+        emit_rm64(&t->e, OP_LEA, RDI, (vx_mem){.base = RDI, .index = R8});
+    emit_plain(&t->e, &form, 0);
+    if (t->in.op->arg & STRING_SRC)
+        emit_rr(&t->e, OP_MOV_STORE, RSI, RSI);
+    if (t->in.op->arg & STRING_DST)
+        emit_rr(&t->e, OP_MOV_STORE, RDI, RDI);
+}
+
+/* The 32-bit protected-mode x87 environment (Intel SDM volume 1, figure 8-9): the words that hold
+ * instruction and operand pointers are host addresses. */
+static void rule_fnstenv(translation *t) {
+    vx_form form = form_of(&t->in);
+    emit_address_in_r8(t, &t->in);
+    form.mem = mem_guest(R8, 0);
+    emit_form(&t->e, &form);
+    for (int32_t offset = 12; offset <= 24; offset += 4)
+        emit_store_imm(t, mem_guest(R8, offset), 0, false);
+}
+
+/* --- rules: control -------------------------------------------------------------------------- */
+
+static void rule_jcc(translation *t) {
+    align_site(t, 2);
+    emit_byte(&t->e, 0x0f);
+    emit_byte(&t->e, 0x80 | (t->in.opcode & 15));
+    emit_target(t, t->next + t->in.imm);
+}
+
+/* loop and jecxz know only short targets: over a jump they go. */
+static void rule_loop(translation *t) {
+    if (t->in.address16) {
+        emit_trap(t, VX_TRAP_ILLEGAL, 0);
+        return;
+    }
+    align_site(t, 6);
+    emit_byte(&t->e, 0x67), emit_byte(&t->e, t->in.opcode), emit_byte(&t->e, 2);
+    emit_byte(&t->e, 0xeb), emit_byte(&t->e, 5);
+    emit_byte(&t->e, OP_JMP);
+    emit_target(t, t->next + t->in.imm);
+}
+
+static void rule_jmp_rel(translation *t) {
+    emit_jump(t, t->next + t->in.imm);
+    t->ended = true;
+}
+
+static void emit_target_in_r8(translation *t) {
+    if (t->in.is_mem)
+        emit_rm(&t->e, OP_MOV_LOAD, R8, guest_operand(t, &t->in));
+    else
+        emit_rr(&t->e, OP_MOV_STORE, host_reg(t->in.rm), R8);
+}
+
+static void rule_jmp_ind(translation *t) {
+    emit_target_in_r8(t);
+    emit_probe(t, 4);
+    t->ended = true;
+}
+
+/* Behind a call: whoever returned here must have meant this address. */
+static void emit_return_site(translation *t) {
+    emit_check(t, t->next, GATE_RESYNC, GATE_RESYNC_RCX);
+}
+
+static void rule_call_rel(translation *t) {
+    uint32_t target = t->next + t->in.imm;
+    emit_push_return(t);
+    if (target == t->next)
+        return; /* call next; pop reg: reads eip, never returns */
+    align_site(t, 1);
+    emit_byte(&t->e, OP_CALL);
+    emit_target(t, target);
+    emit_return_site(t);
+}
+
+static void rule_call_ind(translation *t) {
+    emit_target_in_r8(t);
+    emit_push_return(t);
+    emit_probe(t, 2);
+    emit_return_site(t);
+}
+
+static void rule_ret(translation *t) {
+    emit_guest_mov(t, OP_MOV_LOAD, R8, mem_guest(R12, 0), false);
+    emit_add_esp(t, 4 + (int32_t)t->in.imm);
+    emit_byte(&t->e, 0xc3);
+    t->ended = true;
+}
+
+static void rule_int3(translation *t) { emit_trap(t, VX_TRAP_BREAKPOINT, 3); }
+
+static void rule_int(translation *t) {
+    uint8_t vector = (uint8_t)t->in.imm;
+    if (vector == VX_HOSTCALL_VECTOR)
+        emit_leave(t, t->next, LEAVE_HOSTCALL);
+    else if (vector == VX_LINUX_VECTOR)
+        emit_leave(t, t->next, LEAVE_LINUX);
+    else
+        emit_trap(t, VX_TRAP_INTERRUPT_VECTOR, vector);
+}
+
+static void rule_helper(translation *t) {
+    emit_leave(t, t->eip, LEAVE_HELPER | (uint32_t)t->in.op->arg << 8);
+}
+
+static void rule_refuse(translation *t) {
+    emit_trap(t, t->in.op->arg == REFUSE_UD ? VX_TRAP_ILLEGAL : VX_TRAP_PRIVILEGED, 0);
+}
+
+static void (*const rules[])(translation *) = {
+    [RULE_COPY] = rule_copy, [RULE_COPY_AS] = rule_copy_as, [RULE_SHORT_INC] = rule_short_inc,
+    [RULE_PUSH_REG] = rule_push_reg, [RULE_PUSH_IMM] = rule_push_imm,
+    [RULE_PUSH_RM] = rule_push_rm, [RULE_POP_REG] = rule_pop_reg, [RULE_POP_RM] = rule_pop_rm,
+    [RULE_PUSHF] = rule_pushf, [RULE_POPF] = rule_popf, [RULE_LEAVE] = rule_leave,
+    [RULE_LEA] = rule_lea, [RULE_MOFFS] = rule_moffs, [RULE_XLAT] = rule_xlat,
+    [RULE_MASKMOV] = rule_maskmov, [RULE_BIT_STRING] = rule_bit_string,
+    [RULE_STRING] = rule_string, [RULE_FNSTENV] = rule_fnstenv, [RULE_NOP] = rule_nop,
+    [RULE_PAUSE] = rule_pause, [RULE_JCC] = rule_jcc, [RULE_LOOP] = rule_loop,
+    [RULE_JMP_REL] = rule_jmp_rel, [RULE_JMP_IND] = rule_jmp_ind,
+    [RULE_CALL_REL] = rule_call_rel, [RULE_CALL_IND] = rule_call_ind, [RULE_RET] = rule_ret,
+    [RULE_INT3] = rule_int3, [RULE_INT] = rule_int, [RULE_HELPER] = rule_helper,
+    [RULE_REFUSE] = rule_refuse,
+};
+
+/* --- blocks ---------------------------------------------------------------------------------- */
+
+/* %fs is null on i386 Linux: any access through it is a general protection fault. */
+static bool uses_fs(const vx_insn *in) {
+    if (in->segment != SEG_FS)
+        return false;
+    switch (in->op->rule) {
+    case RULE_LEA: case RULE_NOP: case RULE_JCC: return false;
+    case RULE_MOFFS: case RULE_STRING: case RULE_XLAT: case RULE_MASKMOV: return true;
+    default: return in->is_mem;
+    }
+}
+
+static void translate_insn(translation *t) {
+    uint8_t *before = t->e.at;
+    if (uses_fs(&t->in))
+        emit_trap(t, VX_TRAP_PROTECTION, 0);
+    else
+        rules[t->in.op->rule](t);
+    VX_CHECK((size_t)(t->e.at - before) <= VX_INSN_CODE_MAX);
+}
+
+/* False: nothing was emitted, the block has ended. */
+static bool next_insn(translation *t) {
+    size_t available;
+    const uint8_t *bytes = plugin_code(t->plugin, t->eip, &available);
+    vx_decode_result result = bytes ? vx_decode(bytes, available, &t->in) : DECODE_SHORT;
+    add_mark(t, FIX_NONE);
+    if (result == DECODE_OK) {
+        t->next = t->eip + t->in.length;
+        return true;
+    }
+    emit_trap(t, result == DECODE_SHORT ? VX_TRAP_EXECUTE : VX_TRAP_ILLEGAL, 0);
+    return false;
+}
+
+static vx_translate_result translate_body(translation *t, unsigned *needs) {
+    for (unsigned count = 0; count < VX_BLOCK_INSNS; count++) {
+        if (count != 0 && cache_lookup(t->cache, t->eip) != NULL)
+            break;
+        if (!next_insn(t))
+            return TRANSLATE_OK;
+        *needs = t->in.op->needs & ~t->cache->uses;
+        if (*needs != 0)
+            return TRANSLATE_NEEDS;
+        translate_insn(t);
+        if (t->ended)
+            return TRANSLATE_OK;
+        t->eip = t->next;
+    }
+    add_mark(t, FIX_NONE);
+    emit_jump(t, t->eip);
+    return TRANSLATE_OK;
+}
+
+static void open_block(translation *t) {
+    t->start = t->e.at;
+    t->block.start = (uint32_t)(t->e.at - t->cache->edit);
+    t->block.first_mark = (uint32_t)t->cache->mark_count;
+    add_mark(t, FIX_NONE);
+    emit_check(t, t->eip, GATE_MISS, GATE_MISS_RCX);
+    t->block.direct = (uint32_t)(t->e.at - t->cache->edit);
+}
+
+static const vx_block *close_block(translation *t) {
+    add_mark(t, FIX_NONE);
+    for (unsigned i = 0; i < t->exit_count; i++)
+        emit_stub(t, &t->exits[i]);
+    t->block.end = (uint32_t)(t->e.at - t->cache->edit);
+    t->block.guest_size = (uint16_t)(t->eip - t->block.eip);
+    VX_CHECK(t->block.end - t->block.start <= UINT16_MAX);
+    t->cache->mark_count += t->block.marks;
+    return cache_publish(t->cache, &t->block);
+}
+
+vx_translate_result translate_block(vx_cache *cache, const vx_plugin *plugin, uint32_t eip,
+                                    const vx_block **out, unsigned *needs) {
+    size_t available;
+    if (plugin_code(plugin, eip, &available) == NULL)
+        return TRANSLATE_NOT_CODE;
+    if (!cache_has_room(cache))
+        return TRANSLATE_FULL;
+    size_t offset = (atomic_load(&cache->used) + 15) & ~(size_t)15;
+    translation t = {.e = {.at = cache->edit + offset, .delta = cache->run - cache->edit},
+                     .cache = cache, .plugin = plugin, .eip = eip, .block = {.eip = eip}};
+    open_block(&t);
+    vx_translate_result result = translate_body(&t, needs);
+    if (result == TRANSLATE_OK)
+        *out = close_block(&t);
+    return result;
+}

@@ -1,0 +1,234 @@
+/* One thread that ticks while guests run.
+ *
+ * A call writes its frame and a sequence number, nothing else.  The watchdog notices when it meets
+ * the same sequence number at two ticks; from then on it signals the calling thread every tick,
+ * and marks frames whose time is over.  A mark carries the sequence number it was meant for, so a
+ * late one can never hit the next call. */
+#include "internal.h"
+
+#include <pthread.h>
+
+typedef struct frame {
+    _Atomic uint64_t sequence; /* of the call in this frame; 0 is none */
+    vx_sandbox *box;
+    uint64_t timeout_ns;
+    _Atomic uint64_t expired;  /* sequence number whose time is over */
+    uint64_t seen, seen_at;    /* watchdog's own */
+} frame;
+
+typedef struct vx_thread {
+    frame frames[VX_MAX_NESTING];
+    _Atomic unsigned depth;
+    uint64_t next_sequence;
+    int id;
+    void *altstack;
+    struct vx_thread *next;
+} vx_thread;
+
+static pthread_mutex_t list_lock = PTHREAD_MUTEX_INITIALIZER;
+static vx_thread *threads;
+static pthread_once_t key_once = PTHREAD_ONCE_INIT;
+static pthread_key_t key;
+static VX_THREAD_LOCAL vx_thread *self;
+
+enum { WATCHDOG_ABSENT, WATCHDOG_AWAKE, WATCHDOG_ASLEEP };
+static _Atomic uint32_t watchdog_state;
+
+static void forget_thread(void *pointer) {
+    vx_thread *thread = pointer;
+    pthread_mutex_lock(&list_lock);
+    for (vx_thread **link = &threads; *link != NULL; link = &(*link)->next)
+        if (*link == thread) {
+            *link = thread->next;
+            break;
+        }
+    pthread_mutex_unlock(&list_lock);
+    self = NULL;
+    os_altstack_leave(thread->altstack);
+    free(thread);
+}
+
+static void make_key(void) { VX_CHECK(pthread_key_create(&key, forget_thread) == 0); }
+
+bool vx_thread_init(void) {
+    if (self != NULL)
+        return true;
+    pthread_once(&key_once, make_key);
+    vx_thread *thread = calloc(1, sizeof *thread);
+    bool ok = false;
+    if (thread == NULL)
+        return false;
+    thread->id = os_thread_id();
+    thread->altstack = os_altstack_enter(&ok);
+    if (!ok || pthread_setspecific(key, thread) != 0) {
+        os_altstack_leave(thread->altstack);
+        free(thread);
+        return false;
+    }
+    pthread_mutex_lock(&list_lock);
+    thread->next = threads;
+    threads = thread;
+    pthread_mutex_unlock(&list_lock);
+    self = thread;
+    return true;
+}
+
+/* --- the watchdog's side ---------------------------------------------------------------------- */
+
+/* True while the frame's call has been running since an earlier tick. */
+static bool look_at_frame(frame *f, uint64_t now) {
+    uint64_t sequence = atomic_load(&f->sequence);
+    uint64_t timeout = f->timeout_ns;
+    if (sequence == 0)
+        return false;
+    if (f->seen != sequence) {
+        f->seen = sequence;
+        f->seen_at = now;
+        return false;
+    }
+    if (timeout != 0 && now - f->seen_at >= timeout)
+        atomic_store(&f->expired, sequence);
+    return true;
+}
+
+static bool look_at_thread(vx_thread *thread, uint64_t now) {
+    unsigned depth = atomic_load(&thread->depth);
+    bool long_running = false;
+    for (unsigned i = 0; i < depth; i++)
+        long_running |= look_at_frame(&thread->frames[i], now);
+    if (long_running)
+        os_signal_thread(thread->id, SIGURG);
+    return depth != 0;
+}
+
+static bool look_at_all(void) {
+    bool any = false;
+    uint64_t now = os_now_ns();
+    pthread_mutex_lock(&list_lock);
+    for (vx_thread *thread = threads; thread != NULL; thread = thread->next)
+        any |= look_at_thread(thread, now);
+    pthread_mutex_unlock(&list_lock);
+    return any;
+}
+
+/* A caller stores its frame, then reads the state, without a fence.  So the watchdog announces its
+ * sleep, waits a tick, by when every store has long arrived, and looks once more. */
+static void sleep_until_woken(void) {
+    atomic_store(&watchdog_state, WATCHDOG_ASLEEP);
+    os_sleep_ns(VX_TICK_NS);
+    if (look_at_all())
+        atomic_store(&watchdog_state, WATCHDOG_AWAKE);
+    while (atomic_load(&watchdog_state) == WATCHDOG_ASLEEP)
+        os_wait(&watchdog_state, WATCHDOG_ASLEEP);
+}
+
+static void *watchdog_main(void *unused) {
+    (void)unused;
+    for (unsigned idle = 0;; idle++) {
+        os_sleep_ns(VX_TICK_NS);
+        vx_signals_reclaim();
+        if (look_at_all())
+            idle = 0;
+        if (idle < VX_IDLE_TICKS)
+            continue;
+        sleep_until_woken();
+        idle = 0;
+    }
+    return NULL;
+}
+
+static bool start_watchdog(void) {
+    pthread_t thread;
+    pthread_attr_t attributes;
+    sigset_t all, old;
+    uint32_t absent = WATCHDOG_ABSENT;
+    if (!atomic_compare_exchange_strong(&watchdog_state, &absent, WATCHDOG_AWAKE))
+        return true;
+    sigfillset(&all);
+    pthread_attr_init(&attributes);
+    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+    pthread_attr_setstacksize(&attributes, 256 << 10);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    int error = pthread_create(&thread, &attributes, watchdog_main, NULL);
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    pthread_attr_destroy(&attributes);
+    if (error != 0)
+        atomic_store(&watchdog_state, WATCHDOG_ABSENT);
+    return error == 0;
+}
+
+static bool wake_watchdog(void) {
+    uint32_t asleep = WATCHDOG_ASLEEP;
+    if (atomic_compare_exchange_strong(&watchdog_state, &asleep, WATCHDOG_AWAKE)) {
+        os_wake(&watchdog_state);
+        return true;
+    }
+    return asleep == WATCHDOG_AWAKE || start_watchdog();
+}
+
+/* --- the caller's side ------------------------------------------------------------------------ */
+
+bool watchdog_enter(vx_sandbox *box, uint64_t timeout_ns) {
+    if (VX_UNLIKELY(self == NULL) && !vx_thread_init())
+        return false;
+    unsigned depth = atomic_load_explicit(&self->depth, memory_order_relaxed);
+    if (depth == VX_MAX_NESTING)
+        return false;
+    frame *f = &self->frames[depth];
+    f->box = box;
+    f->timeout_ns = timeout_ns;
+    atomic_store_explicit(&f->sequence, ++self->next_sequence, memory_order_release);
+    atomic_store_explicit(&self->depth, depth + 1, memory_order_release);
+    if (VX_UNLIKELY(atomic_load_explicit(&watchdog_state, memory_order_relaxed) != WATCHDOG_AWAKE) &&
+        !wake_watchdog()) {
+        watchdog_leave();
+        return false;
+    }
+    return true;
+}
+
+void watchdog_leave(void) {
+    unsigned depth = atomic_load_explicit(&self->depth, memory_order_relaxed) - 1;
+    atomic_store_explicit(&self->frames[depth].sequence, 0, memory_order_relaxed);
+    atomic_store_explicit(&self->depth, depth, memory_order_release);
+}
+
+vx_sandbox *watchdog_current(void) {
+    unsigned depth = self == NULL ? 0 : atomic_load_explicit(&self->depth, memory_order_relaxed);
+    return depth == 0 ? NULL : self->frames[depth - 1].box;
+}
+
+vx_trap_kind watchdog_stop(void) {
+    unsigned depth = atomic_load_explicit(&self->depth, memory_order_relaxed);
+    for (unsigned i = 0; i < depth; i++) {
+        frame *f = &self->frames[i];
+        if (atomic_load_explicit(&f->expired, memory_order_relaxed) ==
+            atomic_load_explicit(&f->sequence, memory_order_relaxed))
+            return VX_TRAP_TIMEOUT;
+        if (atomic_load_explicit(&f->box->interrupt, memory_order_relaxed))
+            return VX_TRAP_INTERRUPT;
+    }
+    return VX_TRAP_NONE;
+}
+
+/* --- fork -------------------------------------------------------------------------------------- */
+
+void watchdog_before_fork(void) { pthread_mutex_lock(&list_lock); }
+void watchdog_after_fork_parent(void) { pthread_mutex_unlock(&list_lock); }
+
+/* Only the forking thread lives on.  The others' records are freed: nobody else can. */
+void watchdog_after_fork(void) {
+    while (threads != NULL) {
+        vx_thread *thread = threads;
+        threads = thread->next;
+        if (thread != self)
+            free(thread);
+    }
+    if (self != NULL) {
+        self->next = NULL;
+        self->id = os_thread_id();
+        threads = self;
+    }
+    atomic_store(&watchdog_state, WATCHDOG_ABSENT);
+    pthread_mutex_unlock(&list_lock);
+}
