@@ -185,6 +185,14 @@ static bool call_futex(call *c) {
     return command == GUEST_FUTEX_WAIT ? done(c, -EAGAIN) : refuse(c);
 }
 
+/* An allocator sizes its arenas by this: one processor. */
+static bool call_sched_getaffinity(call *c) {
+    static const uint32_t mask = 1;
+    if (c->gpr[ECX] < sizeof mask)
+        return done(c, -EINVAL);
+    return done(c, guest_write(c->box, c->gpr[EDX], &mask, sizeof mask) ? (int)sizeof mask : -EFAULT);
+}
+
 #define TLS_ENTRY 6 /* the first of the three descriptors Linux gives a thread */
 
 static bool call_set_thread_area(call *c) {

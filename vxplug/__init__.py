@@ -1,0 +1,40 @@
+"""vxplug: import native C plugins that nobody has to trust."""
+
+from __future__ import annotations
+
+from ._signals import watch_faulthandler
+from .errors import (
+    Error,
+    GuestExit,
+    GuestFault,
+    GuestMemoryError,
+    GuestTimeout,
+    PluginFormatError,
+    PolicyError,
+)
+from .importer import install, uninstall
+from .interface import Export
+from .plugin import Plugin, open
+from .policy import LinuxPolicy
+from .sandbox import Sandbox
+
+__all__ = [
+    "Error",
+    "Export",
+    "GuestExit",
+    "GuestFault",
+    "GuestMemoryError",
+    "GuestTimeout",
+    "LinuxPolicy",
+    "Plugin",
+    "PluginFormatError",
+    "PolicyError",
+    "Sandbox",
+    "install",
+    "open",
+    "uninstall",
+]
+
+__version__ = "0.1.0"
+
+watch_faulthandler()

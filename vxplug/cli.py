@@ -1,0 +1,185 @@
+"""The command line: ``vxplug build``, ``cc``, ``c++``, ``ar``, ``ranlib``, ``inspect``, ``call``, ``stubs``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from .errors import Error, escape
+from .interface import PARAM_TYPES, Export
+from .plugin import Plugin, open as open_plugin
+
+__all__ = ["main", "cc", "cxx", "ar", "ranlib"]
+
+
+def _drive(tool: str, arguments: list[str]) -> int:
+    from .sdk import sdk_path, tool_command
+
+    extra = [f"-I{sdk_path() / 'include'}"] if tool in ("cc", "c++") else []
+    return subprocess.run([*tool_command(tool), *extra, *arguments], check=False).returncode
+
+
+def _driver(tool: str) -> int:
+    try:
+        return _drive(tool, sys.argv[1:])
+    except Error as error:
+        print(f"vxplug-{tool}: {error}", file=sys.stderr)
+        return 1
+
+
+def cc() -> int:
+    return _driver("cc")
+
+
+def cxx() -> int:
+    return _driver("c++")
+
+
+def ar() -> int:
+    return _driver("ar")
+
+
+def ranlib() -> int:
+    return _driver("ranlib")
+
+
+def _build(options: argparse.Namespace) -> int:
+    from .sdk import build
+
+    path = build(
+        options.sources, options.output, cflags=options.cflag, ldflags=options.ldflag,
+        include=options.include, cc=options.cc, optimize=options.optimize,
+    )
+    print(path)
+    return 0
+
+
+def _describe(export: Export) -> dict[str, Any]:
+    return {
+        "name": export.name, "address": export.address, "prototype": export.prototype,
+        "signature": f"{export.name}{export.signature}", "doc": export.doc,
+    }
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    plugin = open_plugin(options.file)
+    exports = [_describe(export) for export in plugin.exports.values()]
+    if options.json:
+        print(json.dumps({"doc": plugin.doc, "exports": exports}, indent=2))
+        return 0
+    if plugin.doc:
+        print(plugin.doc, end="\n\n")
+    for export in exports:
+        print(f"{export['address']:#010x}  {export['signature']}\n            {export['prototype']}")
+        if export["doc"]:
+            print("            " + export["doc"].replace("\n", "\n            "))
+    return 0
+
+
+def _argument(text: str, name: str, code: str) -> Any:
+    kind = PARAM_TYPES[code]
+    try:
+        if kind in (bytes, bytearray):
+            return kind(Path(text[1:]).read_bytes() if text.startswith("@") else text.encode())
+        if kind is bool:
+            return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
+        return int(text, 0) if kind is int else kind(text)
+    except (ValueError, KeyError):
+        raise Error(f"argument {name}: {text!r} is not a {kind.__name__}") from None
+
+
+def _export_of(plugin: Plugin, name: str) -> Export:
+    if name not in plugin.exports:
+        raise Error(f"no function {name!r}; there are: {', '.join(plugin.exports)}")
+    return plugin.exports[name]
+
+
+def _show(result: Any) -> None:
+    if isinstance(result, bytes) and not sys.stdout.isatty():
+        sys.stdout.buffer.write(result)
+    elif result is not None:
+        print(escape(result) if isinstance(result, str) else result)
+
+
+def _call(options: argparse.Namespace) -> int:
+    plugin = open_plugin(options.file)
+    export = _export_of(plugin, options.function)
+    if len(options.arguments) != len(export.params):
+        raise Error(f"{export.name}{export.signature} takes {len(export.params)} arguments")
+    pairs = zip(options.arguments, export.params, strict=True)
+    arguments = [_argument(text, *param) for text, param in pairs]
+    with plugin.sandbox(memory=options.memory << 20, timeout=options.timeout) as box:
+        _show(box[export.name](*arguments))
+    return 0
+
+
+def _annotation(code: Any) -> str:
+    return code if isinstance(code, str) else "None" if code is None else code.__name__
+
+
+def _stub(export: Export) -> str:
+    parameters = ", ".join(f"{name}: {_annotation(PARAM_TYPES[code])}" for name, code in export.params)
+    result = _annotation(export.signature.return_annotation)
+    doc = f"\n    {export.doc!r}\n    ..." if export.doc else " ..."
+    return f"def {export.name}({parameters}) -> {result}:{doc}"
+
+
+def _stubs(options: argparse.Namespace) -> int:
+    plugin = open_plugin(options.file)
+    print("\n".join(_stub(export) for export in plugin.exports.values()))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="vxplug", description="Native plugins that nobody has to trust.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    build = commands.add_parser("build", help="compile C or C++ sources to a plugin")
+    build.add_argument("-o", dest="output", required=True, metavar="NAME.vxm")
+    build.add_argument("-I", dest="include", action="append", default=[], metavar="DIR")
+    build.add_argument("-O", dest="optimize", type="-O{}".format, default="-O2", metavar="LEVEL")
+    build.add_argument("--cflag", action="append", default=[], help="passed to the compiler")
+    build.add_argument("--ldflag", action="append", default=[], help="passed to the linker")
+    build.add_argument("--cc", help="another compiler command for i386")
+    build.add_argument("sources", nargs="+", metavar="SRC")
+    build.set_defaults(run=_build)
+    inspect = commands.add_parser("inspect", help="show what a plugin exports")
+    inspect.add_argument("file")
+    inspect.add_argument("--json", action="store_true")
+    inspect.set_defaults(run=_inspect)
+    call = commands.add_parser("call", help="call one function; @FILE passes a file's bytes")
+    call.add_argument("--memory", type=int, default=256, metavar="MIB")
+    call.add_argument("--timeout", type=float, default=30.0, metavar="SECONDS")
+    call.add_argument("file")
+    call.add_argument("function")
+    call.add_argument("arguments", nargs="*", metavar="ARG")
+    call.set_defaults(run=_call)
+    stubs = commands.add_parser("stubs", help="print type stubs (.pyi)")
+    stubs.add_argument("file")
+    stubs.set_defaults(run=_stubs)
+    for tool in ("cc", "c++", "ar", "ranlib"):
+        commands.add_parser(tool, help=f"the guest toolchain's {tool}", add_help=False)
+    return parser
+
+
+def _main(arguments: list[str]) -> int:
+    if arguments and arguments[0] in ("cc", "c++", "ar", "ranlib"):
+        return _drive(arguments[0], arguments[1:])
+    options = _parser().parse_args(arguments)
+    return int(options.run(options))
+
+
+def main() -> int:
+    """Run the command line; errors of the user's input are one line, exit status 1."""
+    try:
+        return _main(sys.argv[1:])
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (Error, OSError) as error:
+        print(f"vxplug: {error}", file=sys.stderr)
+        return 1

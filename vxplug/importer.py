@@ -1,0 +1,118 @@
+"""The import hook: ``import name`` finds ``name.vxm`` where it would find ``name.py``.
+
+Python's own finders come first, so a module that exists as ``.py`` or extension wins.  Each entry of
+the path is asked for the bytes: directories by reading, anything else (zip files) through the
+``get_data`` of the importer that the standard path hooks give for it.
+"""
+
+from __future__ import annotations
+
+import importlib.machinery
+import os
+import pkgutil
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+from .plugin import Plugin
+
+__all__ = ["install", "uninstall"]
+
+SUFFIX = ".vxm"
+
+
+def _read(entry: str, name: str) -> tuple[str, bytes] | None:
+    path = os.path.join(entry or os.getcwd(), name + SUFFIX)
+    if os.path.isfile(path):
+        with open(path, "rb") as file:
+            return path, file.read()
+    if not entry or os.path.isdir(entry):
+        return None
+    importer = pkgutil.get_importer(entry)
+    if not hasattr(importer, "get_data"):
+        return None
+    return _read_archive(importer, path)
+
+
+def _read_archive(importer: Any, path: str) -> tuple[str, bytes] | None:
+    try:
+        return path, importer.get_data(path)
+    except OSError:
+        return None
+
+
+class PluginLoader:
+    """Loads one plugin: module attributes are the exports of a sandbox of its own."""
+
+    def __init__(self, name: str, path: str, data: bytes, limits: dict[str, Any]) -> None:
+        self.name = name
+        self.path = path
+        self._data = data
+        self._limits = limits
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> None:
+        return None
+
+    def exec_module(self, module: ModuleType) -> None:
+        plugin = Plugin(self._data, self.path)
+        sandbox = plugin.sandbox(module=module.__name__, **self._limits)
+        module.__doc__ = plugin.doc
+        module.__all__ = sorted(plugin.exports)  # type: ignore[attr-defined]
+        module.__sandbox__ = sandbox  # type: ignore[attr-defined]
+        for name in plugin.exports:
+            setattr(module, name, sandbox[name])
+
+    def get_filename(self, name: str) -> str:
+        return self.path
+
+    def get_data(self, path: str) -> bytes:
+        if path == self.path:
+            return self._data
+        with open(path, "rb") as file:
+            return file.read()
+
+    def is_package(self, name: str) -> bool:
+        return False
+
+    def get_source(self, name: str) -> None:
+        return None
+
+    def get_code(self, name: str) -> None:
+        return None
+
+
+class PluginFinder:
+    """A meta path finder for ``.vxm`` files, with the limits their sandboxes get."""
+
+    def __init__(self, limits: dict[str, Any]) -> None:
+        self.limits = limits
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        for entry in sys.path if path is None else path:
+            found = _read(entry, name.rpartition(".")[2])
+            if found is not None:
+                loader = PluginLoader(name, *found, self.limits)
+                spec = importlib.machinery.ModuleSpec(name, loader, origin=found[0])
+                spec.has_location = True
+                return spec
+        return None
+
+    def invalidate_caches(self) -> None:
+        return None
+
+
+def install(**limits: Any) -> None:
+    """Install the import hook; ``limits`` (see :class:`vxplug.Sandbox`) become the defaults.
+
+    Idempotent: a second call replaces the limits for plugins imported later.
+    """
+    uninstall()
+    sys.meta_path.append(PluginFinder(limits))  # type: ignore[arg-type]
+
+
+def uninstall() -> None:
+    """Remove the import hook; modules already imported stay."""
+    sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, PluginFinder)]

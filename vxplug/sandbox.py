@@ -1,0 +1,178 @@
+"""Sandboxes: one private guest memory and CPU state of a plugin, with its exports as callables."""
+
+from __future__ import annotations
+
+import codecs
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from . import _vx
+from .errors import Error, from_trap
+from .plugin import Plugin
+from .policy import LinuxPolicy
+
+__all__ = ["Sandbox"]
+
+MIB = 1 << 20
+PAGE = 4096
+MEMORY_MAX = 4 << 30
+_STREAMS = {1: "stdout", 2: "stderr"}
+
+
+def _limit(name: str, value: Any, low: float, high: float, kind: type) -> Any:
+    if isinstance(value, bool) or not isinstance(value, (int, kind)):
+        raise TypeError(f"{name}: expected {kind.__name__}, got {type(value).__name__}")
+    if not low <= value <= high:
+        raise ValueError(f"{name}: {value} is not between {low} and {high}")
+    return value
+
+
+def _seconds(name: str, value: float | None) -> float:
+    """Seconds for the binding, whose 0 means no limit."""
+    return 0.0 if value is None else float(_limit(name, value, 1e-6, 1e9, float))
+
+
+class _Output:
+    """Guest bytes of one stream to whatever the application gave: callable, text or binary file."""
+
+    def __init__(self, name: str, target: Any) -> None:
+        if target is not None and not callable(target) and not hasattr(target, "write"):
+            raise TypeError(f"{name}: expected a callable or a file object, got {type(target).__name__}")
+        self.name = name
+        self.target = target
+        self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def __call__(self, data: bytes) -> None:
+        target = self.target
+        if target is None:
+            target = getattr(sys, self.name)
+            if target is None:
+                return
+        if not hasattr(target, "write"):
+            target(data)
+        elif _takes_text(target):
+            target.write(self._text(data, target))
+        else:
+            target.write(data)
+
+    def _text(self, data: bytes, target: Any) -> str:
+        text = self.decoder.decode(data)
+        if not getattr(target, "isatty", bool)():
+            return text
+        return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
+
+
+def _takes_text(target: Any) -> bool:
+    """Text files have an encoding (io.TextIOBase); the rest is asked in bytes."""
+    return hasattr(target, "encoding")
+
+
+class Sandbox:
+    """A plugin's private memory and CPU; exports are attributes, or items by name.
+
+    All limits are keywords: ``memory`` and ``stack`` in bytes; ``timeout`` of a call and
+    ``init_timeout`` in seconds (None: none); ``on_fault`` is ``"reset"`` (back to the state after
+    initialisation) or ``"poison"`` (refuse further calls); ``stdout`` and ``stderr`` receive guest
+    output (a callable taking bytes, or a text or binary file; None: Python's own).
+
+    Raises GuestFault, GuestTimeout, GuestExit or PolicyError when the plugin's initialisation ends
+    so; GuestMemoryError when the limits do not hold the plugin.
+    """
+
+    def __init__(
+        self,
+        plugin: Plugin,
+        *,
+        memory: int = 256 * MIB,
+        stack: int = 8 * MIB,
+        timeout: float | None = 30.0,
+        init_timeout: float | None = 5.0,
+        on_fault: str = "reset",
+        imports: Mapping[str, Callable[..., Any]] | None = None,
+        stdout: Any = None,
+        stderr: Any = None,
+        linux: LinuxPolicy | None = None,
+        module: str | None = None,
+    ) -> None:
+        if on_fault not in ("reset", "poison"):
+            raise ValueError(f"on_fault: expected 'reset' or 'poison', got {on_fault!r}")
+        if imports:
+            raise Error("imports: this version of vxplug has no host functions for guests")
+        if linux is not None and not isinstance(linux, LinuxPolicy):
+            raise TypeError(f"linux: expected LinuxPolicy, got {type(linux).__name__}")
+        self._plugin = plugin
+        self._limits = {"timeout": timeout, "init_timeout": init_timeout}
+        self._outputs = {1: _Output("stdout", stdout), 2: _Output("stderr", stderr)}
+        self._box = _vx.Box(
+            plugin._core,
+            memory=_limit("memory", memory, PAGE, MEMORY_MAX, int),
+            stack=_limit("stack", stack, PAGE, memory, int),
+            timeout=_seconds("timeout", timeout),
+            init_timeout=_seconds("init_timeout", init_timeout),
+            poison=on_fault == "poison",
+            free=plugin._interface.release,
+            write=self._write,
+            trap=self._trap,
+        )
+        self._functions = {
+            export.name: _vx.Function(
+                self._box, export.name, export.address, export.params, export.result,
+                doc=export.doc, module=module, signature=export.signature,
+            )
+            for export in plugin.exports.values()
+        }
+
+    def _write(self, fd: int, data: bytes) -> None:
+        self._outputs[fd](data)
+
+    def _trap(self, info: dict[str, Any]) -> BaseException:
+        frame = self._plugin.locate(info["eip"])
+        return from_trap(info, [] if frame is None else [frame], self._limits)
+
+    @property
+    def plugin(self) -> Plugin:
+        return self._plugin
+
+    @property
+    def closed(self) -> bool:
+        return self._box.closed
+
+    @property
+    def memory_used(self) -> int:
+        """Bytes of guest memory mapped now, counted against the limit."""
+        return self._box.memory_used
+
+    def reset(self) -> None:
+        """Back to the state right after initialisation.  RuntimeError inside a call."""
+        self._box.reset()
+
+    def close(self) -> None:
+        """Free the memory; waits for a call in another thread.  Idempotent."""
+        self._box.close()
+
+    def interrupt(self) -> None:
+        """End the running call, if any, with GuestFault of kind ``"interrupt"``.  Any thread may."""
+        self._box.interrupt()
+
+    def __getattr__(self, name: str) -> _vx.Function:
+        functions = self.__dict__.get("_functions", {})
+        if name in functions:
+            return functions[name]
+        raise AttributeError(f"{self!r} has no export {name!r}")
+
+    def __getitem__(self, name: str) -> _vx.Function:
+        return self._functions[name]
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *self._functions})
+
+    def __enter__(self) -> Sandbox:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "closed " if "_box" in self.__dict__ and self.closed else ""
+        return f"<{state}vxplug.Sandbox of {self._plugin.path or '(bytes)'}>"

@@ -1,0 +1,313 @@
+"""Building plugins: the compiler, the link, and the interface note derived from DWARF."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from .errors import Error
+from .interface import Export, Interface, encode_note
+
+__all__ = ["SdkError", "build", "compiler", "sdk_path"]
+
+TARGET = ["-target", "x86-linux-musl", "-mcpu=pentium4"]
+# zig traps undefined behaviour by default; a port of existing C must behave as it does elsewhere.
+COMPILE = ["-g", "-fno-sanitize=undefined"]
+C_SUFFIXES = {".c", ".s", ".S"}
+CXX_SUFFIXES = {".cc", ".cpp", ".cxx"}
+TOOLS = {"cc": "cc", "c++": "c++", "ar": "ar", "ranlib": "ranlib"}
+
+
+class SdkError(Error):
+    """The build failed; the text is what the compiler or linker printed, or what is wrong."""
+
+
+def sdk_path() -> Path:
+    """The directory with the SDK's include/ and lib/: beside the package, or installed in it."""
+    package = Path(__file__).resolve().parent
+    for candidate in (package / "sdk_files", package.parent / "sdk"):
+        if (candidate / "include" / "vxplug.h").is_file():
+            return candidate
+    raise SdkError("the SDK's files are missing from this installation")
+
+
+def tool_command(tool: str) -> list[str]:
+    """The command line that starts a tool of the bundled toolchain (cc, c++, ar, ranlib)."""
+    try:
+        import ziglang  # noqa: F401
+    except ImportError:
+        raise SdkError("the compiler is not installed: pip install 'vxplug[sdk]'") from None
+    command = [sys.executable, "-m", "ziglang", TOOLS[tool]]
+    return command + TARGET if tool in ("cc", "c++") else command
+
+
+def compiler(source: Path, cc: str | None) -> list[str]:
+    if cc is not None:
+        return cc.split()
+    return tool_command("c++" if source.suffix in CXX_SUFFIXES else "cc")
+
+
+def _run(command: list[str]) -> None:
+    try:
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    except OSError as error:
+        raise SdkError(f"cannot run {command[0]}: {error}") from None
+    if done.returncode != 0:
+        raise SdkError((done.stderr or done.stdout).decode("utf-8", "replace"))
+    if done.stderr:
+        sys.stderr.write(done.stderr.decode("utf-8", "replace"))
+
+
+def _compile(source: Path, target: Path, flags: Sequence[str], cc: str | None) -> None:
+    _run([*compiler(source, cc), *COMPILE, *flags, "-c", str(source), "-o", str(target)])
+
+
+def _compile_all(
+    sources: Sequence[Path], folder: Path, flags: Sequence[str], cc: str | None, progress: Callable[[str], None]
+) -> list[Path]:
+    objects = [folder / f"{number}.o" for number in range(len(sources))]
+
+    def work(number: int) -> None:
+        _compile(sources[number], objects[number], flags, cc)
+        progress(sources[number].name)
+
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, 4)) as pool:
+        list(pool.map(work, range(len(sources))))
+    return objects
+
+
+def _link(objects: Sequence[Path], target: Path, flags: Sequence[str], cxx: bool, cc: str | None) -> None:
+    command = compiler(Path("x.cc" if cxx else "x.c"), cc)
+    _run([*command, "-static", *map(str, objects), *flags, "-o", str(target)])
+
+
+# --- the interface from DWARF ------------------------------------------------------------------------
+
+_INTEGERS = {
+    ("DW_ATE_signed", 1): "i8", ("DW_ATE_unsigned", 1): "u8", ("DW_ATE_signed_char", 1): "i8",
+    ("DW_ATE_unsigned_char", 1): "u8", ("DW_ATE_signed", 2): "i16", ("DW_ATE_unsigned", 2): "u16",
+    ("DW_ATE_signed", 4): "i32", ("DW_ATE_unsigned", 4): "u32", ("DW_ATE_signed", 8): "i64",
+    ("DW_ATE_unsigned", 8): "u64", ("DW_ATE_boolean", 1): "bool", ("DW_ATE_float", 4): "f32",
+    ("DW_ATE_float", 8): "f64",
+}
+_STRUCTS = {"vx_view": "view", "vx_mut": "mut", "vx_bytes": "bytes"}
+_DWARF_ENCODINGS = {2: "DW_ATE_boolean", 4: "DW_ATE_float", 5: "DW_ATE_signed", 6: "DW_ATE_signed_char",
+                    7: "DW_ATE_unsigned", 8: "DW_ATE_unsigned_char"}
+
+
+def _name(die: Any) -> str | None:
+    attribute = die.attributes.get("DW_AT_name")
+    return None if attribute is None else attribute.value.decode("utf-8", "replace")
+
+
+def _type_of(die: Any) -> Any:
+    return die.get_DIE_from_attribute("DW_AT_type") if "DW_AT_type" in die.attributes else None
+
+
+def _spell(die: Any) -> str:
+    """The C spelling of a type, for prototypes and errors."""
+    if die is None:
+        return "void"
+    inner = _spell(_type_of(die)) if die.tag in ("DW_TAG_const_type", "DW_TAG_pointer_type") else ""
+    if die.tag == "DW_TAG_const_type":
+        return f"const {inner}"
+    if die.tag == "DW_TAG_pointer_type":
+        return f"{inner} *".replace("* *", "**")
+    prefix = {"DW_TAG_structure_type": "struct ", "DW_TAG_union_type": "union ",
+              "DW_TAG_enumeration_type": "enum "}.get(die.tag, "")
+    return prefix + (_name(die) or "(unnamed)")
+
+
+def _is_string(die: Any) -> bool:
+    """const char *"""
+    target = _type_of(die)
+    if target is None or target.tag != "DW_TAG_const_type":
+        return False
+    char = _type_of(target)
+    return char is not None and char.tag == "DW_TAG_base_type" and _name(char) == "char"
+
+
+def _code(die: Any) -> str | None:
+    """The interface code of a type, or None if the SDK has none for it."""
+    if die is None:
+        return "none"
+    if die.tag == "DW_TAG_base_type":
+        encoding = _DWARF_ENCODINGS.get(die.attributes["DW_AT_encoding"].value, "")
+        return _INTEGERS.get((encoding, die.attributes["DW_AT_byte_size"].value))
+    if die.tag == "DW_TAG_structure_type":
+        return _STRUCTS.get(_name(die) or "")
+    if die.tag == "DW_TAG_typedef" and _name(die) in _STRUCTS:
+        return _STRUCTS[_name(die) or ""]
+    if die.tag in ("DW_TAG_typedef", "DW_TAG_const_type", "DW_TAG_volatile_type"):
+        inner = _type_of(die)
+        return None if inner is None else _code(inner)
+    return "str" if die.tag == "DW_TAG_pointer_type" and _is_string(die) else None
+
+
+def _parameter(die: Any, number: int, function: str) -> tuple[str, str]:
+    name = _name(die) or f"arg{number}"
+    code = _code(_type_of(die))
+    if code in (None, "none", "bytes"):
+        raise SdkError(f"{function}(): parameter {name}: type '{_spell(_type_of(die))}' is not supported")
+    assert code is not None
+    return name, code
+
+
+def _prototype(die: Any, name: str, parameters: list[Any]) -> str:
+    spelled = [f"{_spell(_type_of(p))} {_name(p) or ''}".strip().replace("* ", "*") for p in parameters]
+    result = _spell(_type_of(die))
+    return f"{result} {name}({', '.join(spelled) or 'void'})".replace("* ", "*")
+
+
+def _export(die: Any, name: str, address: int, doc: str | None) -> Export:
+    parameters = [child for child in die.iter_children() if child.tag == "DW_TAG_formal_parameter"]
+    if any(child.tag == "DW_TAG_unspecified_parameters" for child in die.iter_children()):
+        raise SdkError(f"{name}(): variable arguments are not supported")
+    result = _code(_type_of(die))
+    if result in (None, "view", "mut"):
+        raise SdkError(f"{name}(): result type '{_spell(_type_of(die))}' is not supported")
+    params = tuple(_parameter(p, number, name) for number, p in enumerate(parameters))
+    return Export(name, address, doc, _prototype(die, name, parameters), params, str(result))
+
+
+class _Linked:
+    """A linked image: its symbols, its bytes by address, its DWARF."""
+
+    def __init__(self, path: Path) -> None:
+        from elftools.elf.elffile import ELFFile
+
+        self._file = path.open("rb")
+        self.elf = ELFFile(self._file)
+        table = self.elf.get_section_by_name(".symtab")
+        self.symbols = {s.name: s for s in table.iter_symbols() if s.entry.st_shndx != "SHN_UNDEF"}
+
+    def close(self) -> None:
+        self._file.close()
+
+    def section_of(self, symbol: Any) -> str:
+        index = symbol.entry.st_shndx
+        return self.elf.get_section(index).name if isinstance(index, int) else ""
+
+    def text(self, name: str) -> str | None:
+        """The C string a symbol names."""
+        symbol = self.symbols.get(name)
+        if symbol is None:
+            return None
+        for offset in self.elf.address_offsets(symbol.entry.st_value, symbol.entry.st_size):
+            self._file.seek(offset)
+            return self._file.read(symbol.entry.st_size).split(b"\0", 1)[0].decode("utf-8", "replace")
+        return None
+
+    def exports(self) -> dict[str, int]:
+        return {
+            name: s.entry.st_value
+            for name, s in self.symbols.items()
+            if s.entry.st_info.type == "STT_FUNC" and self.section_of(s) == "vx_export"
+        }
+
+    def functions(self, addresses: set[int]) -> dict[int, Any]:
+        """DWARF subprograms by address."""
+        found = {}
+        for unit in self.elf.get_dwarf_info().iter_CUs():
+            for die in unit.iter_DIEs():
+                low = die.attributes.get("DW_AT_low_pc")
+                if die.tag == "DW_TAG_subprogram" and low is not None:
+                    address = _address(die, low)
+                    if address in addresses:
+                        found[address] = die
+        return found
+
+
+def _address(die: Any, attribute: Any) -> int:
+    """DWARF 5 writes addresses as indexes into .debug_addr."""
+    if attribute.form.startswith("DW_FORM_addrx"):
+        return int(die.dwarfinfo.get_addr(die.cu, attribute.raw_value))
+    return int(attribute.value)
+
+
+def _interface(path: Path) -> Interface:
+    linked = _Linked(path)
+    try:
+        addresses = linked.exports()
+        if not addresses:
+            raise SdkError("nothing is exported: mark functions with VX_EXPORT")
+        dies = linked.functions(set(addresses.values()))
+        missing = [name for name, address in addresses.items() if address not in dies]
+        if missing:
+            raise SdkError(f"no debug information for {', '.join(missing)}: compile with -g")
+        exports = tuple(
+            _export(dies[address], name, address, linked.text(f"vx_doc_{name}"))
+            for name, address in sorted(addresses.items())
+        )
+        release = linked.symbols["vx_release_"].entry.st_value
+        return Interface(linked.text("vx_module_doc"), release, exports)
+    finally:
+        linked.close()
+
+
+def _note_source(note: bytes) -> str:
+    rows = [", ".join(map(str, note[i : i + 32])) for i in range(0, len(note), 32)]
+    body = "\n".join(f"    .byte {row}" for row in rows)
+    return f'    .section .note.vxplug, "", @note\n    .p2align 2\n{body}\n'
+
+
+def _same_layout(first: Path, second: Path) -> None:
+    one, two = _Linked(first), _Linked(second)
+    try:
+        if one.exports() != two.exports():
+            raise SdkError("the linker moved functions when the interface note was added")
+    finally:
+        one.close()
+        two.close()
+
+
+def build(
+    sources: Sequence[str | os.PathLike[str]],
+    output: str | os.PathLike[str],
+    *,
+    cflags: Sequence[str] = (),
+    ldflags: Sequence[str] = (),
+    include: Sequence[str | os.PathLike[str]] = (),
+    cc: str | None = None,
+    optimize: str = "-O2",
+    strip: bool = False,
+    progress: Callable[[str], None] | None = None,
+) -> Path:
+    """Compile and link C, C++ and assembly sources to a plugin; returns the output's path.
+
+    ``progress`` is called with each compiled file's name.  Raises SdkError with the compiler's own
+    words, or with the function, parameter and C type that has no place in an interface.
+    """
+    sdk = sdk_path()
+    paths = [Path(source) for source in sources]
+    for path in paths:
+        if path.suffix not in C_SUFFIXES | CXX_SUFFIXES | {".o", ".a"}:
+            raise SdkError(f"{path}: not a C, C++ or assembly source, object or archive")
+        if not path.is_file():
+            raise SdkError(f"{path}: no such file")
+    code = [p for p in paths if p.suffix not in (".o", ".a")]
+    extra = [p for p in paths if p.suffix in (".o", ".a")]
+    flags = [optimize, f"-I{sdk / 'include'}", *(f"-I{os.fspath(i)}" for i in include), *cflags]
+    cxx = any(p.suffix in CXX_SUFFIXES for p in paths)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        library = sorted((sdk / "lib").glob("*.c"))
+        objects = _compile_all([*code, *library], folder, flags, cc, progress or (lambda _: None))
+        objects += extra
+        draft, final, note = folder / "draft", folder / "final", folder / "note.s"
+        _link(objects, draft, ldflags, cxx, cc)
+        interface = _interface(draft)
+        note.write_text(_note_source(encode_note(interface)))
+        _compile(note, folder / "note.o", [], cc)
+        _link([*objects, folder / "note.o"], final, ldflags, cxx, cc)
+        _same_layout(draft, final)
+        data = final.read_bytes()
+    target = Path(output)
+    target.write_bytes(data)
+    return target
