@@ -20,6 +20,19 @@
 \name:
     .endm
 
+    .macro load_guest
+    mov eax, [rdi + ST_GPR]
+    mov ecx, [rdi + ST_GPR + 4]
+    mov edx, [rdi + ST_GPR + 8]
+    mov ebx, [rdi + ST_GPR + 12]
+    mov r12d, [rdi + ST_GPR + 16]
+    mov ebp, [rdi + ST_GPR + 20]
+    mov esi, [rdi + ST_GPR + 24]
+    mov r8d, [rdi + ST_EIP] /* the block's head checks it */
+    mov r11, [rdi + ST_CODE]
+    mov edi, [rdi + ST_GPR + 28]
+    .endm
+
 /* uint32_t vx_enter(vx_state *rdi, uint32_t esi)
  * Requires gs base = window, guest_rsp inside the host-side stack. */
 entry vx_enter
@@ -51,20 +64,19 @@ entry vx_enter
     mov eax, [rdi + ST_EFLAGS]
     push rax
     popfq
-2:  mov rsp, [rdi + ST_GUEST_RSP]
-    mov eax, [rdi + ST_GPR]
-    mov ecx, [rdi + ST_GPR + 4]
-    mov edx, [rdi + ST_GPR + 8]
-    mov ebx, [rdi + ST_GPR + 12]
-    mov r12d, [rdi + ST_GPR + 16]
-    mov ebp, [rdi + ST_GPR + 20]
-    mov esi, [rdi + ST_GPR + 24]
-    mov r8d, [rdi + ST_EIP] /* the block's head checks it */
-    mov r11, [rdi + ST_CODE]
-    mov edi, [rdi + ST_GPR + 28]
+    mov rsp, [rdi + ST_GUEST_RSP]
+    load_guest
     jmp r11
 
-/* Bottom of the host-side stack: a guest return found no prediction.  Stays in place. */
+/* A fresh call: the host-side stack is empty, and its sentinel is the return address of this very
+ * call, so that the processor predicts the guest's last return, and every return after it. */
+2:  mov rsp, [rdi + ST_GUEST_RSP]
+    lea rsp, [rsp + 8]
+    load_guest
+    call r11
+
+/* Bottom of the host-side stack: a guest return found no prediction.  Stays in place; vx_enter's
+ * call falls in from above. */
 entry vx_sentinel
     lea rsp, [rsp - 8]
     mov r9, rcx

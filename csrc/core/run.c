@@ -171,8 +171,7 @@ static void leave_fp(vx_sandbox *box, uint32_t how) {
     if (how == ENTER_INTEGER)
         return;
     if (how == ENTER_SSE) {
-        box->kernel.mxcsr = box->state->guest_mxcsr = __builtin_ia32_stmxcsr();
-        __builtin_ia32_ldmxcsr(box->state->host_mxcsr);
+        __builtin_ia32_ldmxcsr(box->state->host_mxcsr); /* no code of the cache loads control bits */
         return;
     }
     vx_fp_leave(box->state);

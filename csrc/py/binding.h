@@ -1,0 +1,326 @@
+/* The binding's private header: its types, and its functions under the file that defines them.
+ *
+ * The GIL: every function here is entered with it held and returns with it held, hooks apart.
+ * While vx_sandbox_create or vx_call runs, the hooks may release it and take it back; the
+ * record of that is Call.suspended.  Fields of Box, State and Function are read and written
+ * only with the GIL held. */
+#ifndef VXPLUG_BINDING_H
+#define VXPLUG_BINDING_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "vx.h"
+#include "vx_abi.h"
+
+/* ---- limits ---- */
+
+enum {
+    /* What C11 5.2.4.1 promises of any compiler; bounds the arrays of a call on the host stack. */
+    MAX_PARAMETERS = 127,
+    MAX_WORDS = 2 * MAX_PARAMETERS + 1, /* two for each parameter and the hidden result pointer */
+    /* Leases of one call that need no allocation. */
+    INLINE_LEASES = 4,
+    /* Characters of a plugin's error message that reach Python: enough for any report. */
+    MAX_ERROR_TEXT = 4096,
+    /* How often a long call lets Python's signal handlers run, and how often a thread that
+     * waits for a sandbox does: quick for a person at Ctrl-C, rare for the processor. */
+    SIGNAL_CHECK_MS = 100,
+};
+/* A `const char *` result is a name or a message; data travels in vx_bytes. */
+#define MAX_STRING_RESULT ((size_t)64 << 20)
+
+/* ---- types ---- */
+
+/* Module state: what would be a global. */
+typedef struct State {
+    PyTypeObject *plugin_type, *box_type, *function_type;
+    PyObject *builtins;         /* dict of the module: where vx_raise looks its names up */
+    unsigned long main_thread;  /* ident of the thread that runs Python's signal handlers */
+    unsigned forks;             /* how many forks this process descends from since the import */
+    unsigned long forked_by;    /* ident of the thread that survived the last of them */
+} State;
+
+typedef struct Plugin {
+    PyObject_HEAD
+    PyObject *weakrefs;
+    vx_plugin *core;
+} Plugin;
+
+/* One use of a sandbox by the thread that holds its lock: a guest call, a reset or the
+ * initialisation.  Lives on the host stack; Box.call points at it for the hooks.
+ *
+ * Whatever goes wrong while the lock is held is kept here and raised after it is released, so
+ * that no Python code of an exception runs in the middle.  `error` wins over `faulted`, which
+ * wins over `raised`, which wins over a result. */
+typedef struct Call {
+    struct Call *outer;        /* of the same thread, whose hook made this call; or NULL */
+    PyThreadState *suspended;  /* what PyEval_SaveThread gave, while the GIL is released */
+    PyObject *error;           /* exception of a hook or of the host */
+    PyObject *raised;          /* exception that the guest raised with vx_raise, the first */
+    bool faulted;              /* guest code did not return: `trap` says why */
+    const char *fault_text;    /* instead of the trap kind's own text */
+    uint64_t checked_ms;       /* when Python's signal handlers last had their turn */
+    vx_trap trap;
+} Call;
+
+typedef struct Box {
+    PyObject_HEAD
+    PyObject *weakrefs;
+    State *state;              /* lives as long as our type, which holds the module */
+    Plugin *plugin;
+    PyObject *write, *trap;    /* the callables of the constructor; NULL only after tp_clear */
+    vx_sandbox *core;          /* NULL: not yet made, closed, or given up after a fork */
+    PyObject *broken;          /* str: why calls are refused until a reset, or NULL */
+    uint64_t memory;           /* the limit, for messages */
+    uint32_t release;          /* guest address of vx_release_, or 0 */
+    bool poison;               /* after a fault refuse calls instead of resetting */
+    bool faulted;              /* a nested call did: reset when the outermost is over */
+    bool arena_used;           /* arguments to be forgotten when the outermost call is over */
+    /* The lock: one call at a time.  `owner` is what counts, and the GIL guards it; mutex and
+     * condition only put waiting threads to sleep (lock.c). */
+    unsigned long owner;       /* thread ident, 0 when free */
+    unsigned forks;            /* State.forks when the lock was last known to be sound */
+    unsigned waiters;
+    pthread_mutex_t mutex;
+    pthread_cond_t freed;
+    Call *call;                /* what the owner does, innermost */
+} Box;
+
+typedef enum Code {
+#define CODE(name, text, ctype, words, class, low, high) CODE_##name,
+#include "codes.def"
+#undef CODE
+    CODE_COUNT
+} Code;
+
+typedef struct Parameter {
+    PyObject *name;            /* interned str */
+    uint8_t code;              /* Code */
+    uint8_t word;              /* index of its first word, the hidden pointer counted */
+    uint8_t words;
+    int64_t low, high;         /* what convert_fast may take; an empty range but for integers */
+} Parameter;
+
+/* Immutable after creation: calls read it without precautions. */
+typedef struct Function {
+    PyObject_HEAD
+    vectorcallfunc vectorcall;
+    PyObject *weakrefs;
+    Box *box;
+    PyObject *name, *module, *doc, *signature, *text_signature;
+    vx_gaddr address;
+    uint16_t parameter_count;
+    uint16_t word_count;       /* the hidden result pointer included */
+    uint16_t lease_count;      /* parameters that live in guest memory */
+    bool uses_memory;          /* any of them, or the result does */
+    uint8_t result;            /* Code */
+    Parameter *parameters;
+} Function;
+
+/* Host memory lent to a call, and where the guest has its copy. */
+typedef struct Lease {
+    Py_buffer buffer;          /* obj is NULL for a str, which the caller's reference holds */
+    vx_gaddr address;
+    uint8_t parameter;
+} Lease;
+
+/* module.c, the module, its state and forks, has nothing that others call. */
+
+/* ---- plugin.c: the type Plugin ---- */
+
+extern PyType_Spec plugin_spec;
+
+/* ---- box.c: the type Box ---- */
+
+extern PyType_Spec box_spec;
+
+/* The slow part of box_enter. */
+bool box_enter_slow(Box *box, Call *call);
+/* The slow part of box_leave, for the outermost call: forgets arguments, resets after a fault. */
+void box_tidy(Box *box, Call *call);
+/* Guest code did not return from `call`: poisons the sandbox or has it reset. */
+void box_faulted(Box *box, Call *call, PyObject *who);
+/* After box_leave: raises what the call kept; always false. */
+bool box_raise(Box *box, Call *call, PyObject *who);
+
+/* ---- lock.c: who uses a box ---- */
+
+int lock_create(Box *box);                 /* 0 or an errno */
+void lock_destroy(Box *box);
+/* Whether the calling thread is inside a call of the box. */
+bool lock_is_mine(Box *box, unsigned long me);
+bool lock_acquire(Box *box);               /* waits; false: the exception of a signal handler */
+void lock_wake(Box *box);                  /* slow part of lock_release */
+
+/* PyThread_get_thread_ident without its detour. */
+static inline unsigned long thread_ident(void)
+{
+    return (unsigned long)pthread_self();
+}
+
+/* The two lines that an uncontended call pays. */
+static inline bool lock_try(Box *box, unsigned long me)
+{
+    if (box->owner != 0 || box->forks != box->state->forks)
+        return false;
+    box->owner = me;
+    return true;
+}
+
+static inline void lock_release(Box *box)
+{
+    box->owner = 0;
+    if (box->waiters != 0)
+        lock_wake(box);
+}
+
+/* ---- box.c again: its hot part ---- */
+
+static inline void call_init(Call *call)
+{
+    call->outer = NULL;
+    call->suspended = NULL;
+    call->error = call->raised = NULL;
+    call->faulted = false;
+    call->fault_text = NULL;
+    call->checked_ms = 0;
+}
+
+static inline bool box_usable(const Box *box)
+{
+    return box->core != NULL && box->broken == NULL && !box->faulted;
+}
+
+/* Locks the box for `call`, which may be made by a hook of another call of this thread.  False
+ * with an exception: closed or broken. */
+static inline bool box_enter(Box *box, Call *call)
+{
+    call_init(call);
+    if (!box_usable(box) || !lock_try(box, thread_ident()))
+        return box_enter_slow(box, call);
+    box->call = call;
+    return true;
+}
+
+/* Unlocks.  Raises nothing: box_outcome does, when the lock is free again. */
+static inline void box_leave(Box *box, Call *call, PyObject *who)
+{
+    if (call->faulted)
+        box_faulted(box, call, who);
+    if (call->outer == NULL && (box->arena_used || box->faulted))
+        box_tidy(box, call);
+    box->call = call->outer;
+    if (call->outer == NULL)
+        lock_release(box);
+}
+
+/* True when nothing went wrong, else raises what did. */
+static inline bool box_outcome(Box *box, Call *call, PyObject *who)
+{
+    if (call->error == NULL && call->raised == NULL && !call->faulted)
+        return true;
+    return box_raise(box, call, who);
+}
+
+/* ---- hooks.c: what the core calls back; releasing and taking the GIL ---- */
+
+extern const vx_hooks hooks_table;
+void gil_release(Call *call);
+void gil_take_slow(Call *call);
+uint64_t clock_ms(void);
+
+static inline void gil_take(Call *call)
+{
+    if (call->suspended != NULL)
+        gil_take_slow(call);
+}
+
+/* ---- function.c: the type Function, one call ---- */
+
+extern PyType_Spec function_spec;
+bool function_finish_type(PyTypeObject *type);
+/* Keeps on the call what vx_call returned, not VX_OK; always NULL. */
+void *call_failed(const Function *function, Call *call, vx_status status);
+
+/* ---- arguments.c: arguments to parameters, as CPython matches them ---- */
+
+/* Fills `bound` (one borrowed reference a parameter); false with a TypeError. */
+bool arguments_bind(const Function *function, PyObject *const *args, Py_ssize_t count,
+                    PyObject *keywords, PyObject **bound);
+
+/* ---- convert.c: codes; scalars to words and back ---- */
+
+Code code_parse(PyObject *text);           /* CODE_COUNT: no such code */
+/* Fills all but the name and the first word; false when no parameter has the code. */
+bool code_set_parameter(Code code, Parameter *parameter);
+bool code_is_leased(Code code);
+bool code_is_result(Code code);
+/* PyArg_Parse converter ("O&") to a uint32_t; ValueError when the number is not one. */
+int convert_word(PyObject *value, void *out);
+int convert_long_word(PyObject *value, void *out); /* the same to a uint64_t */
+/* The common case, a small exact int in range; false says nothing more than use convert_scalar. */
+static inline bool convert_fast(const Parameter *parameter, PyObject *value, uint32_t *words)
+{
+    if (!PyLong_CheckExact(value))
+        return false;
+#if PY_VERSION_HEX >= 0x030C0000
+    if (!PyUnstable_Long_IsCompact((PyLongObject *)value))
+        return false;
+    int64_t number = PyUnstable_Long_CompactValue((PyLongObject *)value);
+#else
+    Py_ssize_t size = Py_SIZE(value);
+    if (size < -1 || size > 1)
+        return false;
+    int64_t number = size * (int64_t)((PyLongObject *)value)->ob_digit[0];
+#endif
+    if (number < parameter->low || number > parameter->high)
+        return false;
+    words[0] = (uint32_t)number;
+    if (parameter->words == 2)
+        words[1] = (uint32_t)((uint64_t)number >> 32);
+    return true;
+}
+
+/* Runs the conversions of `value`, which may be Python code: never with a box locked. */
+bool convert_scalar(const Function *function, unsigned index, PyObject *value, uint32_t *words);
+PyObject *convert_result(Code code, const vx_result *result);
+
+/* ---- memory.c: arguments and results in guest memory ---- */
+
+bool memory_lease(const Function *function, unsigned index, PyObject *value, Lease *lease);
+void memory_end_leases(Lease *leases, unsigned count);
+/* All of these with the box locked by `call`, which keeps the error when they return false. */
+bool memory_copy_in(const Function *function, Call *call, Lease *leases, uint32_t *words);
+bool memory_copy_out(const Function *function, Call *call, const Lease *leases);
+PyObject *memory_string_result(const Function *function, Call *call, uint32_t address);
+PyObject *memory_bytes_result(const Function *function, Call *call, uint32_t address);
+
+/* ---- errors.c: exceptions ---- */
+
+/* The current exception with its traceback, no longer current; and back. */
+PyObject *error_take(void);
+void error_restore(PyObject *exception);   /* steals */
+/* Keeps the current exception for after the call; the first one wins. */
+void error_keep(Call *call);
+/* "NAME() argument 'PARAMETER': …", always false. */
+bool error_argument(const Function *function, unsigned index, PyObject *type,
+                    const char *format, ...);
+/* vxplug.errors.NAME, a new reference; and raising it. */
+PyObject *error_class(const char *name);
+void error_vxplug(const char *name, const char *format, ...);
+/* A core status other than VX_OK and VX_TRAP. */
+void error_status(vx_status status, const char *what);
+/* The exception for the end of guest code, from the box's `trap` callable. */
+void error_trap(Box *box, const Call *call, PyObject *who);
+/* New exception object for vx_raise; NULL with an exception when the host is out of memory. */
+PyObject *error_of_guest(State *state, const char *name, size_t name_size, const char *text,
+                         size_t size);
+/* Guest code returned, but what it returned cannot be used: a fault at `address`. */
+bool error_fault(const Function *function, Call *call, uint32_t address, const char *text);
+
+#endif

@@ -1,0 +1,355 @@
+/* The type Box: one sandbox, its life, and what a fault does to it. */
+#include "binding.h"
+
+#include <math.h>
+#include <structmember.h>
+
+/* ---- using a box ---- */
+
+static bool refuse_unusable(Box *box)
+{
+    if (box->broken != NULL)
+        error_vxplug("Error", "%S", box->broken);
+    else if (box->core == NULL)
+        error_vxplug("Error", "sandbox is closed");
+    else
+        error_vxplug("Error", "sandbox is to be reset: a call made by its output callback faulted");
+    return false;
+}
+
+static bool enter_nested(Box *box, Call *call)
+{
+    if (!box_usable(box))
+        return refuse_unusable(box);
+    call->outer = box->call;
+    box->call = call;
+    return true;
+}
+
+bool box_enter_slow(Box *box, Call *call)
+{
+    if (lock_is_mine(box, thread_ident()))
+        return enter_nested(box, call);
+    if (!lock_acquire(box))
+        return false;
+    if (!box_usable(box)) {
+        lock_release(box);
+        return refuse_unusable(box);
+    }
+    box->call = call;
+    return true;
+}
+
+/* For what cannot be done inside a call: replacing the memory it runs in. */
+static bool lock_whole(Box *box, const char *what)
+{
+    if (!lock_is_mine(box, thread_ident()))
+        return lock_acquire(box);
+    PyErr_Format(PyExc_RuntimeError, "cannot %s the sandbox: it is running a call", what);
+    return false;
+}
+
+/* Keeps why further calls are refused.  Even without memory for the text they are. */
+static void box_break(Box *box, PyObject *text)
+{
+    PyErr_Clear();
+    Py_XSETREF(box->broken, text != NULL ? text : Py_NewRef(Py_None));
+}
+
+static void box_poison(Box *box, const Call *call, PyObject *who)
+{
+    const char *text = call->fault_text;
+    if (text == NULL)
+        text = vx_trap_kind_text(call->trap.kind);
+    box_break(box, PyUnicode_FromFormat("sandbox is poisoned by an earlier fault: %U(): %s", who,
+                                        text));
+}
+
+static vx_status box_restart(Box *box, Call *call)
+{
+    vx_status status = vx_sandbox_reset(box->core);
+    gil_take(call);
+    box->faulted = false;
+    if (status != VX_OK)
+        box_break(box, PyUnicode_FromFormat("sandbox is unusable, its reset failed: %s",
+                                            vx_status_text(status)));
+    else
+        Py_CLEAR(box->broken);
+    return status;
+}
+
+void box_faulted(Box *box, Call *call, PyObject *who)
+{
+    if (box->poison)
+        box_poison(box, call, who);
+    else
+        box->faulted = true;
+}
+
+void box_tidy(Box *box, Call *call)
+{
+    if (box->arena_used)
+        vx_arena_reset(box->core);
+    box->arena_used = false;
+    if (box->faulted)
+        box_restart(box, call);
+}
+
+bool box_raise(Box *box, Call *call, PyObject *who)
+{
+    PyObject *raised = call->raised;
+    if (call->error != NULL)
+        error_restore(call->error);
+    else if (call->faulted)
+        error_trap(box, call, who);
+    else
+        PyErr_SetObject((PyObject *)Py_TYPE(raised), raised);
+    Py_XDECREF(raised);
+    return false;
+}
+
+/* ---- creation ---- */
+
+static bool seconds_to_ns(double seconds, const char *name, uint64_t *out)
+{
+    double ns = ceil(seconds * 1e9); /* up: a tiny limit must not become 0, which is none */
+    if (!(ns >= 0 && ns < 0x1p63)) {
+        PyErr_Format(PyExc_ValueError, "%s must be a number of seconds, 0 for none", name);
+        return false;
+    }
+    *out = (uint64_t)ns;
+    return true;
+}
+
+/* Runs the plugin's initialisation when this is its first sandbox.  The GIL is released from the
+ * start: a second thread's first sandbox of the plugin waits inside the core for ours, whose
+ * hooks need the GIL. */
+static void box_initialise(Box *box, const vx_options *options, Call *call)
+{
+    vx_sandbox *core = NULL;
+    gil_release(call);
+    vx_status status = vx_sandbox_create(box->plugin->core, options, &core, &call->trap);
+    gil_take(call);
+    if (status == VX_OK) {
+        box->core = core;
+    } else if (status == VX_TRAP) {
+        call->faulted = true;
+    } else {
+        error_status(status, "sandbox");
+        error_keep(call);
+    }
+}
+
+static bool box_start(Box *box, vx_options *options)
+{
+    Call call;
+    call_init(&call);
+    options->hooks = hooks_table;
+    options->context = box;
+    box->owner = thread_ident();
+    box->call = &call;
+    box_initialise(box, options, &call);
+    box->call = NULL;
+    lock_release(box);
+    return box_outcome(box, &call, NULL);
+}
+
+typedef struct BoxArguments {
+    Plugin *plugin;
+    PyObject *write, *trap;
+    uint32_t release;
+    int poison;
+    vx_options options;
+} BoxArguments;
+
+static bool box_parse(State *state, PyObject *args, PyObject *keywords, BoxArguments *out)
+{
+    static char *names[] = {"plugin", "memory", "stack", "timeout", "init_timeout", "poison",
+                            "free", "write", "trap", NULL};
+    double timeout, init_timeout;
+    vx_options *options = &out->options;
+    return PyArg_ParseTupleAndKeywords(args, keywords, "O!$O&O&ddpO&OO:Box", names,
+                                       state->plugin_type, &out->plugin, convert_long_word,
+                                       &options->memory, convert_word, &options->stack, &timeout,
+                                       &init_timeout, &out->poison, convert_word, &out->release,
+                                       &out->write, &out->trap)
+        && seconds_to_ns(timeout, "timeout", &options->timeout_ns)
+        && seconds_to_ns(init_timeout, "init_timeout", &options->init_timeout_ns);
+}
+
+static Box *box_alloc(PyTypeObject *type, State *state, const BoxArguments *from)
+{
+    Box *self = (Box *)type->tp_alloc(type, 0);
+    if (self == NULL)
+        return NULL;
+    self->state = state;
+    int error = lock_create(self);
+    if (error != 0) {
+        self->state = NULL; /* tells the deallocator that there is no lock */
+        errno = error;
+        PyErr_SetFromErrno(PyExc_OSError);
+        Py_DECREF(self);
+        return NULL;
+    }
+    self->plugin = (Plugin *)Py_NewRef(from->plugin);
+    self->write = Py_NewRef(from->write);
+    self->trap = Py_NewRef(from->trap);
+    self->memory = from->options.memory;
+    self->release = from->release;
+    self->poison = from->poison;
+    return self;
+}
+
+static PyObject *box_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
+{
+    State *state = PyType_GetModuleState(type);
+    BoxArguments parsed = {0};
+    if (!box_parse(state, args, keywords, &parsed))
+        return NULL;
+    Box *self = box_alloc(type, state, &parsed);
+    if (self != NULL && !box_start(self, &parsed.options))
+        Py_CLEAR(self);
+    return (PyObject *)self;
+}
+
+/* ---- methods ---- */
+
+static bool reset_locked(Box *box)
+{
+    Call call;
+    call_init(&call);
+    if (box->core == NULL)
+        return refuse_unusable(box);
+    box->call = &call;
+    vx_status status = box_restart(box, &call);
+    box->call = NULL;
+    return status == VX_OK ? box_outcome(box, &call, NULL) : refuse_unusable(box);
+}
+
+/* Also heals a poisoned sandbox: its memory is as new. */
+static PyObject *box_reset(Box *self, PyObject *unused)
+{
+    (void)unused;
+    if (!lock_whole(self, "reset"))
+        return NULL;
+    bool ok = reset_locked(self);
+    lock_release(self);
+    return ok ? Py_NewRef(Py_None) : NULL;
+}
+
+/* Unmapping a large sandbox takes a while, so the GIL is released; nobody reaches it any more. */
+static PyObject *box_close(Box *self, PyObject *unused)
+{
+    (void)unused;
+    if (self->core == NULL)
+        Py_RETURN_NONE;
+    if (!lock_whole(self, "close"))
+        return NULL;
+    vx_sandbox *core = self->core;
+    self->core = NULL;
+    lock_release(self);
+    Py_BEGIN_ALLOW_THREADS
+    vx_sandbox_free(core);
+    Py_END_ALLOW_THREADS
+    Py_RETURN_NONE;
+}
+
+/* With nothing to interrupt this does nothing: who interrupts cannot know that the call is over. */
+static PyObject *box_interrupt(Box *self, PyObject *unused)
+{
+    (void)unused;
+    if (self->core != NULL)
+        vx_sandbox_interrupt(self->core);
+    Py_RETURN_NONE;
+}
+
+static PyObject *box_closed(Box *self, void *unused)
+{
+    (void)unused;
+    return PyBool_FromLong(self->core == NULL);
+}
+
+static PyObject *box_memory_used(Box *self, void *unused)
+{
+    (void)unused;
+    uint64_t bytes = self->core == NULL ? 0 : vx_sandbox_memory(self->core);
+    return PyLong_FromUnsignedLongLong(bytes);
+}
+
+/* ---- the type ---- */
+
+static int box_traverse(Box *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->plugin);
+    Py_VISIT(self->write);
+    Py_VISIT(self->trap);
+    return 0;
+}
+
+static int box_clear(Box *self)
+{
+    Py_CLEAR(self->write);
+    Py_CLEAR(self->trap);
+    return 0;
+}
+
+static void box_dealloc(Box *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    if (self->weakrefs != NULL)
+        PyObject_ClearWeakRefs((PyObject *)self);
+    vx_sandbox_free(self->core);
+    box_clear(self);
+    Py_CLEAR(self->plugin);
+    Py_CLEAR(self->broken);
+    if (self->state != NULL)
+        lock_destroy(self);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static PyMethodDef box_methods[] = {
+    {"reset", (PyCFunction)box_reset, METH_NOARGS,
+     PyDoc_STR("reset($self)\n--\n\nBack to the state right after initialisation.")},
+    {"close", (PyCFunction)box_close, METH_NOARGS,
+     PyDoc_STR("close($self)\n--\n\n"
+               "Free the sandbox, after waiting for a call in another thread.  Idempotent.")},
+    {"interrupt", (PyCFunction)box_interrupt, METH_NOARGS,
+     PyDoc_STR("interrupt($self)\n--\n\nEnd the running call, if any, from any thread.")},
+    {0},
+};
+
+static PyGetSetDef box_getset[] = {
+    {"closed", (getter)box_closed, NULL, PyDoc_STR("Whether close() was called."), NULL},
+    {"memory_used", (getter)box_memory_used, NULL,
+     PyDoc_STR("Bytes mapped now, counted against the limit."), NULL},
+    {0},
+};
+
+static PyMemberDef box_members[] = {
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(Box, weakrefs), READONLY, NULL},
+    {0},
+};
+
+static PyType_Slot box_slots[] = {
+    {Py_tp_doc, (void *)PyDoc_STR(
+        "Box(plugin, *, memory, stack, timeout, init_timeout, poison, free, write, trap)\n--\n\n"
+        "One guest address space and its CPU, with the lock that admits one call at a time.")},
+    {Py_tp_new, box_new},
+    {Py_tp_dealloc, box_dealloc},
+    {Py_tp_traverse, box_traverse},
+    {Py_tp_clear, box_clear},
+    {Py_tp_methods, box_methods},
+    {Py_tp_getset, box_getset},
+    {Py_tp_members, box_members},
+    {0, NULL},
+};
+
+PyType_Spec box_spec = {
+    .name = "vxplug._vx.Box",
+    .basicsize = sizeof(Box),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = box_slots,
+};

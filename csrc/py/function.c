@@ -1,0 +1,357 @@
+/* The type Function: an export as a Python callable, and the course of one call. */
+#include "binding.h"
+
+#include <structmember.h>
+
+/* ---- a call ---- */
+
+/* The status as an error of the host, under the function's name. */
+static void keep_status(const Function *function, Call *call, vx_status status)
+{
+    PyObject *what = PyUnicode_FromFormat("%U()", function->name);
+    const char *text = what != NULL ? PyUnicode_AsUTF8(what) : NULL;
+    if (text != NULL)
+        error_status(status, text);
+    Py_XDECREF(what);
+    error_keep(call);
+}
+
+void *call_failed(const Function *function, Call *call, vx_status status)
+{
+    if (status == VX_TRAP)
+        call->faulted = true;
+    else
+        keep_status(function, call, status);
+    return NULL;
+}
+
+static PyObject *take_result(Function *self, Call *call, const vx_result *result,
+                             const uint32_t *words)
+{
+    if (self->result == CODE_BYTES)
+        return memory_bytes_result(self, call, words[0]);
+    if (call->raised != NULL || call->error != NULL)
+        return NULL;
+    if (self->result == CODE_STR)
+        return memory_string_result(self, call, result->eax);
+    PyObject *object = convert_result(self->result, result);
+    if (object == NULL)
+        error_keep(call);
+    return object;
+}
+
+/* With the box locked: everything between the arguments' words and the result object. */
+static PyObject *run(Function *self, Call *call, uint32_t *words, Lease *leases)
+{
+    vx_result result;
+    if (self->uses_memory && !memory_copy_in(self, call, leases, words))
+        return NULL;
+    vx_status status = vx_call(self->box->core, self->address, words, self->word_count, &result,
+                               &call->trap);
+    gil_take(call);
+    if (status != VX_OK)
+        return call_failed(self, call, status);
+    if (self->lease_count != 0 && !memory_copy_out(self, call, leases))
+        return NULL;
+    return take_result(self, call, &result, words);
+}
+
+static PyObject *run_locked(Function *self, uint32_t *words, Lease *leases)
+{
+    Call call;
+    Box *box = self->box;
+    if (!box_enter(box, &call))
+        return NULL;
+    PyObject *result = run(self, &call, words, leases);
+    box_leave(box, &call, self->name);
+    if (!box_outcome(box, &call, self->name))
+        Py_CLEAR(result);
+    return result;
+}
+
+/* Every scalar to its words, every other argument to a lease; in order, so that the first wrong
+ * argument is the one reported.  The number of leases made is in `made`. */
+static bool convert_all(Function *self, PyObject *const *args, uint32_t *words, Lease *leases,
+                        unsigned *made)
+{
+    for (unsigned i = 0; i < self->parameter_count; i++) {
+        const Parameter *parameter = &self->parameters[i];
+        bool ok = code_is_leased(parameter->code)
+            ? memory_lease(self, i, args[i], &leases[(*made)++])
+            : convert_fast(parameter, args[i], &words[parameter->word])
+                || convert_scalar(self, i, args[i], &words[parameter->word]);
+        if (!ok)
+            return false;
+    }
+    return true;
+}
+
+static PyObject *call_leased(Function *self, PyObject *const *args)
+{
+    uint32_t words[MAX_WORDS];
+    Lease few[INLINE_LEASES], *leases = few;
+    PyObject *result = NULL;
+    unsigned made = 0;
+    if (self->lease_count > INLINE_LEASES)
+        leases = PyMem_New(Lease, self->lease_count);
+    if (leases == NULL)
+        return PyErr_NoMemory();
+    if (convert_all(self, args, words, leases, &made))
+        result = run_locked(self, words, leases);
+    PyObject *error = error_take(); /* releasing a buffer may run Python code */
+    memory_end_leases(leases, made);
+    if (error != NULL)
+        error_restore(error);
+    if (leases != few)
+        PyMem_Free(leases);
+    return result;
+}
+
+/* The hot path: nothing here allocates or makes a system call. */
+static PyObject *call_scalars(Function *self, PyObject *const *args)
+{
+    uint32_t words[MAX_WORDS];
+    for (unsigned i = 0; i < self->parameter_count; i++) {
+        const Parameter *parameter = &self->parameters[i];
+        if (!convert_fast(parameter, args[i], &words[parameter->word])
+            && !convert_scalar(self, i, args[i], &words[parameter->word]))
+            return NULL;
+    }
+    return run_locked(self, words, NULL);
+}
+
+static PyObject *call_bound(Function *self, PyObject *const *args)
+{
+    return self->lease_count == 0 ? call_scalars(self, args) : call_leased(self, args);
+}
+
+static PyObject *call_matched(Function *self, PyObject *const *args, Py_ssize_t count,
+                              PyObject *keywords)
+{
+    PyObject *bound[MAX_PARAMETERS];
+    if (!arguments_bind(self, args, count, keywords, bound))
+        return NULL;
+    return call_bound(self, bound);
+}
+
+static PyObject *function_vectorcall(PyObject *self, PyObject *const *args, size_t flagged,
+                                     PyObject *keywords)
+{
+    Function *function = (Function *)self;
+    Py_ssize_t count = PyVectorcall_NARGS(flagged);
+    if (keywords != NULL || count != function->parameter_count)
+        return call_matched(function, args, count, keywords);
+    return call_bound(function, args);
+}
+
+/* ---- creation ---- */
+
+static bool parse_code(PyObject *text, const char *what, PyObject *name, Code *out)
+{
+    *out = PyUnicode_Check(text) ? code_parse(text) : CODE_COUNT;
+    if (*out == CODE_COUNT)
+        PyErr_Format(PyExc_ValueError, "%s %U: unknown code %R", what, name, text);
+    return *out != CODE_COUNT;
+}
+
+static bool add_parameter(Function *self, PyObject *pair)
+{
+    PyObject *name, *text;
+    Code code;
+    if (!PyArg_ParseTuple(pair, "UO:parameter", &name, &text)
+        || !parse_code(text, "parameter", name, &code))
+        return false;
+    Parameter *parameter = &self->parameters[self->parameter_count];
+    if (!code_set_parameter(code, parameter)) {
+        PyErr_Format(PyExc_ValueError, "parameter %U cannot be %U", name, text);
+        return false;
+    }
+    parameter->name = Py_NewRef(name);
+    PyUnicode_InternInPlace(&parameter->name);
+    parameter->word = (uint8_t)self->word_count;
+    self->parameter_count++;
+    self->word_count += parameter->words;
+    self->lease_count += code_is_leased(code);
+    self->uses_memory |= code_is_leased(code);
+    return true;
+}
+
+/* Expects the result to be known: it decides whether the first word is the hidden pointer. */
+static bool add_parameters(Function *self, PyObject *sequence)
+{
+    PyObject *list = PySequence_List(sequence);
+    if (list == NULL)
+        return false;
+    Py_ssize_t count = PyList_GET_SIZE(list);
+    bool ok = count <= MAX_PARAMETERS;
+    if (!ok)
+        PyErr_Format(PyExc_ValueError, "%U(): more than %d parameters", self->name,
+                     MAX_PARAMETERS);
+    else if ((self->parameters = PyMem_New(Parameter, (size_t)count)) == NULL)
+        ok = PyErr_NoMemory() != NULL;
+    for (Py_ssize_t i = 0; ok && i < count; i++) {
+        PyObject *pair = PySequence_Tuple(PyList_GET_ITEM(list, i));
+        ok = pair != NULL && add_parameter(self, pair);
+        Py_XDECREF(pair);
+    }
+    Py_DECREF(list);
+    return ok;
+}
+
+static bool set_result(Function *self, PyObject *text)
+{
+    Code code;
+    if (!parse_code(text, "result of", self->name, &code))
+        return false;
+    if (!code_is_result(code)) {
+        PyErr_Format(PyExc_ValueError, "result of %U cannot be %U", self->name, text);
+        return false;
+    }
+    self->result = (uint8_t)code;
+    self->uses_memory = code == CODE_BYTES;
+    self->word_count = self->uses_memory;
+    return true;
+}
+
+/* "(a, b)": inspect and help() read it when there is no __signature__. */
+static bool set_text_signature(Function *self)
+{
+    PyObject *names = PyList_New(self->parameter_count), *comma = PyUnicode_FromString(", ");
+    PyObject *joined = NULL;
+    if (names != NULL && comma != NULL) {
+        for (unsigned i = 0; i < self->parameter_count; i++)
+            PyList_SET_ITEM(names, i, Py_NewRef(self->parameters[i].name));
+        joined = PyUnicode_Join(comma, names);
+    }
+    if (joined != NULL)
+        self->text_signature = PyUnicode_FromFormat("(%U)", joined);
+    Py_XDECREF(joined);
+    Py_XDECREF(comma);
+    Py_XDECREF(names);
+    return self->text_signature != NULL;
+}
+
+static Function *function_alloc(PyTypeObject *type, PyObject *box, PyObject *name, uint32_t address)
+{
+    Function *self = (Function *)type->tp_alloc(type, 0);
+    if (self != NULL) {
+        self->vectorcall = function_vectorcall;
+        self->box = (Box *)Py_NewRef(box);
+        self->name = Py_NewRef(name);
+        self->address = (vx_gaddr){address};
+    }
+    return self;
+}
+
+static PyObject *function_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
+{
+    static char *names[] = {"box", "name", "address", "params", "result", "doc", "module",
+                            "signature", NULL};
+    State *state = PyType_GetModuleState(type);
+    PyObject *box, *name, *params, *result, *doc = Py_None, *module = Py_None;
+    PyObject *signature = Py_None;
+    uint32_t address;
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "O!UO&OO|$OOO:Function", names,
+                                     state->box_type, &box, &name, convert_word, &address, &params,
+                                     &result, &doc, &module, &signature))
+        return NULL;
+    Function *self = function_alloc(type, box, name, address);
+    if (self == NULL)
+        return NULL;
+    self->doc = Py_NewRef(doc);
+    self->module = Py_NewRef(module);
+    self->signature = Py_NewRef(signature);
+    if (!set_result(self, result) || !add_parameters(self, params) || !set_text_signature(self))
+        Py_CLEAR(self);
+    return (PyObject *)self;
+}
+
+/* ---- the type ---- */
+
+/* No tp_clear: calls rely on every field.  A cycle through a function always passes the
+ * callables of its box, which are cleared, or an object of the caller's. */
+static int function_traverse(Function *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->box);
+    Py_VISIT(self->module);
+    Py_VISIT(self->doc);
+    Py_VISIT(self->signature);
+    return 0;
+}
+
+static void function_dealloc(Function *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    if (self->weakrefs != NULL)
+        PyObject_ClearWeakRefs((PyObject *)self);
+    for (unsigned i = 0; i < self->parameter_count; i++)
+        Py_DECREF(self->parameters[i].name);
+    PyMem_Free(self->parameters);
+    Py_XDECREF(self->name);
+    Py_XDECREF(self->module);
+    Py_XDECREF(self->doc);
+    Py_XDECREF(self->signature);
+    Py_XDECREF(self->text_signature);
+    Py_XDECREF(self->box);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static PyObject *function_repr(Function *self)
+{
+    return PyUnicode_FromFormat("<sandboxed function %U%U>", self->name, self->text_signature);
+}
+
+/* Like a built-in function it does not bind when found on a class; that it has __get__ at all
+ * makes it a routine to inspect and pydoc. */
+static PyObject *function_get(PyObject *self, PyObject *object, PyObject *type)
+{
+    (void)object, (void)type;
+    return Py_NewRef(self);
+}
+
+#define FUNCTION_MEMBER(name, field) {name, T_OBJECT, offsetof(Function, field), READONLY, NULL}
+
+static PyMemberDef function_members[] = {
+    FUNCTION_MEMBER("__name__", name),
+    FUNCTION_MEMBER("__qualname__", name),
+    FUNCTION_MEMBER("__doc__", doc),
+    FUNCTION_MEMBER("__signature__", signature),
+    FUNCTION_MEMBER("__text_signature__", text_signature),
+    {"__vectorcalloffset__", T_PYSSIZET, offsetof(Function, vectorcall), READONLY, NULL},
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(Function, weakrefs), READONLY, NULL},
+    {0},
+};
+
+static PyMemberDef function_module_member = FUNCTION_MEMBER("__module__", module);
+
+/* PyType_FromSpec writes the type's own module over a member of that name, so it is added after. */
+bool function_finish_type(PyTypeObject *type)
+{
+    PyObject *member = PyDescr_NewMember(type, &function_module_member);
+    int done = member != NULL ? PyDict_SetItemString(type->tp_dict, "__module__", member) : -1;
+    Py_XDECREF(member);
+    PyType_Modified(type);
+    return done == 0;
+}
+
+static PyType_Slot function_slots[] = {
+    {Py_tp_new, function_new},
+    {Py_tp_dealloc, function_dealloc},
+    {Py_tp_traverse, function_traverse},
+    {Py_tp_call, PyVectorcall_Call},
+    {Py_tp_repr, function_repr},
+    {Py_tp_descr_get, function_get},
+    {Py_tp_members, function_members},
+    {0, NULL},
+};
+
+PyType_Spec function_spec = {
+    .name = "vxplug._vx.Function",
+    .basicsize = sizeof(Function),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_HAVE_VECTORCALL
+        | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = function_slots,
+};

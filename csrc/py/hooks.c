@@ -1,0 +1,136 @@
+/* What the core calls back while a call or an initialisation runs, and the GIL around it.
+ *
+ * A short call never releases the GIL: the first tick does, some milliseconds in, between two
+ * guest instructions, when nothing on this thread holds a lock.  Later ticks take it back on the main thread, rarely, so that Ctrl-C and
+ * other signals reach their Python handlers.  Output and errors take it when it was released. */
+#include "binding.h"
+
+#include <time.h>
+#include <unistd.h>
+
+#if PY_VERSION_HEX < 0x030D0000
+#define Py_IsFinalizing _Py_IsFinalizing
+#endif
+
+uint64_t clock_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+/* During finalisation the one thread that holds the GIL is the one that finalises: it must not
+ * let go, since no other may run Python any more. */
+void gil_release(Call *call)
+{
+    if (!Py_IsFinalizing())
+        call->suspended = PyEval_SaveThread();
+}
+
+/* A daemon thread that comes back from the guest while the interpreter goes down has no place to
+ * return to.  PyEval_RestoreThread would end the thread by unwinding its stack, frames of the
+ * core included; waiting for the process to end is what CPython 3.14 does too. */
+void gil_take_slow(Call *call)
+{
+    while (Py_IsFinalizing())
+        pause();
+    PyEval_RestoreThread(call->suspended);
+    call->suspended = NULL;
+}
+
+/* A hook's view of a call that may or may not hold the GIL. */
+static bool hook_begin(Call *call)
+{
+    bool released = call->suspended != NULL;
+    gil_take(call);
+    return released;
+}
+
+static void hook_end(Call *call, bool released)
+{
+    if (released)
+        gil_release(call);
+}
+
+/* The callback may call the sandbox again.  If that call faulted and the callback hid it, the
+ * running one cannot go on in what is left. */
+static bool still_sound(const Box *box)
+{
+    if (!box->faulted && box->broken == NULL)
+        return true;
+    error_vxplug("Error", "a call made by the sandbox's output callback faulted");
+    return false;
+}
+
+static bool send_output(Box *box, int fd, const void *data, size_t size)
+{
+    if (box->write == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "sandbox is being collected");
+        return false;
+    }
+    PyObject *result = PyObject_CallFunction(box->write, "iy#", fd, data, (Py_ssize_t)size);
+    Py_XDECREF(result);
+    return result != NULL && still_sound(box);
+}
+
+static bool on_output(void *context, int fd, const void *data, size_t size)
+{
+    Box *box = context;
+    Call *call = box->call;
+    bool released = hook_begin(call);
+    bool ok = call->error == NULL && send_output(box, fd, data, size);
+    if (!ok)
+        error_keep(call);
+    hook_end(call, released);
+    return ok;
+}
+
+/* Only the first error counts, so a guest that repeats itself costs no memory. */
+static void on_raise(void *context, const char *name, size_t name_size, const char *text,
+                     size_t size)
+{
+    Box *box = context;
+    Call *call = box->call;
+    if (call->raised != NULL)
+        return;
+    bool released = hook_begin(call);
+    call->raised = error_of_guest(box->state, name, name_size, text, size);
+    if (call->raised == NULL)
+        error_keep(call);
+    hook_end(call, released);
+}
+
+/* Python runs signal handlers on its main thread only. */
+static bool signals_due(const Box *box, Call *call)
+{
+    if (thread_ident() != box->state->main_thread)
+        return false;
+    uint64_t now = clock_ms();
+    if (now - call->checked_ms < SIGNAL_CHECK_MS)
+        return false;
+    call->checked_ms = now;
+    return true;
+}
+
+static bool on_tick(void *context)
+{
+    Box *box = context;
+    Call *call = box->call;
+    if (call->error != NULL)
+        return false;
+    if (call->suspended == NULL) {
+        gil_release(call);
+        return true;
+    }
+    if (!signals_due(box, call))
+        return true;
+    gil_take(call);
+    if (PyErr_CheckSignals() < 0) {
+        error_keep(call);
+        return false;
+    }
+    gil_release(call);
+    return true;
+}
+
+const vx_hooks hooks_table = {.output = on_output, .raise = on_raise, .tick = on_tick};

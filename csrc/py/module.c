@@ -1,0 +1,142 @@
+/* The module vxplug._vx: types, state, and what a fork changes. */
+#include "binding.h"
+
+static PyObject *reclaim_signals(PyObject *module, PyObject *unused)
+{
+    (void)module, (void)unused;
+    vx_signals_reclaim();
+    Py_RETURN_NONE;
+}
+
+/* In a child only the thread that forked is left: it is the main thread now, and locks that
+ * other threads held have no owner any more (lock.c finds them by the changed count). */
+static PyObject *after_fork(PyObject *module, PyObject *unused)
+{
+    (void)unused;
+    State *state = PyModule_GetState(module);
+    state->forks++;
+    state->main_thread = state->forked_by = thread_ident();
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef after_fork_method = {"after_fork", after_fork, METH_NOARGS, NULL};
+
+static int register_after_fork(PyObject *module)
+{
+    PyObject *os = PyImport_ImportModule("os");
+    PyObject *hook = PyCFunction_New(&after_fork_method, module);
+    PyObject *none = PyTuple_New(0), *keywords = NULL, *done = NULL, *function = NULL;
+    if (os != NULL && hook != NULL && none != NULL)
+        keywords = Py_BuildValue("{sO}", "after_in_child", hook);
+    if (keywords != NULL)
+        function = PyObject_GetAttrString(os, "register_at_fork");
+    if (function != NULL)
+        done = PyObject_Call(function, none, keywords);
+    int result = done != NULL ? 0 : -1;
+    Py_XDECREF(done);
+    Py_XDECREF(function);
+    Py_XDECREF(keywords);
+    Py_XDECREF(none);
+    Py_XDECREF(hook);
+    Py_XDECREF(os);
+    return result;
+}
+
+/* The module may be imported by any thread, so the main one is asked for. */
+static int find_main_thread(State *state)
+{
+    PyObject *threading = PyImport_ImportModule("threading");
+    PyObject *thread = NULL, *ident = NULL;
+    if (threading != NULL)
+        thread = PyObject_CallMethod(threading, "main_thread", NULL);
+    if (thread != NULL)
+        ident = PyObject_GetAttrString(thread, "ident");
+    if (ident != NULL)
+        state->main_thread = PyLong_AsUnsignedLong(ident);
+    Py_XDECREF(ident);
+    Py_XDECREF(thread);
+    Py_XDECREF(threading);
+    return PyErr_Occurred() ? -1 : 0;
+}
+
+static int find_builtins(State *state)
+{
+    PyObject *module = PyImport_ImportModule("builtins");
+    if (module == NULL)
+        return -1;
+    state->builtins = Py_NewRef(PyModule_GetDict(module));
+    Py_DECREF(module);
+    return 0;
+}
+
+static int add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **slot)
+{
+    *slot = (PyTypeObject *)PyType_FromModuleAndSpec(module, spec, NULL);
+    return *slot == NULL ? -1 : PyModule_AddType(module, *slot);
+}
+
+static int module_exec(PyObject *module)
+{
+    State *state = PyModule_GetState(module);
+    if (find_main_thread(state) < 0 || find_builtins(state) < 0 || register_after_fork(module) < 0)
+        return -1;
+    if (add_type(module, &plugin_spec, &state->plugin_type) < 0
+        || add_type(module, &box_spec, &state->box_type) < 0
+        || add_type(module, &function_spec, &state->function_type) < 0)
+        return -1;
+    return function_finish_type(state->function_type) ? 0 : -1;
+}
+
+static int module_traverse(PyObject *module, visitproc visit, void *arg)
+{
+    State *state = PyModule_GetState(module);
+    Py_VISIT(state->plugin_type);
+    Py_VISIT(state->box_type);
+    Py_VISIT(state->function_type);
+    Py_VISIT(state->builtins);
+    return 0;
+}
+
+static int module_clear(PyObject *module)
+{
+    State *state = PyModule_GetState(module);
+    Py_CLEAR(state->plugin_type);
+    Py_CLEAR(state->box_type);
+    Py_CLEAR(state->function_type);
+    Py_CLEAR(state->builtins);
+    return 0;
+}
+
+static void module_free(void *module)
+{
+    module_clear(module);
+}
+
+static PyMethodDef module_methods[] = {
+    {"reclaim_signals", reclaim_signals, METH_NOARGS,
+     PyDoc_STR("reclaim_signals()\n--\n\n"
+               "Take the fault signals again after another handler was installed.")},
+    {0},
+};
+
+static PyModuleDef_Slot module_slots[] = {
+    {Py_mod_exec, module_exec},
+    {0},
+};
+
+static PyModuleDef module_definition = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "vxplug._vx",
+    .m_doc = PyDoc_STR("The C binding.  Private: the public API is in the package."),
+    .m_size = sizeof(State),
+    .m_methods = module_methods,
+    .m_slots = module_slots,
+    .m_traverse = module_traverse,
+    .m_clear = module_clear,
+    .m_free = module_free,
+};
+
+PyMODINIT_FUNC PyInit__vx(void)
+{
+    return PyModuleDef_Init(&module_definition);
+}

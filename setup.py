@@ -1,0 +1,74 @@
+"""Build of the extension module vxplug._vx; everything else is in pyproject.toml.
+
+One extension module holds both the core (csrc/core) and the binding (csrc/py).  The core keeps
+process-wide state (signal handlers, the watchdog thread, the table of code caches that the fault
+handler searches), so it must exist once in a process; a second module that linked the core
+again, such as one made by cffi for the rest of the API, would install a second set of handlers
+that knows nothing of the first one's sandboxes.  The binding is hand-written because a call must
+cost about as much as a METH_FASTCALL function.
+
+Environment switches:
+    VXPLUG_SANITIZE   list for -fsanitize=, for example address,undefined
+    VXPLUG_COVERAGE   any value: instrument for gcov, without optimisation
+    VXPLUG_WERROR     1: warnings are errors (continuous integration)
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+# Relative paths: setuptools wants sources and depends relative to this file's folder.
+ROOT = Path(__file__).parent
+os.chdir(ROOT)
+
+
+def matching(*patterns: str) -> list[str]:
+    """Sorted, so that builds do not depend on the order of a directory."""
+    return sorted(str(path) for pattern in patterns for path in Path().glob(pattern))
+
+
+def compile_flags() -> list[str]:
+    flags = ["-std=c11", "-O2", "-Wall", "-Wextra", "-fvisibility=hidden", *switch_flags()]
+    if os.environ.get("VXPLUG_WERROR") == "1":
+        flags.append("-Werror")
+    if os.environ.get("VXPLUG_COVERAGE"):
+        flags.append("-O0")
+    return flags
+
+
+def switch_flags() -> list[str]:
+    """Flags that the compiler and the linker must agree on."""
+    flags = []
+    if checks := os.environ.get("VXPLUG_SANITIZE"):
+        flags += [f"-fsanitize={checks}", "-fno-omit-frame-pointer", "-g"]
+    if os.environ.get("VXPLUG_COVERAGE"):
+        flags += ["--coverage", "-g"]
+    return flags
+
+
+class BuildExt(build_ext):
+    """Lets distutils compile the core's assembly files as it compiles C."""
+
+    def build_extensions(self) -> None:
+        self.compiler.src_extensions.append(".S")
+        super().build_extensions()
+
+
+setup(
+    ext_modules=[
+        Extension(
+            "vxplug._vx",
+            sources=matching("csrc/py/*.c", "csrc/core/*.c", "csrc/core/*.S"),
+            depends=matching("csrc/**/*.h", "csrc/**/*.def", "sdk/include/*.h"),
+            include_dirs=["csrc", "sdk/include"],
+            define_macros=[("_GNU_SOURCE", "1")],
+            extra_compile_args=compile_flags(),
+            extra_link_args=["-pthread", *switch_flags()],
+        )
+    ],
+    cmdclass={"build_ext": BuildExt},
+)
