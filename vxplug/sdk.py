@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keyword
 import os
 import subprocess
 import sys
@@ -12,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from .errors import Error
-from .interface import Export, Interface, encode_note
+from .interface import Export, Interface, decode_note, encode_note
 
 __all__ = ["SdkError", "build", "compiler", "sdk_path"]
 
 TARGET = ["-target", "x86-linux-musl", "-mcpu=pentium4"]
 # zig traps undefined behaviour by default; a port of existing C must behave as it does elsewhere.
-COMPILE = ["-g", "-fno-sanitize=undefined"]
+COMPILE = ["-g", "-fno-sanitize=undefined", "-fomit-frame-pointer"]
 C_SUFFIXES = {".c", ".s", ".S"}
 CXX_SUFFIXES = {".cc", ".cpp", ".cxx"}
 TOOLS = {"cc": "cc", "c++": "c++", "ar": "ar", "ranlib": "ranlib"}
@@ -152,6 +153,8 @@ def _code(die: Any) -> str | None:
 
 def _parameter(die: Any, number: int, function: str) -> tuple[str, str]:
     name = _name(die) or f"arg{number}"
+    if keyword.iskeyword(name):
+        name += "_"  # PEP 8's way out
     code = _code(_type_of(die))
     if code in (None, "none", "bytes"):
         raise SdkError(f"{function}(): parameter {name}: type '{_spell(_type_of(die))}' is not supported")
@@ -220,8 +223,16 @@ class _Linked:
                 if die.tag == "DW_TAG_subprogram" and low is not None:
                     address = _address(die, low)
                     if address in addresses:
-                        found[address] = die
+                        found[address] = _declared(die)
         return found
+
+
+def _declared(die: Any) -> Any:
+    """Where a function's names and types are: one that was also inlined refers to another entry."""
+    for reference in ("DW_AT_abstract_origin", "DW_AT_specification"):
+        if reference in die.attributes:
+            return _declared(die.get_DIE_from_attribute(reference))
+    return die
 
 
 def _address(die: Any, attribute: Any) -> int:
@@ -303,7 +314,9 @@ def build(
         draft, final, note = folder / "draft", folder / "final", folder / "note.s"
         _link(objects, draft, ldflags, cxx, cc)
         interface = _interface(draft)
-        note.write_text(_note_source(encode_note(interface)))
+        encoded = encode_note(interface)
+        decode_note(encoded)  # what the loader will not take is the author's error, now
+        note.write_text(_note_source(encoded))
         _compile(note, folder / "note.o", [], cc)
         _link([*objects, folder / "note.o"], final, ldflags, cxx, cc)
         _same_layout(draft, final)

@@ -1,0 +1,48 @@
+"""Runs the corpus in this process and prints one JSON line a case: a crash of the process is then
+seen as the line that never came.  Arguments: the plugin, and the first case to run."""
+
+from __future__ import annotations
+
+import json
+import sys
+import zlib
+from typing import Any
+
+import vxplug
+
+from .corpus import CASES
+
+LIMITS = {"memory": 64 << 20, "stack": 8 << 20, "timeout": 0.3, "init_timeout": 5.0}
+MESSAGE = b"the process still decodes" * 40
+
+
+def outcome(box: vxplug.Sandbox, export: str, arguments: tuple, expected: Any) -> str:
+    """Empty when the attack ended as it must, else what happened instead."""
+    try:
+        result = box[export](*arguments)
+    except vxplug.GuestFault as fault:
+        return "" if fault.kind == expected else f"GuestFault {fault.kind}: {fault}"
+    except Exception as error:
+        wanted = isinstance(expected, type) and type(error) is expected
+        return "" if wanted else f"{type(error).__name__}: {error}"
+    return "" if callable(expected) and not isinstance(expected, type) and expected(result) else f"returned {result!r}"
+
+
+def main() -> None:
+    plugin = vxplug.open(sys.argv[1])
+    attacked = plugin.sandbox(stdout=lambda data: None, **LIMITS)
+    healthy = plugin.sandbox(**LIMITS)
+    for number in range(int(sys.argv[2]), len(CASES)):
+        export, arguments, _, expected = CASES[number]
+        print(json.dumps({"start": number}), flush=True)
+        problem = outcome(attacked, export, arguments, expected)
+        for box in (healthy, attacked):
+            if box.checksum(MESSAGE) != zlib.crc32(MESSAGE):
+                problem += "; a sandbox decodes wrongly afterwards"
+        if 0.1 + 0.2 != 0.30000000000000004 or 1e308 * 10 != float("inf"):
+            problem += "; host arithmetic changed"
+        print(json.dumps({"done": number, "problem": problem}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

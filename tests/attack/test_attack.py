@@ -1,0 +1,86 @@
+"""Every attack of the corpus ends in its exact exception, and the process goes on decoding."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import vxplug
+
+from .corpus import CASES
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="session")
+def hostile(build_plugin) -> Path:
+    return build_plugin(HERE / "guests.c")
+
+
+@pytest.fixture(scope="session")
+def outcomes(hostile) -> dict[int, str]:
+    """Problem by case; a case during which the process died says so, and the next ones still run."""
+    found: dict[int, str] = {}
+    first = 0
+    while first < len(CASES):
+        command = [sys.executable, "-m", "tests.attack.run_corpus", str(hostile), str(first)]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=HERE.parents[1], timeout=300)
+        for line in done.stdout.splitlines():
+            record = json.loads(line)
+            if "start" in record:
+                first = record["start"]
+            else:
+                found[record["done"]] = record["problem"]
+        if first not in found:
+            found[first] = f"the host process died ({done.returncode}): {done.stderr[-2000:]}"
+        first += 1
+    return found
+
+
+@pytest.mark.parametrize("number", range(len(CASES)), ids=[f"{c[0]}-{n}" for n, c in enumerate(CASES)])
+def test_attack(outcomes, number):
+    """Without it an attack of the catalogue could succeed, or kill the host, unseen."""
+    assert outcomes[number] == ""
+
+
+def test_scribbling_on_a_view_does_not_reach_the_caller(hostile):
+    """A guest gets a copy: without it immutable bytes of the host would change under Python."""
+    data = bytes(range(256)) * 64
+    with vxplug.open(hostile).sandbox() as box:
+        assert box.scribble(data) == len(data)
+    assert data == bytes(range(256)) * 64
+
+
+def test_reset_leaves_no_secret_of_the_last_tenant(hostile):
+    """Threat 50: without the reset's remapping the next tenant would read the last one's memory."""
+    with vxplug.open(hostile).sandbox() as box:
+        box.leave_canary()
+        assert box.find_canary()
+        box.reset()
+        assert not box.find_canary()
+
+
+def test_every_entry_into_the_text_ends_cleanly(hostile):
+    """Threats 1, 6, 28: blocks at every byte of the code, overlapping without end."""
+    plugin = vxplug.open(hostile)
+    with plugin.sandbox(timeout=0.02, stdout=lambda data: None, memory=32 << 20) as box:
+        start, ended = box.text_start(), 0
+        for address in range(start - 2000, start + 2000):
+            try:
+                box.jump_to(address)
+            except (vxplug.Error, RuntimeError, ValueError):
+                ended += 1
+    assert ended > 100
+
+
+def test_munmap_of_own_stack_is_a_fault(hostile):
+    """Threat 45: the host reads and writes the guest stack; it must not believe in an old mapping."""
+    with vxplug.open(hostile).sandbox() as box:
+        stack = box.stack_here()
+        with pytest.raises(vxplug.Error):
+            box.linux_call(91, stack, 4096, 0, 0, 0)
+        assert box.stack_here() == stack
