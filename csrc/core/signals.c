@@ -12,6 +12,7 @@ static struct sigaction previous[64];
 static VX_THREAD_LOCAL int chaining; /* signal being given to the previous handler */
 static pthread_mutex_t translate_mutex = PTHREAD_MUTEX_INITIALIZER;
 static _Atomic uint32_t fork_generation;
+static _Atomic bool dying; /* the default disposition stays: nobody takes signals any more */
 
 void vx_panic(const char *rule, const char *file, int line) {
     fprintf(stderr, "vxplug: broken invariant: %s (%s:%d)\n", rule, file, line);
@@ -22,10 +23,14 @@ static uintptr_t interrupted_at(void *context) {
     return (uintptr_t)((ucontext_t *)context)->uc_mcontext.gregs[REG_RIP];
 }
 
-/* The handler chained to raised the signal again, or there is none: the default is due. */
-static void die_by_default(int signal) {
+/* The handler chained to raised the signal again, or there is none: the default is due.  A fault
+ * happens again by itself; a signal that was sent has to be sent again. */
+static void die_by_default(int signal, const siginfo_t *info) {
     struct sigaction fallback = {.sa_handler = SIG_DFL};
+    atomic_store(&dying, true);
     os_sigaction(signal, &fallback, NULL);
+    if (info->si_code <= 0)
+        raise(signal);
 }
 
 static void chain(int signal, siginfo_t *info, void *context) {
@@ -34,7 +39,7 @@ static void chain(int signal, siginfo_t *info, void *context) {
     if (signal == TICK_SIGNAL && none)
         return;
     if (none || chaining == signal) {
-        die_by_default(signal);
+        die_by_default(signal, info);
         return;
     }
     chaining = signal;
@@ -82,7 +87,10 @@ static bool take_all(void) {
     return ok;
 }
 
-void vx_signals_reclaim(void) { (void)take_all(); }
+void vx_signals_reclaim(void) {
+    if (!atomic_load(&dying))
+        (void)take_all();
+}
 
 void vx_translate_lock(void) { pthread_mutex_lock(&translate_mutex); }
 void vx_translate_unlock(void) { pthread_mutex_unlock(&translate_mutex); }

@@ -1,0 +1,221 @@
+"""The host stays well: other handlers, threads, fork, Ctrl-C, leaks.
+
+Everything that may kill or hang a process runs in one of its own.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+GUEST = """
+#include <vxplug.h>
+#include <stdlib.h>
+VX_EXPORT int32_t add(int32_t a, int32_t b) { return a + b; }
+VX_EXPORT uint32_t crash(void) { return *(volatile uint32_t *)0; }
+VX_EXPORT void spin(void) { for (;;) __asm__ volatile(""); }
+VX_EXPORT uint32_t work(uint32_t n) {
+    uint32_t h = 1;
+    for (uint32_t i = 0; i < n; i++) { h = h * 31 + i; __asm__ volatile("" : "+r"(h)); }
+    return h;
+}
+"""
+PRELUDE = """
+import faulthandler, os, signal, sys, threading, time
+import vxplug
+plugin = vxplug.open(sys.argv[1])
+def faults(box):
+    try:
+        box.crash()
+    except vxplug.GuestFault as fault:
+        return fault.kind == "memory"
+"""
+
+
+@pytest.fixture(scope="session")
+def run_script(build_plugin):
+    guest = build_plugin(GUEST)
+
+    def run(script: str, *options: str) -> subprocess.CompletedProcess[str]:
+        code = PRELUDE + textwrap.dedent(script)
+        command = [sys.executable, *options, "-c", code, str(guest)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+    return run
+
+
+def good(done: subprocess.CompletedProcess[str]) -> None:
+    assert (done.returncode, done.stdout, done.stderr) == (0, "good\n", "")
+
+
+def test_faulthandler_enabled_before(run_script):
+    """Guest faults would be reported as crashes of Python if our handler were not in front."""
+    good(run_script("assert faults(plugin.sandbox()); print('good')", "-X", "faulthandler"))
+
+
+def test_faulthandler_enabled_after(run_script):
+    """faulthandler takes the signals when it is enabled: the next fault must be ours again."""
+    good(run_script("""
+        box = plugin.sandbox()
+        assert faults(box)
+        faulthandler.enable()
+        assert faults(box)
+        print('good')
+    """))
+
+
+@pytest.mark.parametrize("order", ["faulthandler.enable(); box = plugin.sandbox()",
+                                   "box = plugin.sandbox(); faulthandler.enable()"])
+def test_a_crash_of_the_host_still_gets_its_dump(run_script, order):
+    """Swallowing the host's own faults would hide bugs, or loop for ever."""
+    done = run_script(f"{order}; box.add(1, 2); faulthandler._sigsegv()")
+    assert done.returncode == -signal_number("SIGSEGV")
+    assert "Fatal Python error: Segmentation fault" in done.stderr
+
+
+def test_a_crash_without_faulthandler_kills(run_script):
+    """With no handler before ours the default must happen."""
+    done = run_script("import ctypes; plugin.sandbox().add(1, 2); ctypes.string_at(0)")
+    assert done.returncode == -signal_number("SIGSEGV")
+
+
+def signal_number(name: str) -> int:
+    import signal
+
+    return int(getattr(signal, name))
+
+
+def test_threads_with_their_own_sandboxes(run_script):
+    """Sandboxes share one code cache: a race in chaining or lookup would show as a wrong answer."""
+    good(run_script("""
+        expected = plugin.sandbox().work(100000)
+        wrong = []
+        def work():
+            with plugin.sandbox() as box:
+                for _ in range(50):
+                    if box.work(100000) != expected or not faults(box):
+                        wrong.append(1)
+        threads = [threading.Thread(target=work) for _ in range(8)]
+        [t.start() for t in threads]; [t.join() for t in threads]
+        assert not wrong
+        print('good')
+    """))
+
+
+def test_threads_on_one_sandbox_take_turns(run_script):
+    """Two calls at once in one guest memory would corrupt both."""
+    good(run_script("""
+        box = plugin.sandbox()
+        expected = box.work(2000000)
+        results = []
+        threads = [threading.Thread(target=lambda: results.append(box.work(2000000))) for _ in range(8)]
+        [t.start() for t in threads]; [t.join() for t in threads]
+        assert results == [expected] * 8
+        print('good')
+    """))
+
+
+def test_long_calls_release_the_gil(run_script):
+    """A guest that computes for long must not stop the application's other threads."""
+    good(run_script("""
+        box = plugin.sandbox(timeout=1.0)
+        ticks = 0
+        def count():
+            global ticks
+            while not done:
+                ticks += 1
+                time.sleep(0.01)
+        done = False
+        thread = threading.Thread(target=count); thread.start()
+        try: box.spin()
+        except vxplug.GuestTimeout: pass
+        done = True; thread.join()
+        assert ticks > 10, ticks
+        print('good')
+    """))
+
+
+def test_control_c_ends_a_running_guest(run_script):
+    """Without it an endless guest could be stopped only by killing Python."""
+    good(run_script("""
+        box = plugin.sandbox(timeout=None)
+        threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+        try: box.spin()
+        except KeyboardInterrupt: pass
+        assert box.add(1, 2) == 3
+        print('good')
+    """))
+
+
+def test_interrupt_from_another_thread(run_script):
+    """box.interrupt() is how an application cancels."""
+    good(run_script("""
+        box = plugin.sandbox(timeout=None)
+        threading.Timer(0.2, box.interrupt).start()
+        try: box.spin()
+        except vxplug.GuestFault as fault: assert fault.kind == 'interrupt'
+        assert box.add(1, 2) == 3
+        print('good')
+    """))
+
+
+def test_fork_decodes_in_parent_and_child(run_script):
+    """The child must not write into the code cache it shares with its parent, nor miss the watchdog."""
+    good(run_script("""
+        box = plugin.sandbox(timeout=0.3)
+        expected = box.work(1000)
+        for _ in range(5):
+            child = os.fork()
+            if child == 0:
+                ok = box.work(1000) == expected and faults(box)
+                try: box.spin(); ok = False
+                except vxplug.GuestTimeout: pass
+                fresh = vxplug.open(sys.argv[1]).sandbox()
+                os._exit(0 if ok and fresh.work(1000) == expected else 1)
+            assert faults(box) and box.work(1000) == expected
+            assert os.waitpid(child, 0)[1] == 0
+        print('good')
+    """))
+
+
+def test_multiprocessing_with_fork(run_script):
+    """The commonest way to fork."""
+    good(run_script("""
+        import multiprocessing
+        box = plugin.sandbox()
+        def work(n): return box.work(n)
+        expected = [box.work(n) for n in range(20)]
+        with multiprocessing.get_context('fork').Pool(2) as pool:
+            assert pool.map(work, range(20)) == expected
+        assert box.work(19) == expected[19]
+        print('good')
+    """))
+
+
+def test_ten_thousand_sandboxes_leave_nothing(run_script):
+    """Memory, mappings and descriptors of a closed sandbox must all come back."""
+    good(run_script("""
+        def usage():
+            maps = open('/proc/self/maps').read().count('\\n')
+            resident = int(open('/proc/self/statm').read().split()[1]) * 4096
+            return maps, resident, len(os.listdir('/proc/self/fd'))
+        for _ in range(300): plugin.sandbox().close()
+        before = usage()
+        for _ in range(10000):
+            with plugin.sandbox() as box: assert box.add(1, 2) == 3
+        after = usage()
+        assert after[0] <= before[0] + 8 and after[1] < before[1] + (2 << 20) and after[2] == before[2], (before, after)
+        print('good')
+    """))
+
+
+def test_interpreter_exit_while_a_guest_runs(run_script):
+    """A daemon thread inside a guest must not keep or crash a dying interpreter."""
+    good(run_script("""
+        threading.Thread(target=plugin.sandbox(timeout=None).spin, daemon=True).start()
+        time.sleep(0.1)
+        print('good')
+    """))
