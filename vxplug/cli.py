@@ -141,7 +141,7 @@ def _parser() -> argparse.ArgumentParser:
     build = commands.add_parser("build", help="compile C or C++ sources to a plugin")
     build.add_argument("-o", dest="output", required=True, metavar="NAME.vxm")
     build.add_argument("-I", dest="include", action="append", default=[], metavar="DIR")
-    build.add_argument("-O", dest="optimize", type="-O{}".format, default="-O2", metavar="LEVEL")
+    build.add_argument("-O", dest="optimize", type="-O{}".format, default="2", metavar="LEVEL")
     build.add_argument("--cflag", action="append", default=[], help="passed to the compiler")
     build.add_argument("--ldflag", action="append", default=[], help="passed to the linker")
     build.add_argument("--cc", help="another compiler command for i386")

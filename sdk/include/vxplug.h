@@ -24,12 +24,12 @@
 #endif
 
 /* Marks a function for the interface note: the build takes every function in this section. */
-#define VX_EXPORT VX_EXTERN_C __attribute__((used, visibility("default"), section("vx_export")))
+#define VX_EXPORT VX_EXTERN_C __attribute__((used, retain, visibility("default"), section("vx_export")))
 
 /* The docstring of an exported function, or of the module (VX_MODULE_DOC). */
 #define VX_DOC(function, text) \
-    VX_EXTERN_C __attribute__((used)) const char vx_doc_##function[] = text
-#define VX_MODULE_DOC(text) VX_EXTERN_C __attribute__((used)) const char vx_module_doc[] = text
+    VX_EXTERN_C __attribute__((used, retain)) const char vx_doc_##function[] = text
+#define VX_MODULE_DOC(text) VX_EXTERN_C __attribute__((used, retain)) const char vx_module_doc[] = text
 
 typedef struct vx_view { const void *ptr; size_t len; } vx_view;
 typedef struct vx_mut { void *ptr; size_t len; } vx_mut;

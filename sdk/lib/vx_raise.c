@@ -26,4 +26,4 @@ vx_bytes vx_raise_(const char *exception, const char *format, ...) {
 }
 
 /* The host calls this with the pointer of a VX_MALLOCED result once it has its copy. */
-__attribute__((used)) void vx_release_(void *pointer) { free(pointer); }
+__attribute__((used, retain)) void vx_release_(void *pointer) { free(pointer); }

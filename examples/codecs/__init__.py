@@ -1,0 +1,1 @@
+"""Real upstream codecs as plugins: see README.md."""

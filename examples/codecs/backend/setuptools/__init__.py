@@ -1,0 +1,1 @@
+"""Stands in for a build backend; see backend/README.md."""
