@@ -1,0 +1,96 @@
+"""The same C for every peer, built into a cache directory."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import importlib.util
+import io
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+
+import cffi
+import wasmtime
+
+import vxplug
+from vxplug import sdk
+
+SOURCES = Path(__file__).resolve().parent / "c"
+CACHE = SOURCES.parents[1] / ".cache" / "benchmarks"
+LIBRARY = "int32_t add(int32_t a, int32_t b); uint32_t take(const void *data, uint32_t size); void *give(uint32_t size);"
+EXTENSION_FLAGS = ("-O2", "-shared", "-fPIC", f"-I{sysconfig.get_path('include')}")
+
+
+def run(command: Sequence[object]) -> None:
+    subprocess.run([str(part) for part in command], check=True, stdin=subprocess.DEVNULL)
+
+
+def _output(name: str) -> Path:
+    CACHE.mkdir(parents=True, exist_ok=True)
+    return CACHE / name
+
+
+def _load(name: str, path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} is not an extension module")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@functools.cache
+def extension() -> ModuleType:
+    target = _output("calls_extension.so")
+    run(["cc", *EXTENSION_FLAGS, SOURCES / "calls_extension.c", "-o", target])
+    return _load("calls_extension", target)
+
+
+@functools.cache
+def cffi_module() -> ModuleType:
+    """API mode: a generated extension module, the faster of cffi's two."""
+    source, target = _output("calls_cffi.c"), _output("calls_cffi.so")
+    ffi = cffi.FFI()
+    ffi.cdef(LIBRARY)
+    ffi.set_source("calls_cffi", '#include "calls_library.c"')
+    with contextlib.redirect_stdout(io.StringIO()):  # it tells what it generates
+        ffi.emit_c_code(str(source))
+    run(["cc", *EXTENSION_FLAGS, f"-I{SOURCES}", source, "-o", target])
+    return _load("calls_cffi", target)
+
+
+@functools.cache
+def ctypes_library() -> ctypes.CDLL:
+    target = _output("calls_library.so")
+    run(["cc", "-O2", "-shared", "-fPIC", SOURCES / "calls_library.c", "-o", target])
+    library = ctypes.CDLL(str(target))
+    library.add.argtypes = [ctypes.c_int32, ctypes.c_int32]
+    library.take.argtypes = [ctypes.c_char_p, ctypes.c_uint32]
+    library.give.argtypes, library.give.restype = [ctypes.c_uint32], ctypes.c_void_p
+    return library
+
+
+def wasm_module(source: str, exports: Sequence[str], engine: wasmtime.Engine) -> wasmtime.Module:
+    target = _output(f"{Path(source).stem}.wasm")
+    run([sys.executable, "-m", "ziglang", "cc", "-target", "wasm32-freestanding", "-O2", "-nostdlib",
+         "-Wl,--no-entry", *(f"-Wl,--export={name}" for name in exports), SOURCES / source, "-o", target])
+    return wasmtime.Module.from_file(engine, str(target))
+
+
+def plugin(source: str, cflags: Sequence[str] = ()) -> vxplug.Plugin:
+    target = _output(f"{Path(source).stem}.vxm")
+    sdk.build([SOURCES / source], target, cflags=list(cflags))
+    return vxplug.open(target)
+
+
+def native_kernels(bits: int) -> Path:
+    """32: the plugins' own compiler and flags, so that the sandbox is the only difference."""
+    target = _output(f"kernels-{bits}")
+    command = [*sdk.tool_command("cc"), "-static", "-fno-sanitize=undefined"] if bits == 32 else ["cc"]
+    run([*command, "-O2", SOURCES / "kernels.c", SOURCES / "kernels_main.c", "-o", target])
+    return target

@@ -1,0 +1,17 @@
+/* What the call table times, once for every peer: as little work as shows that the call was made. */
+#ifndef CALLS_H
+#define CALLS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+static unsigned char storage[1 << 20];
+
+static inline int32_t sum(int32_t a, int32_t b) { return (int32_t)((uint32_t)a + (uint32_t)b); }
+
+/* Both ends of the data, so that all of it had to be there. */
+static inline uint32_t both_ends(const unsigned char *data, uint32_t size) {
+    return size == 0 ? 0 : (uint32_t)data[0] << 8 | data[size - 1];
+}
+
+#endif
