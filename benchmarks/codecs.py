@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from types import ModuleType
 
+import vxplug
 from examples.codecs import build
 
 from .builds import CACHE
@@ -58,6 +59,7 @@ def _row(name: str, subject: str, data: bytes, argument: int) -> Row:
 
 def rows() -> list[Row]:
     text = _text(4 * MIB)
+    vxplug.install(timeout=60.0, memory=512 << 20)
     zstd, brotli, lz4 = (build.import_codec(name) for name in ("zstd", "brotli", "lz4"))
     return [
         _row("zstd", "zstd decompress", zstd.compress(text, 3), ROOM),
