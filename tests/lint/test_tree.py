@@ -1,70 +1,64 @@
-"""Rules of the source tree that matter, as tests."""
+"""Rules of the whole tree: documents name what exists, and nothing of one machine is committed."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
-CORE = ROOT / "csrc" / "core"
-SYSTEM_CALLS = re.compile(r"\b(mmap|munmap|mprotect|memfd_create|sigaltstack|syscall|pwrite)\s*\(")
+import pytest
+
+from .source import ROOT, tree_files
+
+DOCUMENTS = sorted([*(ROOT / "docs").glob("*.md"), *ROOT.glob("*.md")])
+# Written so that this file does not contain what it looks for.
+MACHINE = re.compile("/" + r"(?:work|root|home/\w+|Users/\w+|tmp/[a-z]\w*)/" + "|files.python" + "hosted|pypi" + r"\.org")
+# Paths inside the tree, as documents write them: `csrc/core/run.c`.
+NAMED = re.compile(r"`((?:csrc|vxplug|sdk|tests|examples|benchmarks|docs|\.ci)/[\w./+-]*)`")
 
 
-def sources(*patterns: str) -> list[Path]:
-    found = [path for pattern in patterns for path in sorted(ROOT.glob(pattern))]
-    assert found
-    return found
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_documents_name_files_that_exist(document):
+    """Without it the pages that explain the code would rot as files move."""
+    missing = [name for name in NAMED.findall(document.read_text()) if not (ROOT / name).exists()]
+    assert not missing
 
 
-def test_only_one_file_asks_the_system_for_memory():
-    """Any other caller could map a page that the page map does not know."""
-    offenders = [p.name for p in sources("csrc/core/*.c", "csrc/py/*.c")
-                 if p.name != "os_linux.c" and SYSTEM_CALLS.search(p.read_text())]
-    assert offenders == []
-
-
-def test_the_core_knows_no_python():
-    """The core must stay usable, and reviewable, without the binding."""
-    offenders = [p.name for p in sources("csrc/core/*", "csrc/vx.h") if re.search(r"Python\.h|\.\./py/", p.read_text())]
-    assert offenders == []
-
-
-def test_the_binding_uses_the_public_header_alone():
-    """A binding that reached into the core would pin its insides."""
-    includes = {line for p in sources("csrc/py/*.[ch]") for line in re.findall(r'#include "(.*)"', p.read_text())}
-    assert {i for i in includes if "core/" in i or i == "internal.h"} == set()
-
-
-def test_every_invariant_names_files_that_exist():
-    """A rule without its file is a wish."""
-    text = (ROOT / "docs" / "invariants.md").read_text()
-    named = re.findall(r"`([a-z_]+/[\w/.]+)`", text)
-    assert named and [name for name in named if not (ROOT / name).exists()] == []
-
-
-def test_the_architecture_names_every_file_of_the_core():
-    """The map must show the whole country."""
+def test_architecture_names_every_core_file():
+    """Without it a new file could have no place in the one account of how things work."""
     text = (ROOT / "docs" / "architecture.md").read_text()
-    missing = [p.name for p in CORE.glob("*.c") if f"csrc/core/{p.name}" not in text]
-    assert missing == []
+    files = sorted(path.name for path in (ROOT / "csrc" / "core").glob("*.c"))
+    assert not [name for name in files if f"csrc/core/{name}`" not in text]
 
 
-def test_no_row_of_the_opcode_table_is_unreachable():
-    """An unused rule or helper would be code that nobody tests."""
-    rows = (CORE / "opcodes.def").read_text()
-    helpers = re.findall(r"HELPER_(\w+)", (CORE / "decode.h").read_text())
-    assert [h for h in helpers if not re.search(rf"\b{h}\b", rows)] == []
+def _invariants() -> list[list[str]]:
+    lines = (ROOT / "docs" / "invariants.md").read_text().splitlines()
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if re.match(r"\| \d", line)]
 
 
-def test_functions_are_short():
-    """Code that handles untrusted bytes must fit a reader's head: at most 3 % over 60 lines."""
-    lengths = []
-    for path in sources("csrc/core/*.c"):
-        depth = start = 0
-        for number, line in enumerate(path.read_text().splitlines()):
-            if line.startswith("}") and start:
-                lengths.append(number - start)
-                start = 0
-            elif re.match(r"^[a-z_].*\) \{$", line):
-                start = number
-    assert len(lengths) > 200 and sum(length > 60 for length in lengths) <= 0.03 * len(lengths)
+@pytest.mark.parametrize("row", _invariants(), ids=lambda row: row[0])
+def test_invariants_are_attacked(row):
+    """Without it a rule could stand without the test that shows it holds."""
+    number, rule, file, attack = row
+    assert rule and NAMED.findall(file)
+    attack_sources = "".join(path.read_text() for path in (ROOT / "tests" / "attack").glob("*.*"))
+    for name in re.findall(r"`(\w+)`", attack):
+        assert re.search(rf"\b{name}\b", attack_sources), f"{number}: no attack {name}"
+    assert re.search(r"`\w", attack)
+
+
+@pytest.mark.parametrize("path", tree_files(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_nothing_of_one_machine(path):
+    """Without it paths of somebody's machine could end up in what everybody gets."""
+    assert not MACHINE.search(path.read_text(errors="replace"))
+
+
+def _python_tests() -> list[Path]:
+    return sorted((ROOT / "tests").rglob("test_*.py"))
+
+
+@pytest.mark.parametrize("path", _python_tests(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_test_says_what_it_guards(path):
+    """Without it tests could pile up that nobody dares to delete."""
+    definitions = re.findall(r'^ *def (test_\w+)\([^"]*?\) *(?:-> *None)?:\n *(r?""")?', path.read_text(), re.MULTILINE)
+    assert definitions, "no test was found"
+    assert not [name for name, docstring in definitions if not docstring]

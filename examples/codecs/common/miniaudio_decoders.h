@@ -1,4 +1,6 @@
-/* miniaudio.h cut down to its decoders: no devices, threads, or high-level engine. */
+/* miniaudio.h cut down to its decoders: no devices, threads, or high-level engine.  Everything is
+ * static, so that the compiler drops what the wrapper does not use before it spends time on it. */
+#define MA_API static
 #define MA_NO_DEVICE_IO
 #define MA_NO_THREADING
 #define MA_NO_ENCODING
