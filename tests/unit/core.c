@@ -1,0 +1,132 @@
+/* Unit tests of the core's parts, without Python.  Each check names what it would lose. */
+#include "core/internal.h"
+
+#include <stdio.h>
+
+static int failures;
+
+static void check(bool ok, const char *what, int line) {
+    if (!ok) {
+        printf("core.c:%d: %s\n", line, what);
+        failures++;
+    }
+}
+#define CHECK(x) check((x), #x, __LINE__)
+
+/* --- decoder: lengths from the Intel SDM's formats ---------------------------------------------- */
+
+static int length_of(const char *bytes, size_t size) {
+    vx_insn in;
+    return vx_decode((const uint8_t *)bytes, size, &in) == DECODE_OK ? in.length : -1;
+}
+#define LENGTH(bytes) length_of(bytes, sizeof(bytes) - 1)
+
+static void test_decoder(void) {
+    CHECK(LENGTH("\x90") == 1);
+    CHECK(LENGTH("\x8b\x44\x24\x08") == 4);
+    CHECK(LENGTH("\x8b\x04\x25\x78\x56\x34\x12") == 7);
+    CHECK(LENGTH("\x67\x8b\x46\x08") == 4);
+    CHECK(LENGTH("\x66\xb8\x34\x12") == 4);
+    CHECK(LENGTH("\xc8\x10\x00\x01") == 4);
+    CHECK(LENGTH("\x66\x0f\x3a\x0f\xc1\x04") == 6);
+    CHECK(LENGTH("\xf3\x0f\x1e\xfa") == 4);
+    CHECK(LENGTH("\xf6\xc0\x01") == 3 && LENGTH("\xf6\xd0") == 2); /* test has an immediate, not has none */
+    CHECK(LENGTH("\x8b\x44\x24") == -1);                             /* runs out */
+    CHECK(LENGTH("\xf0\x01\xc0") == -1);                             /* lock on a register */
+    CHECK(LENGTH("\xf2\xf3\xa4") == -1);                             /* conflicting prefixes */
+    CHECK(LENGTH("\x66\x66\x66\x66\x66\x66\x66\x66\x66\x66\x66\x66\x66\x66\x66\x90") == -1);
+}
+
+/* --- a sandbox of raw code ----------------------------------------------------------------------- */
+
+static const uint8_t code[] = {
+    0xb8, 5, 0, 0, 0,             /* 10000 mov eax, 5 */
+    0xe8, 2, 0, 0, 0,             /* 10005 call 1000c */
+    0xcc,                         /* 1000a int3 */
+    0x90,                         /* 1000b */
+    0x01, 0xc0,                   /* 1000c add eax, eax */
+    0xc3,                         /* 1000e ret */
+    0xb9, 7, 0, 0, 0,             /* 1000f mov ecx, 7 */
+    0x8b, 0x15, 0, 0, 0, 0,       /* 10014 mov edx, [0] */
+};
+
+static vx_sandbox *raw_sandbox(vx_plugin **plugin) {
+    vx_segment segment = {0x10000, 0x1000, sizeof code, VX_PROT_READ | VX_PROT_EXEC, code};
+    vx_image image = {&segment, 1, 0x10000, 0, 0, 0};
+    vx_options options = {.memory = 1 << 20, .stack = 1 << 16, .raw = true};
+    vx_sandbox *box = NULL;
+    vx_trap trap;
+    CHECK(vx_plugin_create(&image, plugin) == VX_OK);
+    CHECK(vx_sandbox_create(*plugin, &options, &box, &trap) == VX_OK);
+    return box;
+}
+
+static vx_trap run_at(vx_sandbox *box, vx_cpu *cpu, uint32_t eip) {
+    vx_trap trap = {0};
+    *cpu = (vx_cpu){.fx = {[0] = 0x7f, [1] = 3, [24] = 0x80, [25] = 0x1f}};
+    cpu->registers.eip = eip;
+    cpu->registers.gpr[4] = 0xfffdff00;
+    CHECK(vx_run(box, cpu, &trap) == VX_TRAP);
+    return trap;
+}
+
+static void test_running(vx_sandbox *box) {
+    vx_cpu cpu;
+    vx_trap trap = run_at(box, &cpu, 0x10000);
+    CHECK(trap.kind == VX_TRAP_BREAKPOINT && trap.registers.eip == 0x1000a);
+    CHECK(cpu.registers.gpr[0] == 10 && cpu.registers.gpr[4] == 0xfffdff00);
+    trap = run_at(box, &cpu, 0x1000f);
+    CHECK(trap.kind == VX_TRAP_MEMORY && trap.has_address && trap.address == 0);
+    CHECK(trap.registers.eip == 0x10014 && trap.registers.gpr[1] == 7);
+    CHECK(run_at(box, &cpu, 0x20000).kind == VX_TRAP_EXECUTE);
+}
+
+/* --- the range check ------------------------------------------------------------------------------ */
+
+static bool readable(vx_sandbox *box, uint32_t address, uint64_t size) {
+    return vx_guest_pointer(box, (vx_gaddr){address}, size, VX_PROT_READ) != NULL;
+}
+
+static void test_range_check(vx_sandbox *box) {
+    CHECK(readable(box, 0x10000, 0x1000) && !readable(box, 0x10000, 0x1001));
+    CHECK(!readable(box, 0xffff, 2) && !readable(box, 0, 1));
+    CHECK(readable(box, VX_STACK_TOP - 1, 1) && !readable(box, VX_STACK_TOP - 1, 2));
+    CHECK(!readable(box, 0xffffffff, 1) && !readable(box, 0xffffffff, UINT64_MAX));
+    CHECK(vx_guest_pointer(box, (vx_gaddr){0x10000}, 1, VX_PROT_WRITE) == NULL);
+    CHECK(vx_guest_strlen(box, (vx_gaddr){0x10ffe}, SIZE_MAX) == 0);
+    CHECK(vx_guest_strlen(box, (vx_gaddr){0x80000000}, 10) == SIZE_MAX);
+}
+
+static void test_limits(vx_sandbox *box) {
+    vx_gaddr at;
+    CHECK(vx_arena_alloc(box, 100, &at) == VX_OK && readable(box, at.value, 100));
+    CHECK(vx_arena_alloc(box, 2 << 20, &at) == VX_LIMIT);
+    vx_arena_reset(box);
+    CHECK(!region_map(box, 0xfffff000, 0x1000, VX_PROT_READ));
+    CHECK(!region_map(box, 0x30000, (uint64_t)1 << 32, VX_PROT_READ));
+    CHECK(vx_sandbox_memory(box) <= 1 << 20);
+}
+
+static void test_images(void) {
+    vx_plugin *plugin;
+    vx_segment both = {0x10000, 1, 1, VX_PROT_WRITE | VX_PROT_EXEC, "x"};
+    vx_segment wraps = {0xfffff000, 0x2000, 0, VX_PROT_READ, NULL};
+    vx_segment low = {0, 0x1000, 0, VX_PROT_READ, NULL};
+    vx_image images[] = {{&both, 1, 0, 0, 0, 0}, {&wraps, 1, 0, 0, 0, 0}, {&low, 1, 0, 0, 0, 0}, {NULL, 0, 0, 0, 0, 0}};
+    for (size_t i = 0; i < VX_COUNT(images); i++)
+        CHECK(vx_plugin_create(&images[i], &plugin) == VX_BAD_IMAGE);
+}
+
+int main(void) {
+    vx_plugin *plugin = NULL;
+    test_decoder();
+    vx_sandbox *box = raw_sandbox(&plugin);
+    test_running(box);
+    test_range_check(box);
+    test_limits(box);
+    test_images();
+    vx_sandbox_free(box);
+    vx_plugin_unref(plugin);
+    printf("%s\n", failures == 0 ? "core: all checks passed" : "core: FAILED");
+    return failures != 0;
+}
