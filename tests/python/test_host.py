@@ -23,8 +23,6 @@ VX_EXPORT uint32_t work(uint32_t n) {
     return h;
 }
 """
-# Python 3.12 and later warn of every fork beside another thread; the watchdog is one, and is ready for it.
-FORKS = ("-W", "ignore:This process:DeprecationWarning")
 PRELUDE = """
 import faulthandler, os, signal, sys, threading, time
 import vxplug
@@ -182,7 +180,7 @@ def test_fork_decodes_in_parent_and_child(run_script):
             assert faults(box) and box.work(1000) == expected
             assert os.waitpid(child, 0)[1] == 0
         print('good')
-    """, *FORKS))
+    """))
 
 
 def test_multiprocessing_with_fork(run_script):
@@ -196,7 +194,7 @@ def test_multiprocessing_with_fork(run_script):
             assert pool.map(work, range(20)) == expected
         assert box.work(19) == expected[19]
         print('good')
-    """, *FORKS))
+    """))
 
 
 def test_ten_thousand_sandboxes_leave_nothing(run_script):
