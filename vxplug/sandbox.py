@@ -17,6 +17,7 @@ __all__ = ["Sandbox"]
 MIB = 1 << 20
 PAGE = 4096
 MEMORY_MAX = 4 << 30
+STACK_MAX = 512 << 20  # VX_STACK_MAX of limits.h
 _STREAMS = {1: "stdout", 2: "stderr"}
 
 
@@ -107,7 +108,7 @@ class Sandbox:
         self._box = _vx.Box(
             plugin._core,
             memory=_limit("memory", memory, PAGE, MEMORY_MAX, int),
-            stack=_limit("stack", stack, PAGE, memory, int),
+            stack=_limit("stack", stack, PAGE, min(memory, STACK_MAX), int),
             timeout=_seconds("timeout", timeout),
             init_timeout=_seconds("init_timeout", init_timeout),
             poison=on_fault == "poison",

@@ -2,8 +2,15 @@
 
 #include <errno.h>
 
+static bool unknown(vx_trap *trap) {
+    trap->kind = VX_TRAP_INTERRUPT_VECTOR;
+    trap->code = VX_HOSTCALL_VECTOR;
+    return false;
+}
+
 static bool ready(vx_sandbox *box, vx_trap *trap) {
-    (void)box;
+    if (!box->initialising)
+        return unknown(trap);
     trap->kind = VX_TRAP_READY;
     return false;
 }
@@ -31,9 +38,6 @@ bool hostcall_run(vx_sandbox *box, vx_trap *trap) {
 #define HOSTCALL(number, function) case number: return function(box, trap);
 #include "hostcalls.def"
 #undef HOSTCALL
-    default:
-        trap->kind = VX_TRAP_INTERRUPT_VECTOR;
-        trap->code = VX_HOSTCALL_VECTOR;
-        return false;
+    default: return unknown(trap);
     }
 }

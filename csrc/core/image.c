@@ -3,9 +3,7 @@
 
 /* Executable pages are mapped without execution: the processor runs only translations. */
 static bool map_run(vx_sandbox *box, int fd, const vx_run_of_pages *run) {
-    if (run->in_file)
-        return region_map_file(box, run->address, run->size, run->page, fd, run->offset);
-    return region_map(box, run->address, run->size, run->page);
+    return region_map_file(box, run->address, run->size, run->page, fd, run->offset);
 }
 
 bool pages_map(vx_sandbox *box, const vx_pages *pages) {
@@ -22,26 +20,37 @@ void pages_free(vx_pages *pages) {
     *pages = (vx_pages){.fd = -1};
 }
 
-static const uint8_t *page_bytes(const vx_sandbox *box, uint32_t page) {
-    return (const uint8_t *)(uintptr_t)(box->base + (uint64_t)page * VX_PAGE_SIZE);
+static uint8_t *page_at(const vx_sandbox *box, uint32_t page) {
+    return (uint8_t *)(uintptr_t)(box->base + (uint64_t)page * VX_PAGE_SIZE);
 }
 
 static bool is_zero(const uint8_t *page) {
     return page[0] == 0 && memcmp(page, page + 1, VX_PAGE_SIZE - 1) == 0;
 }
 
-/* Pages a snapshot holds: not the arena; of the stack only what was written, since every sandbox
- * brings a stack of its own size. */
+/* Pages a snapshot holds: not the arena.  Every sandbox brings a stack of its own, so of the stack
+ * only what is in use and what is not as a fresh one. */
 static bool in_snapshot(const vx_sandbox *box, uint32_t page) {
     uint8_t bits = box->page_map[page];
-    if (bits == 0 || (bits & PAGE_HOST))
+    if (!(bits & PAGE_MAPPED) || (bits & PAGE_HOST))
         return false;
-    return page < box->stack_low / VX_PAGE_SIZE || !is_zero(page_bytes(box, page));
+    bool fresh = bits == (PAGE_MAPPED | VX_PROT_READ | VX_PROT_WRITE);
+    return page < box->stack_low / VX_PAGE_SIZE || !fresh ||
+           page >= (box->kernel.esp - VX_RED_ZONE) / VX_PAGE_SIZE;
+}
+
+/* The guest may have taken its own right to read the page. */
+static bool write_page(const vx_sandbox *box, int fd, uint32_t page, uint64_t offset) {
+    uint8_t bits = box->page_map[page];
+    bool readable = bits & VX_PROT_READ;
+    if (!readable && !os_protect(page_at(box, page), VX_PAGE_SIZE, VX_PROT_READ))
+        return false;
+    bool ok = is_zero(page_at(box, page)) || os_write_at(fd, page_at(box, page), VX_PAGE_SIZE, offset);
+    return (readable || os_protect(page_at(box, page), VX_PAGE_SIZE, bits)) && ok;
 }
 
 static bool add_page(vx_sandbox *box, vx_pages *out, uint32_t page, uint64_t *offset) {
-    uint8_t bits = box->page_map[page];
-    bool readable = bits & VX_PROT_READ;
+    uint8_t bits = box->page_map[page] & (uint8_t)~PAGE_FILE;
     vx_run_of_pages *last = out->count == 0 ? NULL : &out->runs[out->count - 1];
     if (last == NULL || last->page != bits || last->address + last->size != page * VX_PAGE_SIZE) {
         vx_run_of_pages *runs = realloc(out->runs, (out->count + 1) * sizeof *runs);
@@ -49,12 +58,11 @@ static bool add_page(vx_sandbox *box, vx_pages *out, uint32_t page, uint64_t *of
             return false;
         out->runs = runs;
         last = &runs[out->count++];
-        *last = (vx_run_of_pages){page * VX_PAGE_SIZE, 0, bits, readable, *offset};
+        *last = (vx_run_of_pages){page * VX_PAGE_SIZE, 0, bits, *offset};
     }
     last->size += VX_PAGE_SIZE;
     *offset += VX_PAGE_SIZE;
-    return !readable || is_zero(page_bytes(box, page)) ||
-           os_write_at(out->fd, page_bytes(box, page), VX_PAGE_SIZE, *offset - VX_PAGE_SIZE);
+    return write_page(box, out->fd, page, *offset - VX_PAGE_SIZE);
 }
 
 bool snapshot_take(vx_sandbox *box, vx_pages *out) {

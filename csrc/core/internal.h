@@ -12,10 +12,11 @@
 #include "signals.h"
 #include "state.h"
 
-/* A byte of the page map: VX_PROT_* of a mapped page, 0 when unmapped, and who owns it. */
+/* A byte of the page map: VX_PROT_* of a mapped page, and who owns it. */
 enum { PAGE_MAPPED = 0x20, /* set on every mapped page, so that one without access is not free */
        PAGE_FIXED = 0x40, /* part of the image: the guest cannot unmap, remap or protect it */
-       PAGE_HOST = 0x80 };/* argument arena: the same */
+       PAGE_HOST = 0x80, /* argument arena: the same */
+       PAGE_FILE = 0x10 };/* the kernel maps a file here, also when the guest has unmapped the page */
 
 /* Executable bytes of a plugin: the core's own copy, which nobody can change. */
 typedef struct vx_code {
@@ -28,7 +29,6 @@ typedef struct vx_run_of_pages {
     uint32_t address;
     uint32_t size;
     uint8_t page;      /* page map byte */
-    bool in_file;      /* else zero pages */
     uint64_t offset;   /* in the file */
 } vx_run_of_pages;
 
@@ -77,13 +77,14 @@ struct vx_sandbox {
     vx_cache *cache; /* attached */
     vx_options options;
     uint64_t page_limit, pages; /* mapped guest pages, at most the limit */
+    uint64_t borders;           /* between page map bytes that differ; see region.c */
     uint32_t stack_low;         /* the stack is [stack_low, VX_STACK_TOP) */
     vx_kernel kernel;
     vx_arena_chunk arena[VX_ARENA_CHUNKS]; /* host-owned mappings for arguments */
     unsigned arena_count;
     unsigned depth; /* calls inside */
     vx_trap *trap;  /* of the running call: what a signal handler fills */
-    bool in_tick, unusable;
+    bool in_tick, unusable, initialising;
     _Atomic bool interrupt;
 };
 

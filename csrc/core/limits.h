@@ -2,6 +2,7 @@
 #ifndef VX_LIMITS_H
 #define VX_LIMITS_H
 
+#include "../../sdk/include/vx_abi.h"
 #include "base.h"
 
 /* Bytes reserved below the guest window: host-side stack, state, page map and their guards. */
@@ -55,6 +56,16 @@
 #define VX_ARENA_CHUNKS 32
 /* Least bytes of one. */
 #define VX_ARENA_MIN ((uint64_t)64 << 10)
+
+/* Bytes of the largest stack: the room kept for it, so that a snapshot fits every stack size. */
+#define VX_STACK_MAX ((uint32_t)512 << 20)
+/* Mappings without an address of their own choice end here. */
+#define VX_MMAP_TOP (VX_STACK_TOP - VX_STACK_MAX - VX_STACK_GUARD)
+/* Bytes below esp that a guest may use without moving it (we allow what the amd64 ABI does). */
+#define VX_RED_ZONE 128
+
+/* Borders between unlike pages a guest may make: each can cost the host one of its 65530 mappings. */
+#define VX_BORDERS_MAX 1024
 
 /* Segments of one image. */
 #define VX_SEGMENTS_MAX 64

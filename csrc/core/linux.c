@@ -121,7 +121,7 @@ static bool call_brk(call *c) {
         return done(c, k->brk);
     bool ok = true;
     if (new_end > old_end)
-        ok = region_lacks(c->box, (uint32_t)old_end, new_end - old_end, 0xff) &&
+        ok = region_lacks(c->box, (uint32_t)old_end, new_end - old_end, PAGE_MAPPED) &&
              region_map(c->box, (uint32_t)old_end, new_end - old_end, VX_PROT_READ | VX_PROT_WRITE);
     else if (new_end < old_end)
         ok = region_lacks(c->box, (uint32_t)new_end, old_end - new_end, PAGE_FIXED | PAGE_HOST) &&
@@ -156,7 +156,7 @@ static bool call_munmap(call *c) {
     if (!region_unmap(c->box, c->gpr[EBX], size))
         return done(c, -EINVAL);
     if (c->gpr[EBX] + size > c->box->kernel.mmap_hint)
-        c->box->kernel.mmap_hint = c->box->stack_low - VX_STACK_GUARD;
+        c->box->kernel.mmap_hint = VX_MMAP_TOP;
     return done(c, 0);
 }
 

@@ -15,9 +15,11 @@ void os_release(void *address, size_t size);
 /* Private zero pages / pages of a file at a fixed place inside a reservation. */
 bool os_map(void *address, size_t size, unsigned prot);
 bool os_map_file(void *address, size_t size, unsigned prot, int fd, uint64_t offset);
-/* Back to reserved: the pages are gone. */
+/* Back to reserved, as one mapping: the pages are gone. */
 bool os_unmap(void *address, size_t size);
 bool os_protect(void *address, size_t size, unsigned prot);
+/* The bytes are gone: zero again, or the file's. */
+bool os_discard(void *address, size_t size);
 
 /* Anonymous memory file; -1 on failure. */
 int os_memory_file(const char *name, uint64_t size);

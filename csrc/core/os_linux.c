@@ -20,6 +20,15 @@ static bool map_fixed(void *address, size_t size, int prot, int flags, int fd, u
     return mmap(address, size, prot, MAP_FIXED | flags, fd, (off_t)offset) == address;
 }
 
+/* Linux merges neighbouring anonymous mappings unless each was first touched on its own.  One touch
+ * before anything is split off makes every later piece mergeable with every other. */
+static bool touch_once(uint8_t *page) {
+    if (mprotect(page, 4096, PROT_READ | PROT_WRITE) != 0)
+        return false;
+    *(volatile uint8_t *)page = 0;
+    return mprotect(page, 4096, PROT_NONE) == 0 && os_discard(page, 4096);
+}
+
 void *os_reserve(size_t size, size_t align) {
     size_t whole = size + align;
     uint8_t *raw = mmap(NULL, whole, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -29,10 +38,20 @@ void *os_reserve(size_t size, size_t align) {
     if (head != 0)
         munmap(raw, head);
     munmap(raw + head + size, align - head);
-    return raw + head;
+    if (touch_once(raw + head))
+        return raw + head;
+    os_release(raw + head, size);
+    return NULL;
 }
 
-void os_release(void *address, size_t size) { VX_CHECK(munmap(address, size) == 0); }
+/* To cut a piece out of a merged mapping the kernel may need one more than the process may have.
+ * Then the address space stays taken, which is better than the process ending. */
+void os_release(void *address, size_t size) {
+    if (munmap(address, size) == 0)
+        return;
+    VX_CHECK(errno == ENOMEM);
+    (void)os_discard(address, size);
+}
 
 bool os_map(void *address, size_t size, unsigned prot) {
     return map_fixed(address, size, protection(prot), MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -45,6 +64,8 @@ bool os_map_file(void *address, size_t size, unsigned prot, int fd, uint64_t off
 bool os_unmap(void *address, size_t size) {
     return map_fixed(address, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 }
+
+bool os_discard(void *address, size_t size) { return madvise(address, size, MADV_DONTNEED) == 0; }
 
 bool os_protect(void *address, size_t size, unsigned prot) {
     return mprotect(address, size, protection(prot)) == 0;

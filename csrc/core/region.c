@@ -1,4 +1,9 @@
-/* Mapping guest pages: the page map, the limit and the host's page tables move together here. */
+/* Mapping guest pages: the page map, the limits and the host's page tables move together here.
+ *
+ * Guests must not use up the host's mappings, of which a process has few (Linux: 65530).  The window
+ * is one anonymous mapping from its reservation on; pages come and go by protection alone, so
+ * neighbours with equal bits always merge and the page map's borders count the kernel's mappings.
+ * Pages mapped from a file keep that mapping until the window is cleared, whatever the guest asks. */
 #include "internal.h"
 
 static bool range_valid(uint32_t address, uint64_t size) {
@@ -10,60 +15,127 @@ static uint8_t *host(const vx_sandbox *box, uint32_t address) {
     return (uint8_t *)(uintptr_t)(box->base + address);
 }
 
-static uint64_t count_mapped(const vx_sandbox *box, uint32_t address, uint64_t size) {
-    uint64_t count = 0;
-    for (uint64_t page = 0; page < size / VX_PAGE_SIZE; page++)
-        count += box->page_map[address / VX_PAGE_SIZE + page] != 0;
-    return count;
+/* A change of every page map byte in a range: bits kept, bits set. */
+typedef struct change {
+    uint8_t keep, set;
+} change;
+
+static uint8_t changed(uint8_t page, change c) { return (uint8_t)((page & c.keep) | c.set); }
+
+/* What a range holds before and after a change.  Mappings by the host are few and not refused for
+ * their borders. */
+typedef struct survey {
+    uint64_t mapped_before, mapped_after, borders_before, borders_after;
+    bool in_file, by_host;
+} survey;
+
+/* Valid ranges have a page on either side, so both outer borders are counted. */
+static survey look(const vx_sandbox *box, uint32_t address, uint64_t size, change c) {
+    const uint8_t *page = box->page_map + address / VX_PAGE_SIZE, *end = page + size / VX_PAGE_SIZE;
+    uint8_t before = page[-1], after = page[-1], seen = 0;
+    survey s = {0};
+    for (; page < end; page++) {
+        uint8_t next = changed(*page, c);
+        s.mapped_before += (*page & PAGE_MAPPED) != 0;
+        s.mapped_after += (next & PAGE_MAPPED) != 0;
+        s.borders_before += *page != before;
+        s.borders_after += next != after;
+        seen |= *page;
+        before = *page, after = next;
+    }
+    s.borders_before += *end != before;
+    s.borders_after += *end != after;
+    s.in_file = seen & PAGE_FILE;
+    s.by_host = (seen | c.set) & PAGE_HOST || c.set & PAGE_FILE;
+    return s;
 }
 
-static void set_pages(vx_sandbox *box, uint32_t address, uint64_t size, uint8_t page) {
-    memset(box->page_map + address / VX_PAGE_SIZE, page, size / VX_PAGE_SIZE);
+static bool admit(const vx_sandbox *box, const survey *s) {
+    uint64_t pages = box->pages - s->mapped_before + s->mapped_after;
+    uint64_t borders = box->borders - s->borders_before + s->borders_after;
+    return (pages <= box->page_limit || pages <= box->pages) &&
+           (borders <= VX_BORDERS_MAX || borders <= box->borders || s->by_host);
 }
 
-static bool admit(const vx_sandbox *box, uint32_t address, uint64_t size) {
-    if (!range_valid(address, size))
-        return false;
-    uint64_t after = box->pages - count_mapped(box, address, size) + size / VX_PAGE_SIZE;
-    return after <= box->page_limit;
+static void account(vx_sandbox *box, uint32_t address, uint64_t size, change c, const survey *s) {
+    box->pages += s->mapped_after - s->mapped_before;
+    box->borders += s->borders_after - s->borders_before;
+    uint8_t *page = box->page_map + address / VX_PAGE_SIZE;
+    for (uint64_t i = 0; i < size / VX_PAGE_SIZE; i++)
+        page[i] = changed(page[i], c);
 }
 
-static void account(vx_sandbox *box, uint32_t address, uint64_t size, uint8_t page) {
-    box->pages += size / VX_PAGE_SIZE - count_mapped(box, address, size);
-    set_pages(box, address, size, page | PAGE_MAPPED);
+/* The kernel may stop half way, when the process is at its limit of mappings.  Then nobody touches
+ * the range: a host that trusted the page map would fault. */
+static bool give_up(vx_sandbox *box, uint32_t address, uint64_t size) {
+    change c = {PAGE_MAPPED | PAGE_FIXED | PAGE_HOST | PAGE_FILE, 0};
+    survey s = look(box, address, size, c);
+    (void)os_protect(host(box, address), size, 0);
+    account(box, address, size, c, &s);
+    return false;
+}
+
+/* Pages of a file come back with the file's bytes: they are overwritten. */
+static bool zero_file_pages(vx_sandbox *box, uint32_t address, uint64_t size) {
+    for (uint64_t at = address; at < address + size; at += VX_PAGE_SIZE) {
+        if (!(box->page_map[at / VX_PAGE_SIZE] & PAGE_FILE))
+            continue;
+        if (!os_protect(host(box, (uint32_t)at), VX_PAGE_SIZE, VX_PROT_READ | VX_PROT_WRITE))
+            return false;
+        memset(host(box, (uint32_t)at), 0, VX_PAGE_SIZE);
+    }
+    return true;
 }
 
 bool region_map(vx_sandbox *box, uint32_t address, uint64_t size, uint8_t page) {
-    if (!admit(box, address, size) || !os_map(host(box, address), size, page))
+    change c = {PAGE_FILE, page | PAGE_MAPPED};
+    if (!range_valid(address, size))
         return false;
-    account(box, address, size, page);
+    survey s = look(box, address, size, c);
+    if (!admit(box, &s))
+        return false;
+    if ((s.mapped_before != 0 && !os_discard(host(box, address), size)) ||
+        (s.in_file && !zero_file_pages(box, address, size)) ||
+        !os_protect(host(box, address), size, page))
+        return give_up(box, address, size);
+    account(box, address, size, c, &s);
     return true;
 }
 
 bool region_map_file(vx_sandbox *box, uint32_t address, uint64_t size, uint8_t page, int fd, uint64_t offset) {
-    if (!admit(box, address, size) || !os_map_file(host(box, address), size, page, fd, offset))
+    change c = {0, page | PAGE_MAPPED | PAGE_FILE};
+    if (!range_valid(address, size))
         return false;
-    account(box, address, size, page);
+    survey s = look(box, address, size, c);
+    if (!admit(box, &s) || !os_map_file(host(box, address), size, page, fd, offset))
+        return false;
+    account(box, address, size, c, &s);
     return true;
 }
 
 bool region_unmap(vx_sandbox *box, uint32_t address, uint64_t size) {
-    if (!range_valid(address, size) || !os_unmap(host(box, address), size))
+    change c = {PAGE_FILE, 0};
+    if (!range_valid(address, size))
         return false;
-    box->pages -= count_mapped(box, address, size);
-    set_pages(box, address, size, 0);
+    survey s = look(box, address, size, c);
+    if (!admit(box, &s))
+        return false;
+    if (!os_protect(host(box, address), size, 0) || !os_discard(host(box, address), size))
+        return give_up(box, address, size);
+    account(box, address, size, c, &s);
     return true;
 }
 
-
 bool region_protect(vx_sandbox *box, uint32_t address, uint64_t size, uint8_t prot) {
-    if (!range_valid(address, size) || count_mapped(box, address, size) != size / VX_PAGE_SIZE ||
-        !os_protect(host(box, address), size, prot))
+    change c = {PAGE_FIXED | PAGE_HOST | PAGE_FILE, PAGE_MAPPED | prot};
+    if (!range_valid(address, size))
         return false;
-    for (uint64_t i = 0; i < size / VX_PAGE_SIZE; i++) {
-        uint8_t *page = &box->page_map[address / VX_PAGE_SIZE + i];
-        *page = (uint8_t)((*page & (PAGE_FIXED | PAGE_HOST)) | PAGE_MAPPED | prot);
-    }
+    survey s = look(box, address, size, c);
+    if (s.mapped_before != size / VX_PAGE_SIZE || !admit(box, &s))
+        return false;
+    if (!os_protect(host(box, address), size, prot))
+        return give_up(box, address, size);
+    account(box, address, size, c, &s);
     return true;
 }
 
@@ -71,7 +143,7 @@ bool region_clear(vx_sandbox *box) {
     if (!os_unmap(host(box, 0), VX_WINDOW) ||
         !os_map(box->page_map, VX_WINDOW / VX_PAGE_SIZE, 3))
         return false;
-    box->pages = 0;
+    box->pages = box->borders = 0;
     return true;
 }
 
@@ -80,7 +152,7 @@ static uint32_t find_below(const vx_sandbox *box, uint32_t top, uint64_t size) {
     uint64_t need = size / VX_PAGE_SIZE, run = 0;
     uint32_t floor = (box->kernel.brk + VX_PAGE_SIZE - 1) / VX_PAGE_SIZE + 1;
     for (uint32_t page = top / VX_PAGE_SIZE; page-- > floor;) {
-        run = box->page_map[page] == 0 ? run + 1 : 0;
+        run = box->page_map[page] & PAGE_MAPPED ? 0 : run + 1;
         if (run == need)
             return page * VX_PAGE_SIZE;
     }
@@ -88,10 +160,9 @@ static uint32_t find_below(const vx_sandbox *box, uint32_t top, uint64_t size) {
 }
 
 uint32_t region_find(vx_sandbox *box, uint64_t size) {
-    uint32_t top = box->stack_low - VX_STACK_GUARD;
     uint32_t found = find_below(box, box->kernel.mmap_hint, size);
-    if (found == 0 && box->kernel.mmap_hint != top)
-        found = find_below(box, top, size);
+    if (found == 0 && box->kernel.mmap_hint != VX_MMAP_TOP)
+        found = find_below(box, VX_MMAP_TOP, size);
     if (found != 0)
         box->kernel.mmap_hint = found;
     return found;

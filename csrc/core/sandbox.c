@@ -51,7 +51,7 @@ static bool add_code(vx_plugin *plugin, const vx_segment *s) {
 static bool add_segment(vx_plugin *plugin, const vx_segment *s, uint64_t *offset) {
     uint32_t size = (uint32_t)page_up(s->memsz);
     plugin->image.runs[plugin->image.count++] =
-        (vx_run_of_pages){s->vaddr, size, (uint8_t)(s->prot | PAGE_FIXED), true, *offset};
+        (vx_run_of_pages){s->vaddr, size, (uint8_t)(s->prot | PAGE_FIXED), *offset};
     if (!os_write_at(plugin->image.fd, s->data, s->filesz, *offset))
         return false;
     *offset += size;
@@ -176,7 +176,7 @@ static const vx_kernel fresh_kernel = {.mxcsr = 0x1f80, .fcw = 0x37f};
 static bool map_fresh(vx_sandbox *box) {
     box->kernel = fresh_kernel;
     box->kernel.brk_start = box->kernel.brk = box->plugin->image_end;
-    box->kernel.mmap_hint = box->stack_low - VX_STACK_GUARD;
+    box->kernel.mmap_hint = VX_MMAP_TOP;
     box->state->tls_base = 0;
     return pages_map(box, &box->plugin->image) &&
            region_map(box, box->stack_low, VX_STACK_TOP - box->stack_low, VX_PROT_READ | VX_PROT_WRITE);
@@ -221,26 +221,29 @@ static bool publish_snapshot(vx_sandbox *box) {
     return true;
 }
 
-static vx_status initialise(vx_sandbox *box, vx_trap *trap) {
-    if (!map_fresh(box) || !first_stack(box))
-        return VX_LIMIT;
-    vx_status status = run_guest(box, ENTER_INTEGER, box->options.init_timeout_ns, trap);
-    if (status != VX_TRAP || trap->kind != VX_TRAP_READY)
-        return status;
-    box->kernel.esp = box->state->gpr[4];
-    box->kernel.tls_base = (uint32_t)box->state->tls_base;
-    return publish_snapshot(box) ? VX_OK : VX_NO_MEMORY;
-}
-
 static vx_status from_snapshot(vx_sandbox *box) {
     const vx_plugin *plugin = box->plugin;
     box->kernel = plugin->snapshot_kernel;
-    box->kernel.mmap_hint = box->stack_low - VX_STACK_GUARD;
     box->state->tls_base = box->kernel.tls_base;
     bool ok = region_map(box, box->stack_low, VX_STACK_TOP - box->stack_low,
                          VX_PROT_READ | VX_PROT_WRITE) &&
               pages_map(box, &plugin->snapshot);
     return ok ? VX_OK : VX_LIMIT;
+}
+
+/* The first sandbox starts over from its own snapshot: all begin in one state, whatever the plugin did
+ * to pages that a snapshot does not hold. */
+static vx_status initialise(vx_sandbox *box, vx_trap *trap) {
+    if (!map_fresh(box) || !first_stack(box))
+        return VX_LIMIT;
+    box->initialising = true;
+    vx_status status = run_guest(box, ENTER_INTEGER, box->options.init_timeout_ns, trap);
+    box->initialising = false;
+    if (status != VX_TRAP || trap->kind != VX_TRAP_READY)
+        return status;
+    box->kernel.esp = box->state->gpr[4];
+    box->kernel.tls_base = (uint32_t)box->state->tls_base;
+    return publish_snapshot(box) && region_clear(box) ? from_snapshot(box) : VX_NO_MEMORY;
 }
 
 static bool has_snapshot(vx_plugin *plugin) {
@@ -260,8 +263,8 @@ static vx_status begin(vx_sandbox *box, vx_trap *trap) {
 
 static bool options_valid(const vx_options *options, const vx_plugin *plugin) {
     uint64_t stack = page_up(options->stack);
-    return stack >= VX_PAGE_SIZE && stack <= VX_STACK_TOP - VX_STACK_GUARD - (uint64_t)plugin->image_end &&
-           stack <= options->memory;
+    return stack >= VX_PAGE_SIZE && stack <= VX_STACK_MAX && stack <= options->memory &&
+           plugin->image_end + stack + VX_STACK_GUARD <= VX_STACK_TOP;
 }
 
 vx_status vx_sandbox_create(vx_plugin *plugin, const vx_options *options, vx_sandbox **out, vx_trap *trap) {
@@ -322,11 +325,8 @@ uint64_t vx_sandbox_memory(const vx_sandbox *box) { return box->pages * VX_PAGE_
 
 /* --- calls -------------------------------------------------------------------------------------- */
 
-/* Below what the interrupted guest may use under its esp. */
-#define RED_ZONE 128
-
 static bool push_arguments(vx_sandbox *box, const uint32_t *words, size_t count, uint32_t *esp) {
-    uint32_t top = box->depth == 0 ? box->kernel.esp : box->state->gpr[4] - RED_ZONE;
+    uint32_t top = box->depth == 0 ? box->kernel.esp : box->state->gpr[4] - VX_RED_ZONE;
     if (count > 1024)
         return false;
     /* The ABI wants esp + 4 a multiple of 16 at the callee's first instruction. */

@@ -493,10 +493,14 @@ static void rule_string(translation *t) {
 }
 
 /* The 32-bit protected-mode x87 environment (Intel SDM volume 1, figure 8-9): the words that hold
- * instruction and operand pointers are host addresses. */
+ * instruction and operand pointers are host addresses.  The far end is touched first, so that no
+ * store is left half done and unwiped by a fault. */
 static void rule_fnstenv(translation *t) {
+    int32_t last = t->in.opcode == 0xd9 ? 24 : 104; /* 28 and 108 bytes */
     vx_form form = form_of(&t->in);
     emit_address_in_r8(t, &t->in);
+    emit_guest_mov(t, OP_MOV_LOAD, R9, mem_guest(R8, last), false);
+    emit_guest_mov(t, OP_MOV_STORE, R9, mem_guest(R8, last), false);
     form.mem = mem_guest(R8, 0);
     emit_form(&t->e, &form);
     for (int32_t offset = 12; offset <= 24; offset += 4)
