@@ -1,0 +1,104 @@
+"""The guest SDK: what plugin authors build, and what they are told when they cannot."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import vxplug
+from vxplug import sdk
+
+
+def _build(folder: Path, source: str, name: str = "plugin.c", **options) -> Path:
+    (folder / name).write_text(source)
+    sdk.build([folder / name], folder / "plugin.vxm", **options)
+    return folder / "plugin.vxm"
+
+
+def _refused(folder: Path, source: str) -> str:
+    with pytest.raises(sdk.SdkError) as caught:
+        _build(folder, source)
+    assert not (folder / "plugin.vxm").exists()
+    return str(caught.value)
+
+
+REFUSALS = {
+    "#include <vxplug.h>\nVX_EXPORT int broken(int a) { return a +; }\n": "plugin.c:2",
+    "int add(int a, int b) { return a + b; }\n": "nothing is exported",
+    "#include <vxplug.h>\nVX_EXPORT int f(int a, ...) { return a; }\n": "f(): variable arguments",
+    "#include <vxplug.h>\nstruct s { int a; };\nVX_EXPORT int f(struct s v) { return v.a; }\n": "f(): parameter v",
+    "#include <vxplug.h>\nVX_EXPORT int *f(void) { return 0; }\n": "f(): result type 'int *'",
+    "#include <vxplug.h>\nint missing(int);\nVX_EXPORT int f(int a) { return missing(a); }\n": "missing",
+}
+
+
+@pytest.mark.parametrize("source", REFUSALS, ids=list(REFUSALS.values()))
+def test_refusals_name_the_place(tmp_path, source):
+    """Without it an author would get a plugin that lies about its types, or a message without a place."""
+    assert REFUSALS[source] in _refused(tmp_path, source)
+
+
+def test_unknown_file(tmp_path):
+    """Without it a mistyped name would be the compiler's riddle."""
+    with pytest.raises(sdk.SdkError, match="no such file"):
+        sdk.build([tmp_path / "nowhere.c"], tmp_path / "plugin.vxm")
+    (tmp_path / "notes.txt").write_text("hello")
+    with pytest.raises(sdk.SdkError, match=r"notes\.txt: not a C, C\+\+ or assembly source"):
+        sdk.build([tmp_path / "notes.txt"], tmp_path / "plugin.vxm")
+
+
+def test_same_source_same_bytes(tmp_path):
+    """Without it nobody could check that a plugin was built from the source it names."""
+    source = "#include <vxplug.h>\nVX_EXPORT int32_t add(int32_t a, int32_t b) { return a + b; }\n"
+    first = _build(tmp_path, source).read_bytes()
+    assert _build(tmp_path, source).read_bytes() == first
+
+
+def test_cxx(tmp_path):
+    """Without it a C++ author could not export a function."""
+    source = (
+        "#include <vxplug.h>\ntemplate <class T> static T twice(T value) { return value * 2; }\n"
+        "VX_EXPORT int64_t doubled(int64_t value) { return twice(value); }\n"
+    )
+    with vxplug.open(_build(tmp_path, source, "plugin.cc")).sandbox() as box:
+        assert box.doubled(1 << 40) == 1 << 41
+
+
+def test_archive_from_the_drivers(tmp_path):
+    """Without it a library's own makefile could not be used with `vxplug cc` and `vxplug ar`."""
+    (tmp_path / "part.c").write_text("int part(int value) { return value + 40; }\n")
+    for command in (["cc", "-O2", "-c", "part.c", "-o", "part.o"], ["ar", "rcs", "libpart.a", "part.o"],
+                    ["ranlib", "libpart.a"]):
+        subprocess.run([sys.executable, "-m", "vxplug", *command], cwd=tmp_path, check=True)
+    (tmp_path / "main.c").write_text(
+        "#include <vxplug.h>\nint part(int);\nVX_EXPORT int32_t answer(void) { return part(2); }\n"
+    )
+    sdk.build([tmp_path / "main.c", tmp_path / "libpart.a"], tmp_path / "plugin.vxm")
+    with vxplug.open(tmp_path / "plugin.vxm").sandbox() as box:
+        assert box.answer() == 42
+
+
+def test_flags_reach_the_compiler(tmp_path):
+    """Without it -D, -I and -O of an author's build would be dropped without a word."""
+    (tmp_path / "include").mkdir()
+    (tmp_path / "include" / "answer.h").write_text("#define BASE 40\n")
+    source = "#include <vxplug.h>\n#include <answer.h>\nVX_EXPORT int32_t f(void) { return BASE + MORE; }\n"
+    flags = ["-DMORE=2", f"-I{tmp_path / 'include'}"]
+    with vxplug.open(_build(tmp_path, source, cflags=flags)).sandbox() as box:
+        assert box.f() == 42
+
+
+def test_command_line(tmp_path):
+    """Without it the README's `vxplug build` and `vxplug call` could break unseen."""
+    (tmp_path / "sum.c").write_text(
+        "#include <vxplug.h>\nVX_EXPORT int32_t add(int32_t a, int32_t b) { return a + b; }\n"
+    )
+    run = [sys.executable, "-m", "vxplug"]
+    subprocess.run([*run, "build", "sum.c", "-o", "sum.vxm"], cwd=tmp_path, check=True)
+    done = subprocess.run([*run, "call", "sum.vxm", "add", "2", "3"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout.strip() == "5" and done.returncode == 0
+    done = subprocess.run([*run, "call", "sum.vxm", "add", "2"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode != 0 and "takes 2 arguments" in done.stderr and "Traceback" not in done.stderr
