@@ -116,6 +116,7 @@ typedef enum vx_translate_result {
     TRANSLATE_OK,
     TRANSLATE_NOT_CODE, /* eip is not in executable memory */
     TRANSLATE_FULL,     /* the cache has no room: replace it */
+    TRANSLATE_REFUSED,  /* by the verifier */
     TRANSLATE_NEEDS,    /* *needs is not in cache->uses: replace it */
 } vx_translate_result;
 /* Under the translation lock. */
@@ -123,6 +124,9 @@ vx_translate_result translate_block(vx_cache *cache, const vx_plugin *plugin, ui
                                     const vx_block **out, unsigned *needs);
 /* Executable bytes at `eip`, up to the end of their segment; NULL if none. */
 const uint8_t *plugin_code(const vx_plugin *plugin, uint32_t eip, size_t *available);
+
+/* verify.c.  True: the block, not yet published, holds to the rules there. */
+bool verify_block(const vx_cache *cache, const vx_block *block);
 
 /* helper.c: instructions done in C on the saved state.  eip is at the instruction; on success it
  * is moved behind it, else *trap says why (registers filled by the caller). */

@@ -73,15 +73,16 @@ static bool ready_cache(vx_sandbox *box) {
     return ok;
 }
 
-static vx_status execute_fault(vx_sandbox *box, vx_trap *trap) {
-    trap_fill(box, VX_TRAP_EXECUTE, trap);
-    trap->has_address = true;
+static vx_status no_block(vx_sandbox *box, vx_trap_kind kind, vx_trap *trap) {
+    trap_fill(box, kind, trap);
+    trap->has_address = kind == VX_TRAP_EXECUTE;
     trap->address = box->state->eip;
     return VX_TRAP;
 }
 
-/* The block at `eip`, translated now if need be.  Under the translation lock. */
-static vx_status find_block(vx_sandbox *box, uint32_t eip, const vx_block **out) {
+/* The block at `eip`, translated now if need be; VX_TRAP and why there is none.  Under the translation
+ * lock. */
+static vx_status find_block(vx_sandbox *box, uint32_t eip, const vx_block **out, vx_trap_kind *why) {
     for (;;) {
         unsigned needs = 0;
         if (!attach_current(box))
@@ -91,7 +92,8 @@ static vx_status find_block(vx_sandbox *box, uint32_t eip, const vx_block **out)
             return VX_OK;
         switch (translate_block(box->cache, box->plugin, eip, out, &needs)) {
         case TRANSLATE_OK: return VX_OK;
-        case TRANSLATE_NOT_CODE: return VX_TRAP;
+        case TRANSLATE_NOT_CODE: *why = VX_TRAP_EXECUTE; return VX_TRAP;
+        case TRANSLATE_REFUSED: *why = VX_TRAP_UNVERIFIED; return VX_TRAP;
         case TRANSLATE_FULL:
         case TRANSLATE_NEEDS:
             if (!replace_cache(box->plugin, box->cache->uses | needs))
@@ -103,8 +105,9 @@ static vx_status find_block(vx_sandbox *box, uint32_t eip, const vx_block **out)
 /* Sets state->code for state->eip; `site` is a branch to patch, or 0. */
 static vx_status resolve(vx_sandbox *box, uintptr_t site, vx_trap *trap) {
     const vx_block *block = NULL;
+    vx_trap_kind why = VX_TRAP_NONE;
     vx_translate_lock();
-    vx_status status = find_block(box, box->state->eip, &block);
+    vx_status status = find_block(box, box->state->eip, &block, &why);
     if (status == VX_OK) {
         cache_set_table(box->cache, block);
         if (site != 0 && cache_contains(box->cache, site))
@@ -112,7 +115,7 @@ static vx_status resolve(vx_sandbox *box, uintptr_t site, vx_trap *trap) {
         box->state->code = box->cache->run + block->direct;
     }
     vx_translate_unlock();
-    return status == VX_TRAP ? execute_fault(box, trap) : status;
+    return status == VX_TRAP ? no_block(box, why, trap) : status;
 }
 
 /* --- reasons to leave --------------------------------------------------------------------------- */

@@ -156,12 +156,12 @@ static void emit_check(translation *t, uint32_t eip, vx_gate wrong, vx_gate wron
         emit_jcc(&t->e, CC_NE, gate(t, wrong));
         return;
     }
-    emit_rr64(&t->e, OP_MOV_STORE, RCX, R9);
+    emit_rr(&t->e, OP_MOV_STORE, RCX, R9);
     emit_byte(&t->e, 0x41), emit_byte(&t->e, OP_LEA), emit_byte(&t->e, 0x88); /* lea ecx, [r8 + disp32] */
     emit_imm(&t->e, 0u - eip, 4);
     emit_byte(&t->e, 0xe3), emit_byte(&t->e, 5); /* jrcxz over the jump */
     emit_branch(&t->e, OP_JMP, gate(t, wrong_rcx));
-    emit_rr64(&t->e, OP_MOV_LOAD, RCX, R9);
+    emit_rr(&t->e, OP_MOV_LOAD, RCX, R9);
 }
 
 /* jmp (extension 4) or call (2) through the lookup table; r8d is the guest target. */
@@ -243,9 +243,9 @@ static void emit_swap_bytes(translation *t, unsigned reg) {
 
 /* cmpxchg compares with al, so the source ah cannot be swapped there: it goes through r9. */
 static void copy_cmpxchg_ah(translation *t, vx_form *form) {
-    emit_rr64(&t->e, OP_MOV_STORE, RCX, R9);
+    emit_rr(&t->e, OP_MOV_STORE, RCX, R9);
     emit_form(&t->e, &(vx_form){.map = MAP_0F, .opcode = 0xb6, .reg = RCX, .rm = 4}); /* movzx ecx, ah */
-    emit_rr64(&t->e, OP_XCHG, RCX, R9);
+    emit_rr(&t->e, OP_XCHG, RCX, R9);
     form->reg = R9;
     emit_form(&t->e, form);
 }
@@ -396,7 +396,7 @@ static void rule_pop_rm(translation *t) {
 static void rule_pushf(translation *t) {
     emit_pushfq(t);
     emit_pop(t, R8);
-    emit_rr64(&t->e, OP_MOV_STORE, R8, R10);
+    emit_rr(&t->e, OP_MOV_STORE, R8, R10);
     emit_alu_imm(t, 4, R8, GUEST_FLAGS);
     emit_alu_imm(t, 1, R8, FIXED_FLAGS);
     emit_push(t, R10);
@@ -676,6 +676,7 @@ static void open_block(translation *t) {
     t->block.direct = (uint32_t)(t->e.at - t->cache->edit);
 }
 
+/* NULL: the verifier refused what was emitted. */
 static const vx_block *close_block(translation *t) {
     add_mark(t, FIX_NONE);
     for (unsigned i = 0; i < t->exit_count; i++)
@@ -683,6 +684,8 @@ static const vx_block *close_block(translation *t) {
     t->block.end = (uint32_t)(t->e.at - t->cache->edit);
     t->block.guest_size = (uint16_t)(t->eip - t->block.eip);
     VX_CHECK(t->block.end - t->block.start <= UINT16_MAX);
+    if (!verify_block(t->cache, &t->block))
+        return NULL;
     t->cache->mark_count += t->block.marks;
     return cache_publish(t->cache, &t->block);
 }
@@ -699,7 +702,8 @@ vx_translate_result translate_block(vx_cache *cache, const vx_plugin *plugin, ui
                      .cache = cache, .plugin = plugin, .eip = eip, .block = {.eip = eip}};
     open_block(&t);
     vx_translate_result result = translate_body(&t, needs);
-    if (result == TRANSLATE_OK)
-        *out = close_block(&t);
-    return result;
+    if (result != TRANSLATE_OK)
+        return result;
+    *out = close_block(&t);
+    return *out == NULL ? TRANSLATE_REFUSED : TRANSLATE_OK;
 }

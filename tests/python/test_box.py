@@ -550,12 +550,16 @@ def test_no_reference_leaks(calls_plugin):
     with calls_plugin.sandbox(stdout=write) as box:
         for _ in range(30):
             round_trip()
-        counts, blocks = measure()
-        for _ in range(200):
-            round_trip()
-        after, blocks_after = measure()
-    assert after == counts
-    assert blocks_after - blocks < 100, "less than one block in two rounds"
+        growth = []
+        for _ in range(3):
+            counts, blocks = measure()
+            for _ in range(200):
+                round_trip()
+            after, blocks_after = measure()
+            assert after == counts
+            growth.append(blocks_after - blocks)
+    # Python's own caches grow now and then; a leak grows every time.
+    assert min(growth) < 100, f"blocks in 200 rounds: {growth}"
 
 
 def test_sandboxes_leave_nothing(calls_plugin):
@@ -674,7 +678,8 @@ def test_calls_during_finalisation(calls_path):
 def test_interrupt_by_the_terminal(calls_path):
     """Without it Ctrl-C in a real program is only known to work with a test's own timer."""
     code = """
-        import sys, vxplug
+        import signal, sys, vxplug
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job inherits SIG_IGN
         box = vxplug.open(sys.argv[1]).sandbox(timeout=60.0)
         print("ready", flush=True)
         try:

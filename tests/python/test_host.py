@@ -143,6 +143,7 @@ def test_long_calls_release_the_gil(run_script):
 def test_control_c_ends_a_running_guest(run_script):
     """Without it an endless guest could be stopped only by killing Python."""
     good(run_script("""
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job inherits SIG_IGN
         box = plugin.sandbox(timeout=None)
         threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
         try: box.spin()
