@@ -1,0 +1,181 @@
+"""The verifier can refuse: every bit of many blocks flipped, each survivor judged by another decoder."""
+
+from __future__ import annotations
+
+import os
+import random
+from bisect import bisect_right
+
+import pytest
+from elftools.elf.elffile import ELFFile
+from iced_x86 import Decoder as Iced
+from iced_x86 import FlowControl, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register, RegisterExt
+
+from .probe import BASE, OK, ROOT, Probe
+
+BLOCKS = int(os.environ.get("VXPLUG_BLOCKS", "1000"))
+FORBIDDEN = {
+    getattr(Mnemonic, name)
+    for name in "SYSCALL SYSENTER SYSEXIT SYSRET INT INT1 INT3 IRET IRETD IRETQ HLT IN OUT CLI STI SGDT SIDT SLDT STR "
+    "SMSW LAR LSL VERR VERW RDTSC RDTSCP RDPMC RDMSR WRMSR XGETBV XSETBV WRPKRU RDPKRU WRGSBASE WRFSBASE RDGSBASE "
+    "RDFSBASE SWAPGS CPUID XSAVE XRSTOR FXSAVE FXRSTOR FXSAVE64 FXRSTOR64 CLFLUSH ENTER LEAVE INVALID UD2 XLATB".split()
+}
+OWN_STACK = {Register.RSP, Register.R11, Register.R13, Register.R14, Register.R15}
+STACK_MNEMONICS = {Mnemonic.PUSH, Mnemonic.POP, Mnemonic.PUSHFQ, Mnemonic.POPFQ, Mnemonic.CALL, Mnemonic.RET}
+STRINGS = {
+    getattr(Mnemonic, name + size)
+    for name in ("MOVS", "CMPS", "STOS", "LODS", "SCAS")
+    for size in "BWD"
+}
+WIDE_GUESTS = {Register.RAX, Register.RCX, Register.RDX, Register.RBX, Register.RBP, Register.RSI, Register.RDI,
+               Register.R12}
+
+
+@pytest.fixture(scope="module")
+def probe(build_plugin):
+    """Blocks at every third byte of real code, so that odd decodings occur beside ordinary ones."""
+    with build_plugin(ROOT / "tests/attack/guests.c").open("rb") as file:
+        text = ELFFile(file).get_section_by_name(".text").data()
+    probe = Probe(text)
+    for offset in range(0, len(text), 3):
+        probe.translate(BASE + offset)
+        if len(probe) >= BLOCKS:
+            break
+    for number in random.Random(1).sample(range(len(text)), 2000):
+        probe.translate(BASE + number)
+    yield probe
+    probe.close()
+
+
+class Judge:
+    """A second opinion on one instruction: what is wrong with it, or an empty string."""
+
+    def __init__(self, targets: set[int]) -> None:
+        self.factory = InstructionInfoFactory()
+        self.targets = targets
+
+    def memory(self, insn, raw: bytes) -> str:
+        if insn.mnemonic in (Mnemonic.LEA, Mnemonic.NOP) or insn.mnemonic in STRINGS:
+            return ""
+        if not any(insn.op_kind(i) == OpKind.MEMORY for i in range(insn.op_count)):
+            return ""
+        base, index = insn.memory_base, insn.memory_index
+        if insn.flow_control in (FlowControl.INDIRECT_BRANCH, FlowControl.INDIRECT_CALL):
+            return "" if (base, index) == (Register.R10, Register.R9) else "branches through memory"
+        if insn.memory_segment != Register.GS:
+            return "memory without gs"
+        if base == index == Register.NONE and insn.memory_displacement >> 31:
+            slots = {0x48 + 0xFFC00000, 0x40 + 0xFFC00000, 0x68 + 0xFFC00000}
+            slot = insn.memory_displacement & 0xFFFFFFFF in slots
+            return "" if slot or b"\x67" in raw[:4] else "a slot nobody has"
+        if b"\x67" not in raw[:5]:
+            return "no 32-bit address size"
+        wide = any(r != Register.NONE and RegisterExt.size(r) != 4 for r in (base, index))
+        return "64-bit address" if wide or base == Register.ESP or base == Register.EIP else ""
+
+    def registers(self, insn) -> str:
+        for used in self.factory.info(insn).used_registers():
+            if used.access in (OpAccess.READ, OpAccess.COND_READ, OpAccess.NONE):
+                continue
+            full = RegisterExt.full_register(used.register)
+            if full in OWN_STACK and insn.mnemonic not in STACK_MNEMONICS:
+                return "writes a register of the host"
+            if used.register in WIDE_GUESTS and insn.mnemonic not in STRINGS | {Mnemonic.LEA, Mnemonic.JRCXZ}:
+                implicit = RegisterExt.size(used.register) == 8 and insn.op0_kind == OpKind.REGISTER
+                if implicit and RegisterExt.size(insn.op0_register) == 8:
+                    return "writes 64 bits of a guest register"
+            if RegisterExt.is_segment_register(used.register):
+                return "writes a segment register"
+        return ""
+
+    def flow(self, insn) -> str:
+        if insn.flow_control in (FlowControl.UNCONDITIONAL_BRANCH, FlowControl.CONDITIONAL_BRANCH, FlowControl.CALL):
+            return "" if insn.near_branch_target in self.targets else "branches nowhere known"
+        return ""
+
+    def problem(self, insn, raw: bytes) -> str:
+        if _undefined_x87(raw):
+            return ""  # to every processor two bytes that fault; test_decoder.py lists them
+        if insn.mnemonic in FORBIDDEN or insn.is_privileged:
+            return "forbidden"
+        return self.memory(insn, raw) or self.registers(insn) or self.flow(insn)
+
+
+def _undefined_x87(raw: bytes) -> bool:
+    return len(raw) == 2 and 0xD9 <= raw[0] <= 0xDF and raw[1] >= 0xC0 and Iced(64, raw).decode().code == 0
+
+
+def _decode(code: bytes, start: int, ip: int):
+    x87 = 2 if _undefined_x87(code[start : start + 2]) else 15
+    return Iced(64, code[start : start + x87], ip=ip + start).decode()
+
+
+def _judge_mutant(judge: Judge, code: bytes, boundaries: list[int], bit: int, ip: int) -> str:
+    """The instructions from the flipped one to where the reading falls into step again."""
+    at = boundaries[bisect_right(boundaries, bit // 8) - 1]
+    known = set(boundaries)
+    while True:
+        insn = _decode(code, at, ip)
+        problem = judge.problem(insn, code[at : at + insn.len])
+        at += max(insn.len, 1)
+        if problem or at >= len(code) or (at in known and at > bit // 8):
+            return problem and f"{insn}: {problem}"
+
+
+def _boundaries(code: bytes, ip: int) -> list[int]:
+    found, at = [], 0
+    while at < len(code):
+        found.append(at)
+        at += _decode(code, at, ip).len
+    return found
+
+
+def test_every_flipped_bit_is_refused_or_harmless(probe, capsys):
+    """Without it the verifier could accept everything.  A mutant it accepts must be one that an
+    independent decoder finds confined too: another register, constant or displacement."""
+    blocks = min(BLOCKS, len(probe))
+    bodies = {probe.block(i).direct for i in range(len(probe))} | probe.gates()
+    refused = accepted = 0
+    problems: list[str] = []
+    for number in range(blocks):
+        block = probe.block(number)
+        code = bytearray(probe.bytes_of(block))
+        boundaries = _boundaries(bytes(code), block.start)
+        judge = Judge(bodies | {block.start + at for at in boundaries})
+        for bit, ok in enumerate(probe.flip(number)):
+            if not ok:
+                refused += 1
+                continue
+            accepted += 1
+            code[bit // 8] ^= 1 << bit % 8
+            problem = _judge_mutant(judge, bytes(code), boundaries, bit, block.start)
+            code[bit // 8] ^= 1 << bit % 8
+            if problem:
+                problems.append(f"block {number} bit {bit}: {problem}")
+    with capsys.disabled():
+        print(f"\n{blocks} blocks, {refused + accepted} mutants: {refused} refused, {accepted} accepted and confined")
+    assert not problems, f"{len(problems)}: {problems[:20]}"
+    assert refused > accepted / 2 > 0
+
+
+def test_translated_blocks_verify(probe):
+    """The other direction: the translator's own output is accepted, and the judge agrees with it."""
+    bodies = {probe.block(i).direct for i in range(len(probe))} | probe.gates()
+    for number in range(len(probe)):
+        block = probe.block(number)
+        code = probe.bytes_of(block)
+        boundaries = _boundaries(code, block.start)
+        judge = Judge(bodies | {block.start + at for at in boundaries})
+        assert probe.verify(number)
+        for at in boundaries:
+            insn = _decode(code, at, block.start)
+            assert judge.problem(insn, code[at : at + insn.len]) == "", str(insn)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_random_bytes_translate_and_verify(seed):
+    """Threats 1, 2, 6: whatever the bytes say, the block is one the verifier knows."""
+    probe = Probe(random.Random(seed).randbytes(40_000))
+    results = {probe.translate(BASE + offset) for offset in range(0, 40_000, 5)}
+    probe.close()
+    assert results == {OK}
