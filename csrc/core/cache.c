@@ -145,13 +145,6 @@ void cache_set_table(vx_cache *c, const vx_block *block) {
                           memory_order_release);
 }
 
-void cache_link(vx_cache *c, uintptr_t site, const vx_block *block) {
-    size_t offset = site - (uintptr_t)c->run;
-    VX_CHECK((offset & 3) == 0 && offset >= FIRST_BLOCK && offset < atomic_load(&c->used));
-    uint32_t distance = block->direct - (uint32_t)(offset + 4);
-    atomic_store_explicit((_Atomic uint32_t *)(void *)(c->edit + offset), distance, memory_order_release);
-}
-
 const vx_block *cache_find(const vx_cache *c, uintptr_t address) {
     if (!cache_contains(c, address))
         return NULL;
@@ -167,6 +160,29 @@ const vx_block *cache_find(const vx_cache *c, uintptr_t address) {
     if (low == atomic_load(&c->block_count) || c->blocks[low].start > offset)
         return NULL;
     return &c->blocks[low];
+}
+
+/* The branch's target lies in its own block and is `lea r9, [rip -> site]` (see verify.c). */
+static bool leads_to_its_stub(const vx_cache *c, uintptr_t site) {
+    const vx_block *block = cache_find(c, site);
+    uint32_t offset = (uint32_t)(site - (uintptr_t)c->run), distance, back;
+    if (block == NULL || block->end - offset < 4)
+        return false;
+    memcpy(&distance, c->edit + offset, 4);
+    uint32_t stub = offset + 4 + distance;
+    if (stub < offset || stub >= block->end || block->end - stub < 7)
+        return false;
+    memcpy(&back, c->edit + stub + 3, 4);
+    return memcmp(c->edit + stub, "\x4c\x8d\x0d", 3) == 0 && stub + 7 + back == offset;
+}
+
+void cache_link(vx_cache *c, uintptr_t site, const vx_block *block) {
+    size_t offset = site - (uintptr_t)c->run;
+    VX_CHECK((offset & 3) == 0 && offset >= FIRST_BLOCK && offset < atomic_load(&c->used));
+    if (!leads_to_its_stub(c, site))
+        return;
+    uint32_t distance = block->direct - (uint32_t)(offset + 4);
+    atomic_store_explicit((_Atomic uint32_t *)(void *)(c->edit + offset), distance, memory_order_release);
 }
 
 vx_mark cache_mark(const vx_cache *c, const vx_block *block, uintptr_t address) {

@@ -68,7 +68,8 @@ const vx_block *cache_lookup(const vx_cache *cache, uint32_t eip);
 /* Publishes a block whose bytes and marks are written. */
 const vx_block *cache_publish(vx_cache *cache, const vx_block *block);
 void cache_set_table(vx_cache *cache, const vx_block *block);
-/* Points the rel32 at host address `site` of the cache to the body of `block`. */
+/* Points the rel32 at host address `site` of the cache to the body of `block`, if it still leads to its
+ * own stub; another thread may have been quicker. */
 void cache_link(vx_cache *cache, uintptr_t site, const vx_block *block);
 
 /* signal-safe */

@@ -127,11 +127,9 @@ static bool set_al_from_carry(job *j) {
 
 static bool push_all(job *j) {
     uint32_t size = operand_size(j), esp = j->s->gpr[ESP];
-    uint8_t frame[32];
-    for (unsigned i = 0; i < 8; i++) /* edi lowest */
-        memcpy(frame + i * size, &j->s->gpr[7 - i], size);
-    if (!store(j, esp - 8 * size, frame, 8 * size))
-        return false;
+    for (uint32_t i = 0; i < 8; i++) /* eax first and highest */
+        if (!store(j, esp - (i + 1) * size, &j->s->gpr[i], size))
+            return false;
     j->s->gpr[ESP] = esp - 8 * size;
     return true;
 }
@@ -151,21 +149,23 @@ static bool pop_all(job *j) {
     return true;
 }
 
-/* Frame pointers of the enclosing levels are copied down, as ENTER's pseudocode does. */
+/* Frame pointers of the enclosing levels are copied down, as ENTER's pseudocode does; the final stack
+ * pointer must be one that could be written. */
 static bool enter_frame(job *j) {
     uint32_t size = operand_size(j), level = j->in.imm2 & 31, count = level == 0 ? 1 : level + 1;
-    uint32_t esp = j->s->gpr[ESP], frame_at = esp - size, top = esp - count * size;
-    uint8_t frame[33 * 4];
-    memcpy(frame + (count - 1) * size, &j->s->gpr[EBP], size);
-    for (uint32_t i = 1; i < level; i++)
-        if (!load(j, j->s->gpr[EBP] - i * size, frame + (count - 1 - i) * size, size))
-            return false;
-    if (level != 0)
-        memcpy(frame, &frame_at, size);
-    if (!store(j, top, frame, count * size))
+    uint32_t esp = j->s->gpr[ESP], frame_at = esp - size, word = j->s->gpr[EBP];
+    uint32_t final = esp - count * size - (j->in.imm & 0xffff);
+    if (!store(j, frame_at, &word, size))
         return false;
+    for (uint32_t i = 1; i < level; i++) /* one by one: the frames may overlap */
+        if (!load(j, j->s->gpr[EBP] - i * size, &word, size) || !store(j, frame_at - i * size, &word, size))
+            return false;
+    if (level != 0 && !store(j, frame_at - level * size, &frame_at, size))
+        return false;
+    if (guest_first_bad(j->box, final, size, VX_PROT_READ | VX_PROT_WRITE) != final + size)
+        return memory_fault(j, final, size, VX_PROT_READ | VX_PROT_WRITE);
     set_low(&j->s->gpr[EBP], frame_at, size);
-    j->s->gpr[ESP] = top - (j->in.imm & 0xffff);
+    j->s->gpr[ESP] = final;
     return true;
 }
 

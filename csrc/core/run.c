@@ -107,13 +107,17 @@ static vx_status resolve(vx_sandbox *box, uintptr_t site, vx_trap *trap) {
     const vx_block *block = NULL;
     vx_trap_kind why = VX_TRAP_NONE;
     vx_translate_lock();
+    /* Held, so that a cache which replaces it cannot take its place in memory: the site is of this one. */
+    vx_cache *before = box->cache;
+    cache_ref(before);
     vx_status status = find_block(box, box->state->eip, &block, &why);
     if (status == VX_OK) {
         cache_set_table(box->cache, block);
-        if (site != 0 && cache_contains(box->cache, site))
+        if (site != 0 && box->cache == before)
             cache_link(box->cache, site, block);
         box->state->code = box->cache->run + block->direct;
     }
+    cache_unref(before);
     vx_translate_unlock();
     return status == VX_TRAP ? no_block(box, why, trap) : status;
 }

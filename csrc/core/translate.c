@@ -28,7 +28,7 @@ typedef struct translation {
     vx_block block;
     uint8_t *start;    /* of the block, in the edit mapping */
     uint32_t eip, next;
-    vx_insn in;
+    vx_insn in, before; /* this instruction, and the one before it in the block if any */
     bool ended;
     side_exit exits[2 * VX_BLOCK_INSNS];
     unsigned exit_count;
@@ -148,14 +148,9 @@ static bool flags_dead(const translation *t, uint32_t eip) {
     return live == 0;
 }
 
-/* Goes on only if r8d == eip, else to `wrong` (rcx intact) or `wrong_rcx` (rcx in r9).  Without
- * touching flags it costs rcx for a moment: jrcxz is the one branch that needs none. */
-static void emit_check(translation *t, uint32_t eip, vx_gate wrong, vx_gate wrong_rcx) {
-    if (flags_dead(t, eip)) {
-        emit_alu_imm(t, 7, R8, eip);
-        emit_jcc(&t->e, CC_NE, gate(t, wrong));
-        return;
-    }
+/* Goes on only if r8d == eip, else to `wrong_rcx` with rcx in r9.  jrcxz is the one branch that
+ * neither needs nor changes flags: whoever has to be looked for instead may read them. */
+static void emit_check(translation *t, uint32_t eip, vx_gate wrong_rcx) {
     emit_rr(&t->e, OP_MOV_STORE, RCX, R9);
     emit_byte(&t->e, 0x41), emit_byte(&t->e, OP_LEA), emit_byte(&t->e, 0x88); /* lea ecx, [r8 + disp32] */
     emit_imm(&t->e, 0u - eip, 4);
@@ -417,9 +412,10 @@ static void rule_popf(translation *t) {
 }
 
 static void rule_leave(translation *t) {
-    emit_guest_mov(t, OP_MOV_LOAD, R8, mem_guest(RBP, 0), false);
-    emit_rm(&t->e, OP_LEA, R12, mem_base(RBP, 4));
-    emit_rr(&t->e, OP_MOV_STORE, R8, RBP);
+    bool word = t->in.operand16;
+    emit_guest_mov(t, OP_MOV_LOAD, R8, mem_guest(RBP, 0), word);
+    emit_rm(&t->e, OP_LEA, R12, mem_base(RBP, operand_size(t)));
+    emit_form(&t->e, &(vx_form){.operand16 = word, .opcode = OP_MOV_STORE, .reg = R8, .rm = RBP});
 }
 
 /* --- rules: memory in unusual ways ----------------------------------------------------------- */
@@ -457,6 +453,10 @@ static void rule_bit_string(translation *t) {
         return;
     }
     bool word = t->in.operand16;
+    if (t->in.address16 && t->in.segment == SEG_GS) {
+        emit_trap(t, VX_TRAP_ILLEGAL, 0);
+        return;
+    }
     emit_address_in_r8(t, &t->in);
     emit_pushfq(t);
     emit_form(&t->e, &(vx_form){.wide = true, .map = word ? MAP_0F : MAP_1, .reg = R9,
@@ -466,6 +466,8 @@ static void rule_bit_string(translation *t) {
     emit_rr64(&t->e, 0xc1, 7, R9); /* sar r9, imm8 */
     emit_byte(&t->e, word ? 4 : 5);
     emit_rm(&t->e, OP_LEA, R8, (vx_mem){.base = R8, .index = R9, .scale = word ? 1 : 2});
+    if (t->in.address16) /* the sum wraps there too */
+        emit_form(&t->e, &(vx_form){.map = MAP_0F, .opcode = 0xb7, .reg = R8, .rm = R8});
     emit_popfq(t);
     form.reg = R10;
     form.mem = mem_guest(R8, 0);
@@ -547,9 +549,15 @@ static void rule_jmp_ind(translation *t) {
     t->ended = true;
 }
 
-/* Behind a call: whoever returned here must have meant this address. */
+/* Behind a call: whoever returned here must have meant this address.  A comparison is quicker than
+ * jrcxz (fib 1.6 against 2.2 of native) and costs what docs/architecture.md says under exceptions. */
 static void emit_return_site(translation *t) {
-    emit_check(t, t->next, GATE_RESYNC, GATE_RESYNC_RCX);
+    if (flags_dead(t, t->next)) {
+        emit_alu_imm(t, 7, R8, t->next);
+        emit_jcc(&t->e, CC_NE, gate(t, GATE_RESYNC));
+    } else {
+        emit_check(t, t->next, GATE_RESYNC_RCX);
+    }
 }
 
 static void rule_call_rel(translation *t) {
@@ -570,10 +578,24 @@ static void rule_call_ind(translation *t) {
     emit_return_site(t);
 }
 
+/* Did the instruction before this one write the word at esp?  Then `ret` is a jump (thunks, hand-made
+ * switches), and no prediction of ours fits. */
+static bool made_return_address(const vx_insn *before) {
+    if (before->op == NULL)
+        return false;
+    switch (before->op->rule) {
+    case RULE_PUSH_REG: case RULE_PUSH_IMM: case RULE_PUSH_RM: return true;
+    default: return before->is_mem && before->base == RSP && before->disp == 0;
+    }
+}
+
 static void rule_ret(translation *t) {
     emit_guest_mov(t, OP_MOV_LOAD, R8, mem_guest(R12, 0), false);
     emit_add_esp(t, 4 + (int32_t)t->in.imm);
-    emit_byte(&t->e, 0xc3);
+    if (made_return_address(&t->before))
+        emit_probe(t, 4);
+    else
+        emit_byte(&t->e, 0xc3);
     t->ended = true;
 }
 
@@ -660,6 +682,7 @@ static vx_translate_result translate_body(translation *t, unsigned *needs) {
         translate_insn(t);
         if (t->ended)
             return TRANSLATE_OK;
+        t->before = t->in;
         t->eip = t->next;
     }
     add_mark(t, FIX_NONE);
@@ -672,7 +695,7 @@ static void open_block(translation *t) {
     t->block.start = (uint32_t)(t->e.at - t->cache->edit);
     t->block.first_mark = (uint32_t)t->cache->mark_count;
     add_mark(t, FIX_NONE);
-    emit_check(t, t->eip, GATE_MISS, GATE_MISS_RCX);
+    emit_check(t, t->eip, GATE_MISS_RCX);
     t->block.direct = (uint32_t)(t->e.at - t->cache->edit);
 }
 

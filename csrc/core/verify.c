@@ -134,15 +134,17 @@ static const accept accepts[] = {
     {2, 0x1c, 0x1e, INT, EXT_ALL, RM, 0, 0}, {2, 0x20, 0x25, P, EXT_ALL, RM, 0, 0},
     {2, 0x28, 0x29, P, EXT_ALL, RM, 0, 0},
     {2, 0x2a, 0x2a, P, EXT_ALL, M, 0, 0}, {2, 0x2b, 0x2b, P, EXT_ALL, RM, 0, 0}, {2, 0x30, 0x35, P, EXT_ALL, RM, 0, 0},
-    {2, 0x37, 0x41, P, EXT_ALL, RM, 0, 0}, {2, 0xdb, 0xdf, P, EXT_ALL, RM, 0, 0},
+    {2, 0x37, 0x41, P, EXT_ALL, RM, 0, 0}, {2, 0xc8, 0xcd, N, EXT_ALL, RM, 0, 0},
+    {2, 0xdb, 0xdf, P, EXT_ALL, RM, 0, 0},
     {2, 0xf0, 0xf1, INT, EXT_ALL, M, G, 0},
+    {2, 0xf6, 0xf6, P | F3, EXT_ALL, RM, G | E, 0},
     {2, 0xf0, 0xf0, F2, EXT_ALL, RM, G | EB, 0}, {2, 0xf1, 0xf1, F2 | X, EXT_ALL, RM, G | E, 0},
 
     {3, 0x08, 0x0e, P, EXT_ALL, RM, 0, 1}, {3, 0x0f, 0x0f, INT, EXT_ALL, RM, 0, 1},
     {3, 0x14, 0x17, P, EXT_ALL, RM, E, 1}, {3, 0x20, 0x20, P, EXT_ALL, RM, E, 1},
     {3, 0x21, 0x21, P, EXT_ALL, RM, 0, 1}, {3, 0x22, 0x22, P, EXT_ALL, RM, E, 1},
     {3, 0x40, 0x42, P, EXT_ALL, RM, 0, 1}, {3, 0x44, 0x44, P, EXT_ALL, RM, 0, 1},
-    {3, 0x60, 0x63, P, EXT_ALL, RM, 0, 1}, {3, 0xdf, 0xdf, P, EXT_ALL, RM, 0, 1},
+    {3, 0x60, 0x63, P, EXT_ALL, RM, 0, 1}, {3, 0xcc, 0xcc, N, EXT_ALL, RM, 0, 1}, {3, 0xdf, 0xdf, P, EXT_ALL, RM, 0, 1},
 };
 
 /* First row of each opcode, plus one; its other rows follow it or come later in the table. */
@@ -293,8 +295,8 @@ static bool flags_in(walk *w) { return flags_masked(w) && SKIP(w, 0x41, 0x50, 0x
 
 static bool general(unsigned reg) { return (reg <= RDI && reg != RSP) || reg == R12; }
 
-/* pushfq; movsx r9, reg; mov r10d, r9d; and r10d, 31; sar r9, 5; lea r8d, [r8 + r9 * 4]; popfq;
- * then the one bt, bts, btr or btc of [r8], r10 (15, 4 and 2 with words). */
+/* pushfq; movsx r9, reg; mov r10d, r9d; and r10d, 31; sar r9, 5; lea r8d, [r8 + r9 * 4]; with 16-bit addresses
+ * movzx r8d, r8w; popfq; then the one bt, bts, btr or btc of [r8], r10 (15, 4 and 2 with words). */
 static bool bit_string(walk *w) {
     if (!SKIP(w, 0x9c))
         return false;
@@ -306,11 +308,14 @@ static bool bit_string(walk *w) {
     if ((modrm & 0xf8) != 0xc8 || !general((modrm & 7u) | (rex & 1u) << 3))
         return false;
     bool split = word ? SKIP(w, 0x45, 0x89, 0xca, 0x41, 0x81, 0xe2, 15, 0, 0, 0, 0x49, 0xc1, 0xf9, 4,
-                             0x47, 0x8d, 0x04, 0x48, 0x9d)
+                             0x47, 0x8d, 0x04, 0x48)
                       : SKIP(w, 0x45, 0x89, 0xca, 0x41, 0x81, 0xe2, 31, 0, 0, 0, 0x49, 0xc1, 0xf9, 5,
-                             0x47, 0x8d, 0x04, 0x88, 0x9d);
+                             0x47, 0x8d, 0x04, 0x88);
+    (void)SKIP(w, 0x45, 0x0f, 0xb7, 0xc0);
+    if (!split || !SKIP(w, 0x9d))
+        return false;
     (void)SKIP(w, 0xf0);
-    if (!split || word != SKIP(w, 0x66) || !SKIP(w, 0x65, 0x67, 0x45, 0x0f))
+    if (word != SKIP(w, 0x66) || !SKIP(w, 0x65, 0x67, 0x45, 0x0f))
         return false;
     return (next_byte(w) & 0xe7) == 0xa3 && SKIP(w, 0x10);
 }

@@ -16,7 +16,7 @@ ACTIONS = {
 HEADER = """# Opcodes
 
 Every row of the decoder's table (`csrc/core/opcodes.def`); this file is generated from it. What no row claims is
-refused as an illegal instruction: among it AVX and later VEX and EVEX forms, `rdrand`, `rdseed` and SHA.
+refused as an illegal instruction: among it AVX and later VEX and EVEX forms, `rdrand` and `rdseed`.
 
 | opcode | prefix | /ext | operand | instruction | what becomes of it |
 |---|---|---|---|---|---|

@@ -50,6 +50,36 @@ static const uint8_t code[] = {
     0x8b, 0x15, 0, 0, 0, 0,       /* 10014 mov edx, [0] */
 };
 
+/* A direct branch from integer code to x87 and SSE code: the cache is replaced twice while the branch
+ * waits to be linked, and the last one may lie where the first one lay. */
+static void test_link_across_replacement(void) {
+    static const uint8_t jump[] = {0xb8, 1, 0, 0, 0,        /* 10000 mov eax, 1 */
+                                   0xeb, 1,                 /* 10005 jmp 10008 */
+                                   0xcc,                    /* 10007 */
+                                   0xd9, 0xe8, 0xdd, 0xd8,  /* 10008 fld1; fstp st0 */
+                                   0x0f, 0x58, 0xc0,        /* 1000c addps xmm0, xmm0 */
+                                   0x01, 0xc0, 0xcc};       /* 1000f add eax, eax; int3 */
+    vx_segment segment = {0x10000, 0x1000, sizeof jump, VX_PROT_READ | VX_PROT_EXEC, jump};
+    vx_image image = {&segment, 1, 0x10000, 0, 0, 0};
+    vx_options options = {.memory = 1 << 20, .stack = 1 << 16, .raw = true};
+    for (int round = 0; round < 20; round++) {
+        vx_plugin *plugin;
+        vx_sandbox *box;
+        vx_trap trap;
+        vx_cpu cpu = {.registers.eip = 0x10000};
+        memcpy(cpu.fx, "\x7f\x03", 2);
+        memcpy(cpu.fx + 24, "\x80\x1f", 2);
+        CHECK(vx_plugin_create(&image, &plugin) == VX_OK);
+        CHECK(vx_sandbox_create(plugin, &options, &box, &trap) == VX_OK);
+        CHECK(vx_run(box, &cpu, &trap) == VX_TRAP && trap.kind == VX_TRAP_BREAKPOINT);
+        CHECK(cpu.registers.gpr[0] == 2);
+        for (uint32_t i = 0; i < box->cache->block_count; i++)
+            CHECK(verify_block(box->cache, &box->cache->blocks[i]));
+        vx_sandbox_free(box);
+        vx_plugin_unref(plugin);
+    }
+}
+
 static vx_sandbox *raw_sandbox(vx_plugin **plugin) {
     vx_segment segment = {0x10000, 0x1000, sizeof code, VX_PROT_READ | VX_PROT_EXEC, code};
     vx_image image = {&segment, 1, 0x10000, 0, 0, 0};
@@ -120,6 +150,7 @@ static void test_images(void) {
 int main(void) {
     vx_plugin *plugin = NULL;
     test_decoder();
+    test_link_across_replacement();
     vx_sandbox *box = raw_sandbox(&plugin);
     test_running(box);
     test_range_check(box);
