@@ -3,7 +3,9 @@ seen as the line that never came.  Arguments: the plugin, and the first case to 
 
 from __future__ import annotations
 
+import ctypes
 import json
+import mmap
 import sys
 import zlib
 from typing import Any
@@ -14,6 +16,29 @@ from .corpus import CASES
 
 LIMITS = {"memory": 64 << 20, "stack": 8 << 20, "timeout": 0.3, "init_timeout": 5.0}
 MESSAGE = b"the process still decodes" * 40
+
+
+class HostState:
+    """What a guest could leave behind in the processor: direction flag, x87 control word, MXCSR."""
+
+    READ_FLAGS = b"\x9c\x58\xc3"  # pushfq; pop rax; ret
+
+    def __init__(self) -> None:
+        self._code = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+        self._code.write(self.READ_FLAGS)
+        address = ctypes.addressof(ctypes.c_char.from_buffer(self._code))
+        self._flags = ctypes.CFUNCTYPE(ctypes.c_uint64)(address)
+        self._environment = (ctypes.c_uint32 * 8)()  # fenv_t: the x87 environment, then MXCSR
+        self._store = ctypes.CDLL("libm.so.6").fegetenv
+        self._before = self._read()
+
+    def _read(self) -> tuple[int, int, int]:
+        self._store(self._environment)
+        return self._flags() & 0x40500, self._environment[0] & 0xFFFF, self._environment[7] & ~0x3F
+
+    def changed(self) -> str:
+        now = self._read()
+        return "" if now == self._before else f"; host state {self._before} became {now}"
 
 
 def outcome(box: vxplug.Sandbox, export: str, arguments: tuple, expected: Any) -> str:
@@ -32,10 +57,11 @@ def main() -> None:
     plugin = vxplug.open(sys.argv[1])
     attacked = plugin.sandbox(stdout=lambda data: None, **LIMITS)
     healthy = plugin.sandbox(**LIMITS)
+    host = HostState()
     for number in range(int(sys.argv[2]), len(CASES)):
         export, arguments, _, expected = CASES[number]
         print(json.dumps({"start": number}), flush=True)
-        problem = outcome(attacked, export, arguments, expected)
+        problem = outcome(attacked, export, arguments, expected) + host.changed()
         for box in (healthy, attacked):
             if box.checksum(MESSAGE) != zlib.crc32(MESSAGE):
                 problem += "; a sandbox decodes wrongly afterwards"
