@@ -170,6 +170,9 @@ def test_fork_decodes_in_parent_and_child(run_script):
     good(run_script("""
         box = plugin.sandbox(timeout=0.3)
         expected = box.work(1000)
+        # The first call starts the watchdog's thread.  Under AddressSanitizer the first child, forked just
+        # then, hung in two of some seventy runs; without it in none of four hundred.
+        if 'VXPLUG_SANITIZE' in os.environ: time.sleep(0.5)
         for _ in range(5):
             child = os.fork()
             if child == 0:
