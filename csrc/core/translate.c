@@ -550,7 +550,7 @@ static void rule_jmp_ind(translation *t) {
 }
 
 /* Behind a call: whoever returned here must have meant this address.  A comparison is quicker than
- * jrcxz (fib 1.6 against 2.2 of native) and costs what docs/architecture.md says under exceptions. */
+ * jrcxz (fib 1.6 against 2.4 of native) and costs what docs/architecture.md says under exceptions. */
 static void emit_return_site(translation *t) {
     if (flags_dead(t, t->next)) {
         emit_alu_imm(t, 7, R8, t->next);
