@@ -9,8 +9,6 @@
 #define GATES_AT (8 * (int)GATE_COUNT)
 #define FIRST_BLOCK 256
 
-static size_t page_up(size_t size) { return (size + 4095) & ~(size_t)4095; }
-
 static void *metadata(size_t size) {
     void *memory = os_reserve(page_up(size), 4096);
     if (memory != NULL && !os_map(memory, page_up(size), 3)) {
@@ -28,7 +26,7 @@ static void drop_metadata(void *memory, size_t size) {
 /* A gate is `jmp [rip + pointer]`: the cache may lie anywhere from the core's own code. */
 static void write_gates(vx_cache *c) {
     void (*const targets[GATE_COUNT])(void) = {
-        [GATE_MISS] = vx_exit_miss, [GATE_MISS_RCX] = vx_exit_miss_rcx,
+        [GATE_MISS_RCX] = vx_exit_miss_rcx,
         [GATE_LINK] = vx_exit_link, [GATE_REASON] = vx_exit_reason,
         [GATE_RESYNC] = vx_resync, [GATE_RESYNC_RCX] = vx_resync_rcx};
     /* From the end of a gate back to its pointer; the same for all, both are 8 bytes wide. */

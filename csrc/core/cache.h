@@ -35,8 +35,8 @@ typedef struct vx_block {
 } vx_block;
 
 /* Fixed branches out of the cache, at its start. */
-typedef enum vx_gate { GATE_MISS, GATE_MISS_RCX, GATE_LINK, GATE_REASON, GATE_RESYNC,
-                       GATE_RESYNC_RCX, GATE_COUNT } vx_gate;
+typedef enum vx_gate { GATE_MISS_RCX, GATE_LINK, GATE_REASON, GATE_RESYNC, GATE_RESYNC_RCX,
+                       GATE_COUNT } vx_gate;
 
 #define VX_TABLE_SIZE 65536
 

@@ -47,7 +47,7 @@ bool guest_write(vx_sandbox *box, uint32_t address, const void *from, uint64_t s
 void arena_forget(vx_sandbox *box) { box->arena_count = 0; }
 
 static bool add_chunk(vx_sandbox *box, uint64_t need) {
-    uint64_t size = (need + VX_PAGE_SIZE - 1) & ~(uint64_t)(VX_PAGE_SIZE - 1);
+    uint64_t size = page_up(need);
     if (size < VX_ARENA_MIN)
         size = VX_ARENA_MIN;
     uint32_t address = box->arena_count == VX_ARENA_CHUNKS ? 0 : region_find(box, size);

@@ -25,8 +25,7 @@ static bool memory_fault(job *j, uint32_t address, uint32_t size, unsigned prot)
     uint32_t bad = guest_first_bad(j->box, address, size, prot);
     j->trap->has_address = true;
     j->trap->address = bad;
-    return fail(j, bad < j->box->stack_low && j->box->stack_low - bad <= VX_STACK_GUARD ? VX_TRAP_STACK
-                                                                                     : VX_TRAP_MEMORY);
+    return fail(j, trap_memory_kind(j->box, bad));
 }
 
 static bool load(job *j, uint32_t address, void *to, uint32_t size) {

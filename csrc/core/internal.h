@@ -106,9 +106,9 @@ bool region_lacks(const vx_sandbox *box, uint32_t address, uint64_t size, uint8_
 /* guestmem.c: the one range check (vx_guest_pointer of vx.h), and copies through it. */
 bool guest_read(vx_sandbox *box, uint32_t address, void *to, uint64_t size);
 bool guest_write(vx_sandbox *box, uint32_t address, const void *from, uint64_t size);
-/* First byte of the range that is not mapped with `prot`; for fault reports. */
 /* Every arena mapping is gone with the guest's memory. */
 void arena_forget(vx_sandbox *box);
+/* First byte of the range that is not mapped with `prot`; for fault reports. */
 uint32_t guest_first_bad(vx_sandbox *box, uint32_t address, uint64_t size, unsigned prot);
 
 /* translate.c */
@@ -154,6 +154,8 @@ void watchdog_before_fork(void), watchdog_after_fork_parent(void);
 
 /* trap.c: from the place where translated code stopped to a trap with guest registers. */
 void trap_fill(const vx_sandbox *box, vx_trap_kind kind, vx_trap *trap);
+/* STACK for an address in the guard below the stack, else MEMORY.  signal-safe */
+vx_trap_kind trap_memory_kind(const vx_sandbox *box, uint32_t address);
 /* `gpr` are host registers by number; sets state->gpr, eip and eflags.  signal-safe */
 void trap_recover(vx_sandbox *box, uintptr_t rip, const uint64_t gpr[16], uint64_t flags);
 /* True: the signal was the guest's, and `context` now leads out of translated code.  signal-safe */

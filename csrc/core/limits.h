@@ -5,6 +5,8 @@
 #include "../../sdk/include/vx_abi.h"
 #include "base.h"
 
+static inline uint64_t page_up(uint64_t size) { return (size + VX_PAGE_SIZE - 1) & ~(uint64_t)(VX_PAGE_SIZE - 1); }
+
 /* Bytes reserved below the guest window: host-side stack, state, page map and their guards. */
 #define VX_BELOW ((uint64_t)8 << 20)
 /* Bytes never mapped above the window: wider than the widest access that starts inside it. */

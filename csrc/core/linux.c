@@ -111,8 +111,6 @@ static bool call_writev(call *c) {
 
 /* --- memory --------------------------------------------------------------------------------------- */
 
-static uint64_t page_up(uint64_t size) { return (size + VX_PAGE_SIZE - 1) & ~(uint64_t)(VX_PAGE_SIZE - 1); }
-
 /* Linux's brk answers with the break as it is when it cannot do what it is asked. */
 static bool call_brk(call *c) {
     vx_kernel *k = &c->box->kernel;

@@ -12,8 +12,6 @@ const char *vx_status_text(vx_status status) {
     return texts[status];
 }
 
-static uint64_t page_up(uint64_t size) { return (size + VX_PAGE_SIZE - 1) & ~(uint64_t)(VX_PAGE_SIZE - 1); }
-
 static bool segment_valid(const vx_segment *s, uint64_t lowest) {
     return s->vaddr % VX_PAGE_SIZE == 0 && s->vaddr >= lowest && s->vaddr < VX_GUEST_MAX &&
            s->memsz != 0 && s->filesz <= s->memsz &&

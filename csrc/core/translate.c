@@ -179,15 +179,25 @@ static vx_mem address_of(const vx_insn *in) {
                     .index = in->index, .scale = in->scale, .disp = in->disp};
 }
 
-/* r8d = effective address, flags untouched. */
-static void emit_address_in_r8(translation *t, const vx_insn *in) {
-    emit_rm(&t->e, OP_LEA, R8, address_of(in));
+/* movzx r8d, r8w: what 16-bit addresses do to a sum */
+static void emit_wrap16(translation *t) {
+    emit_form(&t->e, &(vx_form){.map = MAP_0F, .opcode = 0xb7, .reg = R8, .rm = R8});
+}
+
+/* From the sum of base, index and displacement in r8d to the address, flags untouched. */
+static void emit_finish_address(translation *t, const vx_insn *in) {
     if (in->address16)
-        emit_form(&t->e, &(vx_form){.map = MAP_0F, .opcode = 0xb7, .reg = R8, .rm = R8});
+        emit_wrap16(t);
     if (in->segment == SEG_GS) {
         emit_rm(&t->e, OP_MOV_LOAD, R9, slot(ST_TLS_BASE));
         emit_rm(&t->e, OP_LEA, R8, (vx_mem){.base = R8, .index = R9});
     }
+}
+
+/* r8d = effective address, flags untouched. */
+static void emit_address_in_r8(translation *t, const vx_insn *in) {
+    emit_rm(&t->e, OP_LEA, R8, address_of(in));
+    emit_finish_address(t, in);
 }
 
 /* The operand of an instruction as guest memory; may use r8 and r9. */
@@ -421,15 +431,9 @@ static void rule_leave(translation *t) {
 /* --- rules: memory in unusual ways ----------------------------------------------------------- */
 
 static void rule_xlat(translation *t) {
-    vx_insn in = t->in;
     emit_form(&t->e, &(vx_form){.map = MAP_0F, .opcode = 0xb6, .reg = R8, .rm = RAX}); /* movzx r8d, al */
     emit_rm(&t->e, OP_LEA, R8, (vx_mem){.base = R8, .index = RBX});
-    if (in.address16)
-        emit_form(&t->e, &(vx_form){.map = MAP_0F, .opcode = 0xb7, .reg = R8, .rm = R8});
-    if (in.segment == SEG_GS) {
-        emit_rm(&t->e, OP_MOV_LOAD, R9, slot(ST_TLS_BASE));
-        emit_rm(&t->e, OP_LEA, R8, (vx_mem){.base = R8, .index = R9});
-    }
+    emit_finish_address(t, &t->in);
     emit_rm(&t->e, 0x8a, RAX, mem_guest(R8, 0));
 }
 
@@ -467,7 +471,7 @@ static void rule_bit_string(translation *t) {
     emit_byte(&t->e, word ? 4 : 5);
     emit_rm(&t->e, OP_LEA, R8, (vx_mem){.base = R8, .index = R9, .scale = word ? 1 : 2});
     if (t->in.address16) /* the sum wraps there too */
-        emit_form(&t->e, &(vx_form){.map = MAP_0F, .opcode = 0xb7, .reg = R8, .rm = R8});
+        emit_wrap16(t);
     emit_popfq(t);
     form.reg = R10;
     form.mem = mem_guest(R8, 0);

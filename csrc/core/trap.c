@@ -67,9 +67,9 @@ static bool host_stack_full(const vx_sandbox *box, uintptr_t address) {
     return address < low && low - address <= 0x10000;
 }
 
-static vx_trap_kind memory_kind(const vx_sandbox *box, uint32_t address) {
+vx_trap_kind trap_memory_kind(const vx_sandbox *box, uint32_t address) {
     return address < box->stack_low && box->stack_low - address <= VX_STACK_GUARD ? VX_TRAP_STACK
-                                                                                 : VX_TRAP_MEMORY;
+                                                                                : VX_TRAP_MEMORY;
 }
 
 /* False: not an address guest code can name. */
@@ -79,7 +79,7 @@ static bool memory_fault(const vx_sandbox *box, const siginfo_t *info, vx_trap *
         return false;
     trap->has_address = true;
     trap->address = (uint32_t)(uintptr_t)info->si_addr;
-    trap->kind = memory_kind(box, trap->address);
+    trap->kind = trap_memory_kind(box, trap->address);
     return true;
 }
 

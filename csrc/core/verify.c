@@ -206,8 +206,8 @@ static uint32_t branch_target(const walk *w, uint32_t site) {
 }
 
 static bool to_gate(const walk *w, uint32_t target) {
-    return target == gate_offset(w, GATE_MISS) || target == gate_offset(w, GATE_MISS_RCX) ||
-           target == gate_offset(w, GATE_RESYNC) || target == gate_offset(w, GATE_RESYNC_RCX) ||
+    return target == gate_offset(w, GATE_MISS_RCX) || target == gate_offset(w, GATE_RESYNC) ||
+           target == gate_offset(w, GATE_RESYNC_RCX) ||
            (target == gate_offset(w, GATE_REASON) && w->reason_in_r9);
 }
 

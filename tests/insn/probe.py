@@ -14,7 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 BASE = 0x10000
 OK, INVALID, SHORT = 0, 1, 2
-GATES = 6
+GATES = 5  # GATE_COUNT of cache.h
 # vx_rule of decode.h, in order.
 RULES = (
     "copy copy_as short_inc push_reg push_imm push_rm pop_reg pop_rm pushf popf leave lea moffs xlat maskmov "
