@@ -1,7 +1,7 @@
 /* Entering and leaving guest code on x86-64.  The only assembly of the project.
  *
  * Inside: gs base = guest window; eax ecx edx ebx ebp esi edi = the guest's, upper halves zero;
- * r12d = guest esp; rsp = host-side stack; r8-r11, r13-r15 = the translator's.
+ * r12d = guest esp; r15 = lookup table; rsp = host-side stack; r8-r11, r13, r14 = the translator's.
  * On every way out of translated code r8d is the guest eip. */
 
 #include "state.h"
@@ -28,6 +28,7 @@
     mov r12d, [rdi + ST_GPR + 16]
     mov ebp, [rdi + ST_GPR + 20]
     mov esi, [rdi + ST_GPR + 24]
+    mov r15, [rdi + ST_TABLE]
     mov r8d, [rdi + ST_EIP] /* the block's head checks it */
     mov r11, [rdi + ST_CODE]
     mov edi, [rdi + ST_GPR + 28]
@@ -92,8 +93,7 @@ entry vx_resync
     mov rsp, SLOT(ST_STACK_TOP)
 probe:
     movzx r9d, r8w
-    mov r10, SLOT(ST_TABLE)
-    jmp [r10 + r9 * 8]
+    jmp [r15 + r9 * 8]
 
 /* The export call returned.  Its flags, vector registers and other registers die here. */
 leave_return:

@@ -159,11 +159,10 @@ static void emit_check(translation *t, uint32_t eip, vx_gate wrong_rcx) {
     emit_rr(&t->e, OP_MOV_LOAD, RCX, R9);
 }
 
-/* jmp (extension 4) or call (2) through the lookup table; r8d is the guest target. */
+/* jmp (extension 4) or call (2) through the lookup table, which r15 holds; r8d is the guest target. */
 static void emit_probe(translation *t, unsigned extension) {
     emit_form(&t->e, &(vx_form){.map = MAP_0F, .opcode = 0xb7, .reg = R9, .rm = R8}); /* movzx r9d, r8w */
-    emit_rm64(&t->e, OP_MOV_LOAD, R10, slot(ST_TABLE));
-    vx_mem entry = {.base = R10, .index = R9, .scale = 3};
+    vx_mem entry = {.base = R15, .index = R9, .scale = 3};
     emit_rm(&t->e, 0xff, extension, entry);
 }
 

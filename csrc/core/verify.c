@@ -3,13 +3,13 @@
  * It knows nothing of guests and shares no table with the decoder or the translator.  It accepts:
  *
  * V1  Memory is named by a gs override with 32-bit address size, never relative to rip or rsp.
- *     Without the address size only three slots of the state are read, each in its one sequence.
+ *     Without the address size only two slots of the state are read, each in its one sequence.
  * V2  General registers are the guest's seven, r12 and the scratch r8-r10.  64-bit operations occur
  *     only inside the sequences below; everything else leaves upper halves zero.
  * V3  rsp moves by call, ret and by push and pop within one sequence.
  * V4  Branches go to a gate, to the body of a block, or to a stub of this block that names the very
- *     branch; indirect ones through the lookup table.  Every one starts at an instruction the walk
- *     has seen, so no bytes are read in two ways.
+ *     branch; indirect ones through the lookup table, whose address is in r15, which V2 never names.
+ *     Every one starts at an instruction the walk has seen, so no bytes are read in two ways.
  * V5  The opcode is one of the table: no system, privileged, far, segment or 64-bit-only instruction,
  *     nothing that walks past its operand (bit strings and string instructions have sequences).
  * V6  Nothing falls out of the block: control ends in a jump or return before the stubs.
@@ -254,12 +254,15 @@ static bool stub(walk *w) {
 
 static bool state_slot(walk *w, uint32_t offset) { return skip_number(w, (uint32_t)ST_DISP + offset); }
 
-/* movzx r9d, r8w; mov r10, table; jmp or call [r10 + r9 * 8] */
+/* movzx r9d, r8w; jmp or call [r15 + r9 * 8] */
 static bool probe(walk *w) {
-    if (!SKIP(w, 0x65, 0x4c, 0x8b, 0x14, 0x25) || !state_slot(w, ST_TABLE))
+    if (!SKIP(w, 0x45, 0x0f, 0xb7, 0xc8))
         return false;
-    w->ended = PEEK(w, 0x43, 0xff, 0x24, 0xca);
-    return SKIP(w, 0x43, 0xff, 0x24, 0xca) || SKIP(w, 0x43, 0xff, 0x14, 0xca);
+    bool jumps = SKIP(w, 0x43, 0xff, 0x24, 0xcf);
+    if (!jumps && !SKIP(w, 0x43, 0xff, 0x14, 0xcf))
+        return false;
+    w->ended = jumps;
+    return true;
 }
 
 /* mov r8, base; lea rsi, [rsi + r8]; lea rdi, [rdi + r8]; the instruction; mov esi, esi; mov edi, edi */
@@ -506,7 +509,7 @@ static bool through_gs(walk *w, const uint8_t *p) {
     if (p[1] == 0x67)
         return p[2] == 0x0f || p[2] == 0x66 ? either(w, masked_store)
                : p[3] == 0xd9 || p[3] == 0xdd ? either(w, environment) : single(w);
-    return p[1] == 0x44 ? thread_base(w) : p[3] == 0x14 ? probe(w) : string(w);
+    return p[1] == 0x44 ? thread_base(w) : string(w);
 }
 
 static bool read_form(walk *w) {
@@ -517,6 +520,7 @@ static bool read_form(walk *w) {
     case 0xe9: return jump(w);
     case 0x0f: return (p[1] & 0xf0) == 0x80 ? conditional(w) : p[1] == 0x1f ? long_nop(w) : single(w);
     case 0x41: return p[1] == 0x81 && p[2] == 0xe0 ? either(w, flags_in) : single(w);
+    case 0x45: return p[1] == 0x0f && p[2] == 0xb7 && p[3] == 0xc8 ? either(w, probe) : single(w);
     case 0x65: return through_gs(w, p);
     case 0x67: case 0xe3: return counted(w);
     case 0x9c: return p[1] == 0x41 ? flags_out(w) : bit_string(w);

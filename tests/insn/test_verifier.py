@@ -61,11 +61,11 @@ class Judge:
             return ""
         base, index = insn.memory_base, insn.memory_index
         if insn.flow_control in (FlowControl.INDIRECT_BRANCH, FlowControl.INDIRECT_CALL):
-            return "" if (base, index) == (Register.R10, Register.R9) else "branches through memory"
+            return "" if (base, index) == (Register.R15, Register.R9) else "branches through memory"
         if insn.memory_segment != Register.GS:
             return "memory without gs"
         if base == index == Register.NONE and insn.memory_displacement >> 31:
-            slots = {0x48 + 0xFFC00000, 0x40 + 0xFFC00000, 0x68 + 0xFFC00000}
+            slots = {0x40 + 0xFFC00000, 0x68 + 0xFFC00000}
             slot = insn.memory_displacement & 0xFFFFFFFF in slots
             return "" if slot or b"\x67" in raw[:4] else "a slot nobody has"
         if b"\x67" not in raw[:5]:
