@@ -693,6 +693,10 @@ static vx_translate_result translate_body(translation *t, unsigned *needs) {
     return TRANSLATE_OK;
 }
 
+/* Bytes of a checking head.  The body behind it is aligned: it may be the head of a loop. */
+#define HEAD_SIZE 20
+#define BODY_ALIGN 16
+
 static void open_block(translation *t) {
     t->start = t->e.at;
     t->block.start = (uint32_t)(t->e.at - t->cache->edit);
@@ -700,6 +704,7 @@ static void open_block(translation *t) {
     add_mark(t, FIX_NONE);
     emit_check(t, t->eip, GATE_MISS_RCX);
     t->block.direct = (uint32_t)(t->e.at - t->cache->edit);
+    VX_CHECK(t->e.at - t->start == HEAD_SIZE);
 }
 
 /* NULL: the verifier refused what was emitted. */
@@ -723,7 +728,7 @@ vx_translate_result translate_block(vx_cache *cache, const vx_plugin *plugin, ui
         return TRANSLATE_NOT_CODE;
     if (!cache_has_room(cache))
         return TRANSLATE_FULL;
-    size_t offset = (atomic_load(&cache->used) + 15) & ~(size_t)15;
+    size_t offset = ((atomic_load(&cache->used) + HEAD_SIZE + BODY_ALIGN - 1) & ~(size_t)(BODY_ALIGN - 1)) - HEAD_SIZE;
     translation t = {.e = {.at = cache->edit + offset, .delta = cache->run - cache->edit},
                      .cache = cache, .plugin = plugin, .eip = eip, .block = {.eip = eip}};
     open_block(&t);
