@@ -103,7 +103,7 @@ void cache_unref(vx_cache *c) {
 bool cache_has_room(const vx_cache *c) {
     return c->size - atomic_load(&c->used) > 2 * (size_t)VX_BLOCK_CODE_MAX &&
            atomic_load(&c->block_count) < c->block_max &&
-           c->mark_max - c->mark_count > 4 * VX_BLOCK_INSNS;
+           c->mark_max - c->mark_count > 5 * VX_BLOCK_INSNS;
 }
 
 uintptr_t cache_gate(const vx_cache *c, vx_gate gate) {

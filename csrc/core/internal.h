@@ -84,6 +84,7 @@ struct vx_sandbox {
     unsigned arena_count;
     unsigned depth; /* calls inside */
     vx_trap *trap;  /* of the running call: what a signal handler fills */
+    bool flags_lost; /* where a signal stopped translated code: vx_trap.flags_lost */
     bool in_tick, unusable, initialising;
     _Atomic bool interrupt;
 };

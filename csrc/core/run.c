@@ -148,6 +148,12 @@ static vx_status after_service(vx_sandbox *box, bool ok, vx_trap *trap) {
     return VX_TRAP;
 }
 
+static vx_status faulted(vx_sandbox *box, vx_trap *trap) {
+    trap_fill(box, trap->kind, trap);
+    trap->flags_lost = box->flags_lost;
+    return VX_TRAP;
+}
+
 static vx_status serve(vx_sandbox *box, uint32_t reason, vx_trap *trap) {
     vx_state *s = box->state;
     uint32_t argument = reason >> 8;
@@ -158,7 +164,7 @@ static vx_status serve(vx_sandbox *box, uint32_t reason, vx_trap *trap) {
     switch (reason & 0xff) {
     case LEAVE_MISS: return resolve(box, 0, trap);
     case LEAVE_LINK: return resolve(box, s->link_site, trap);
-    case LEAVE_FAULT: trap_fill(box, trap->kind, trap); return VX_TRAP;
+    case LEAVE_FAULT: return faulted(box, trap);
     case LEAVE_TRAP: return trapping(box, argument, trap);
     case LEAVE_HELPER: return after_service(box, helper_run(box, (vx_helper)argument, trap), trap);
     case LEAVE_HOSTCALL: return after_service(box, hostcall_run(box, trap), trap);
@@ -214,7 +220,7 @@ static vx_status loop(vx_sandbox *box, uint32_t how, vx_trap *trap) {
 vx_status run_guest(vx_sandbox *box, uint32_t how, uint64_t timeout_ns, vx_trap *trap) {
     vx_trap *outer = box->trap;
     trap->kind = VX_TRAP_NONE;
-    trap->has_address = false;
+    trap->has_address = trap->flags_lost = false;
     trap->code = 0;
     if (!ready_cache(box))
         return VX_NO_MEMORY;

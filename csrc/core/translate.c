@@ -12,7 +12,7 @@
  *
  * Every guest memory operand is emitted with a gs override and 32-bit address size; see state.h.
  * Scratch registers: r8 (guest target, effective address), r9, r10.  Flags are the guest's at all
- * times except between a pushfq and its popfq. */
+ * times except between a pushfq and its popfq, and where flags_dead found that no one reads them. */
 #include "emit.h"
 #include "internal.h"
 
@@ -29,6 +29,9 @@ typedef struct translation {
     uint8_t *start;    /* of the block, in the edit mapping */
     uint32_t eip, next;
     vx_insn in, before; /* this instruction, and the one before it in the block if any */
+    unsigned count;     /* instructions before this one in the block */
+    int32_t pending;    /* guest esp is r12d + pending: see "the pending part of esp" */
+    uint32_t unseen;    /* up to here no instruction reads the status flags, which a comparison lost */
     bool ended;
     side_exit exits[2 * VX_BLOCK_INSNS];
     unsigned exit_count;
@@ -42,15 +45,62 @@ static vx_mem slot(unsigned offset) { return mem_slot(ST_DISP + (int32_t)offset)
 
 static void add_mark(translation *t, unsigned fix) {
     vx_mark *mark = &t->cache->marks[t->block.first_mark + t->block.marks++];
-    *mark = (vx_mark){.host = (uint16_t)(t->e.at - t->start),
-                      .guest = (t->eip - t->block.eip) & 0xfff, .fix = fix & 0xf};
+    *mark = (vx_mark){.host = (uint16_t)(t->e.at - t->start), .guest = (t->eip - t->block.eip) & 0xfff,
+                      .fix = fix & 0x7, .flags_lost = t->eip - t->block.eip < t->unseen,
+                      .esp = (int16_t)t->pending};
+}
+
+/* --- the pending part of esp ------------------------------------------------------------------
+ *
+ * Runs of pushes and pops, prologues and epilogues move esp once: until something needs it in r12,
+ * guest esp is r12d + pending.  Operands based on esp have it in their displacement, marks say it to the
+ * fault handler, and it is zero wherever control leaves the block. */
+
+#define PENDING_MAX 0x4000 /* fits a mark, with every operand an instruction adds */
+
+static void emit_add_esp(translation *t, int32_t bytes) {
+    if (bytes != 0)
+        emit_rm(&t->e, OP_LEA, R12, mem_base(R12, bytes));
+}
+
+/* A slot at guest esp + offset. */
+static vx_mem stack_slot(const translation *t, int32_t offset) { return mem_guest(R12, t->pending + offset); }
+
+static void move_esp(translation *t, int32_t bytes) { t->pending += bytes; }
+
+/* r12d is guest esp plus `bytes`, as the instruction behind a faulting one wants it. */
+static void settle_esp(translation *t, int32_t bytes) {
+    emit_add_esp(t, t->pending + bytes);
+    if (t->pending == 0)
+        return;
+    t->pending = 0;
+    add_mark(t, FIX_NONE);
+}
+
+static bool names_esp(const vx_insn *in) {
+    return (in->has_modrm && (in->op->form & FORM_REG) && in->reg == RSP) ||
+           (in->has_modrm && (in->op->form & FORM_RM) && !in->is_mem && in->rm == RSP) ||
+           ((in->op->form & FORM_OP) && (in->opcode & 7) == RSP);
+}
+
+/* Can the instruction be done with a part of esp pending?  Whatever is not known to settles it first. */
+static bool takes_pending(const translation *t) {
+    const vx_insn *in = &t->in;
+    if (t->pending < -PENDING_MAX || t->pending > PENDING_MAX)
+        return false;
+    switch (in->op->rule) {
+    case RULE_COPY: case RULE_COPY_AS: case RULE_SHORT_INC: return !names_esp(in);
+    case RULE_PUSH_REG: case RULE_POP_REG: return (in->opcode & 7) != RSP;
+    case RULE_PUSH_RM: case RULE_POP_RM: return in->is_mem || in->rm != RSP;
+    case RULE_CALL_IND: return in->is_mem || in->rm != RSP;
+    case RULE_LEA: return in->reg != RSP;
+    case RULE_PUSH_IMM: case RULE_MOFFS: case RULE_NOP: case RULE_LEAVE: case RULE_CALL_REL: case RULE_RET:
+        return true;
+    default: return false;
+    }
 }
 
 /* --- small sequences ------------------------------------------------------------------------- */
-
-static void emit_add_esp(translation *t, int32_t bytes) {
-    emit_rm(&t->e, OP_LEA, R12, mem_base(R12, bytes));
-}
 
 /* mov between a register and guest memory, 2 or 4 bytes. */
 static void emit_guest_mov(translation *t, unsigned opcode, unsigned reg, vx_mem mem, bool word) {
@@ -122,29 +172,35 @@ static void emit_stub(translation *t, const side_exit *exit) {
     emit_branch(&t->e, OP_JMP, gate(t, GATE_LINK));
 }
 
-/* Instructions that cannot fault: flags they overwrite were never seen. */
-static bool cannot_fault(const vx_insn *in) {
+/* Instructions that go on to the next one, or fault. */
+static bool goes_on(const vx_insn *in) {
     switch (in->op->rule) {
-    case RULE_COPY: return !in->is_mem && in->op->needs == 0;
-    case RULE_SHORT_INC: case RULE_LEA: case RULE_NOP: case RULE_PAUSE: return true;
+    case RULE_COPY: case RULE_COPY_AS: case RULE_SHORT_INC: case RULE_LEA: case RULE_NOP: case RULE_PAUSE:
+    case RULE_PUSH_REG: case RULE_PUSH_IMM: case RULE_PUSH_RM: case RULE_POP_REG: case RULE_POP_RM:
+    case RULE_LEAVE: case RULE_MOFFS: case RULE_XLAT: return true;
     default: return false;
     }
 }
 
-/* Does code at `eip` overwrite all status flags before anything can read them or fault? */
-static bool flags_dead(const translation *t, uint32_t eip) {
-    unsigned live = FLAGS_ALL;
-    for (unsigned i = 0; i < 8 && live != 0; i++) {
+/* Does the rest of this block, behind the current instruction, overwrite all status flags before it
+ * reads one?  Then they may be lost here, and until then a fault reports none (vx_trap.flags_lost). */
+static bool flags_dead(translation *t) {
+    enum { LOOK_AHEAD = 8 };
+    unsigned live = FLAGS_ALL, room = VX_BLOCK_INSNS - 1 - t->count;
+    uint32_t eip = t->next;
+    for (unsigned i = 0; i < LOOK_AHEAD && i < room && live != 0; i++) {
         size_t available;
         vx_insn in;
         const uint8_t *bytes = plugin_code(t->plugin, eip, &available);
-        if (bytes == NULL || vx_decode(bytes, available, &in) != DECODE_OK)
+        if (bytes == NULL || vx_decode(bytes, available, &in) != DECODE_OK || cache_lookup(t->cache, eip) != NULL)
             return false;
-        if (!cannot_fault(&in) || (in.op->reads & live))
+        if (!goes_on(&in) || (in.op->reads & live))
             return false;
         live &= ~(unsigned)in.op->writes;
         eip += in.length;
     }
+    if (live == 0)
+        t->unseen = eip - t->block.eip;
     return live == 0;
 }
 
@@ -167,15 +223,16 @@ static void emit_probe(translation *t, unsigned extension) {
 }
 
 static void emit_push_return(translation *t) {
-    emit_store_imm(t, mem_guest(R12, -4), t->next, false);
-    emit_add_esp(t, -4);
+    emit_store_imm(t, stack_slot(t, -4), t->next, false);
+    settle_esp(t, -4);
 }
 
 /* --- operands -------------------------------------------------------------------------------- */
 
-static vx_mem address_of(const vx_insn *in) {
+static vx_mem address_of(const translation *t, const vx_insn *in) {
+    uint32_t pending = in->base == RSP ? (uint32_t)t->pending : 0;
     return (vx_mem){.base = in->base < 0 ? NO_REG : (int8_t)host_reg((unsigned)in->base),
-                    .index = in->index, .scale = in->scale, .disp = in->disp};
+                    .index = in->index, .scale = in->scale, .disp = (int32_t)((uint32_t)in->disp + pending)};
 }
 
 /* movzx r8d, r8w: what 16-bit addresses do to a sum */
@@ -195,7 +252,7 @@ static void emit_finish_address(translation *t, const vx_insn *in) {
 
 /* r8d = effective address, flags untouched. */
 static void emit_address_in_r8(translation *t, const vx_insn *in) {
-    emit_rm(&t->e, OP_LEA, R8, address_of(in));
+    emit_rm(&t->e, OP_LEA, R8, address_of(t, in));
     emit_finish_address(t, in);
 }
 
@@ -205,7 +262,7 @@ static vx_mem guest_operand(translation *t, const vx_insn *in) {
         emit_address_in_r8(t, in);
         return mem_guest(R8, 0);
     }
-    vx_mem mem = address_of(in);
+    vx_mem mem = address_of(t, in);
     mem.guest = true;
     return mem;
 }
@@ -313,7 +370,7 @@ static void rule_lea(translation *t) {
     uint8_t reg = host_reg(t->in.reg);
     t->in.segment = SEG_NONE;
     vx_form form = {.operand16 = t->in.operand16, .opcode = OP_LEA, .reg = reg, .is_mem = true,
-                    .mem = address_of(&t->in)};
+                    .mem = address_of(t, &t->in)};
     if (t->in.address16) {
         emit_address_in_r8(t, &t->in);
         form = (vx_form){.operand16 = t->in.operand16, .opcode = OP_MOV_LOAD, .reg = reg, .rm = R8};
@@ -344,15 +401,15 @@ static void rule_pause(translation *t) {
 static int32_t operand_size(const translation *t) { return t->in.operand16 ? 2 : 4; }
 
 static void emit_push_reg(translation *t, unsigned reg) {
-    emit_guest_mov(t, OP_MOV_STORE, reg, mem_guest(R12, -operand_size(t)), t->in.operand16);
-    emit_add_esp(t, -operand_size(t));
+    emit_guest_mov(t, OP_MOV_STORE, reg, stack_slot(t, -operand_size(t)), t->in.operand16);
+    move_esp(t, -operand_size(t));
 }
 
 static void rule_push_reg(translation *t) { emit_push_reg(t, host_reg(t->in.opcode & 7)); }
 
 static void rule_push_imm(translation *t) {
-    emit_store_imm(t, mem_guest(R12, -operand_size(t)), t->in.imm, t->in.operand16);
-    emit_add_esp(t, -operand_size(t));
+    emit_store_imm(t, stack_slot(t, -operand_size(t)), t->in.imm, t->in.operand16);
+    move_esp(t, -operand_size(t));
 }
 
 static void rule_push_rm(translation *t) {
@@ -363,8 +420,8 @@ static void rule_push_rm(translation *t) {
 
 /* The popped value wins over the increment when the destination is esp. */
 static void emit_pop_reg(translation *t, unsigned guest) {
-    emit_guest_mov(t, OP_MOV_LOAD, R8, mem_guest(R12, 0), t->in.operand16);
-    emit_add_esp(t, operand_size(t));
+    emit_guest_mov(t, OP_MOV_LOAD, R8, stack_slot(t, 0), t->in.operand16);
+    settle_esp(t, operand_size(t));
     emit_form(&t->e, &(vx_form){.operand16 = t->in.operand16, .opcode = OP_MOV_STORE, .reg = R8,
                                 .rm = host_reg(guest)});
 }
@@ -375,8 +432,8 @@ static void rule_pop_reg(translation *t) {
         emit_pop_reg(t, guest);
         return;
     }
-    emit_guest_mov(t, OP_MOV_LOAD, guest, mem_guest(R12, 0), t->in.operand16);
-    emit_add_esp(t, operand_size(t));
+    emit_guest_mov(t, OP_MOV_LOAD, guest, stack_slot(t, 0), t->in.operand16);
+    move_esp(t, operand_size(t));
 }
 
 /* An address based on esp counts from the incremented one (Intel SDM, POP). */
@@ -388,9 +445,9 @@ static void rule_pop_rm(translation *t) {
     vx_insn in = t->in;
     if (in.base == RSP)
         in.disp = (int32_t)((uint32_t)in.disp + (uint32_t)operand_size(t));
-    emit_guest_mov(t, OP_MOV_LOAD, R10, mem_guest(R12, 0), in.operand16);
+    emit_guest_mov(t, OP_MOV_LOAD, R10, stack_slot(t, 0), in.operand16);
     emit_guest_mov(t, OP_MOV_STORE, R10, guest_operand(t, &in), in.operand16);
-    emit_add_esp(t, operand_size(t));
+    move_esp(t, operand_size(t));
 }
 
 /* Flags that are the guest's own; the rest is fixed: bit 1, and IF as user code sees it. */
@@ -411,9 +468,9 @@ static void rule_pushf(translation *t) {
 static void rule_popf(translation *t) {
     vx_form load = {.map = t->in.operand16 ? MAP_0F : MAP_1,
                     .opcode = t->in.operand16 ? 0xb7 : OP_MOV_LOAD, .reg = R8, .is_mem = true,
-                    .mem = mem_guest(R12, 0)};
+                    .mem = stack_slot(t, 0)};
     emit_form(&t->e, &load);
-    emit_add_esp(t, operand_size(t));
+    settle_esp(t, operand_size(t));
     emit_alu_imm(t, 4, R8, GUEST_FLAGS);
     emit_alu_imm(t, 1, R8, FIXED_FLAGS);
     emit_push(t, R8);
@@ -424,6 +481,7 @@ static void rule_leave(translation *t) {
     bool word = t->in.operand16;
     emit_guest_mov(t, OP_MOV_LOAD, R8, mem_guest(RBP, 0), word);
     emit_rm(&t->e, OP_LEA, R12, mem_base(RBP, operand_size(t)));
+    t->pending = 0;
     emit_form(&t->e, &(vx_form){.operand16 = word, .opcode = OP_MOV_STORE, .reg = R8, .rm = RBP});
 }
 
@@ -555,7 +613,7 @@ static void rule_jmp_ind(translation *t) {
 /* Behind a call: whoever returned here must have meant this address.  A comparison is quicker than
  * jrcxz (fib 1.6 against 2.4 of native) and costs what docs/architecture.md says under exceptions. */
 static void emit_return_site(translation *t) {
-    if (flags_dead(t, t->next)) {
+    if (flags_dead(t)) {
         emit_alu_imm(t, 7, R8, t->next);
         emit_jcc(&t->e, CC_NE, gate(t, GATE_RESYNC));
     } else {
@@ -593,8 +651,8 @@ static bool made_return_address(const vx_insn *before) {
 }
 
 static void rule_ret(translation *t) {
-    emit_guest_mov(t, OP_MOV_LOAD, R8, mem_guest(R12, 0), false);
-    emit_add_esp(t, 4 + (int32_t)t->in.imm);
+    emit_guest_mov(t, OP_MOV_LOAD, R8, stack_slot(t, 0), false);
+    settle_esp(t, 4 + (int32_t)t->in.imm);
     if (made_return_address(&t->before))
         emit_probe(t, 4);
     else
@@ -637,6 +695,62 @@ static void (*const rules[])(translation *) = {
     [RULE_REFUSE] = rule_refuse,
 };
 
+/* --- moves of esp without a move of r12 ------------------------------------------------------- */
+
+/* mov r, esp */
+static void copy_esp(translation *t, unsigned to) {
+    emit_rm(&t->e, OP_LEA, to, mem_base(R12, t->pending));
+}
+
+/* mov esp, r */
+static void load_esp(translation *t, unsigned from) {
+    emit_rr(&t->e, OP_MOV_STORE, from, R12);
+    t->pending = 0;
+}
+
+static bool fold_mov(translation *t, unsigned to, unsigned from) {
+    if (to == RSP && from != RSP)
+        load_esp(t, from);
+    else if (from == RSP && to != RSP)
+        copy_esp(t, to);
+    else
+        return false;
+    return true;
+}
+
+/* add or sub of a constant whose flags nobody reads */
+static bool fold_add(translation *t) {
+    int32_t bytes = (int32_t)t->in.imm;
+    if (bytes < -PENDING_MAX || bytes > PENDING_MAX || t->pending < -PENDING_MAX || t->pending > PENDING_MAX ||
+        !flags_dead(t))
+        return false;
+    t->pending += t->in.reg == 5 ? -bytes : bytes;
+    return true;
+}
+
+static bool fold_lea(translation *t) {
+    const vx_insn *in = &t->in;
+    if (in->reg != RSP || in->base != RSP || in->index >= 0 || in->address16 || in->disp < -PENDING_MAX ||
+        in->disp > PENDING_MAX || t->pending < -PENDING_MAX || t->pending > PENDING_MAX)
+        return false;
+    t->pending += in->disp;
+    return true;
+}
+
+/* The instruction in terms of the pending part of esp; false: by its rule, as any other. */
+static bool fold_esp(translation *t) {
+    const vx_insn *in = &t->in;
+    if (in->map != MAP_1 || in->operand16 || in->lock || in->rep != 0)
+        return false;
+    switch (in->opcode) {
+    case 0x81: case 0x83: return !in->is_mem && in->rm == RSP && (in->reg == 0 || in->reg == 5) && fold_add(t);
+    case 0x89: return !in->is_mem && fold_mov(t, in->rm, in->reg);
+    case 0x8b: return !in->is_mem && fold_mov(t, in->reg, in->rm);
+    case 0x8d: return fold_lea(t);
+    default: return false;
+    }
+}
+
 /* --- blocks ---------------------------------------------------------------------------------- */
 
 /* %fs is null on i386 Linux: any access through it is a general protection fault. */
@@ -652,9 +766,12 @@ static bool uses_fs(const vx_insn *in) {
 
 static void translate_insn(translation *t) {
     uint8_t *before = t->e.at;
-    if (uses_fs(&t->in))
+    bool folded = fold_esp(t);
+    if (!folded && t->pending != 0 && !takes_pending(t))
+        settle_esp(t, 0);
+    if (!folded && uses_fs(&t->in))
         emit_trap(t, VX_TRAP_PROTECTION, 0);
-    else
+    else if (!folded)
         rules[t->in.op->rule](t);
     VX_CHECK((size_t)(t->e.at - before) <= VX_INSN_CODE_MAX);
 }
@@ -669,13 +786,14 @@ static bool next_insn(translation *t) {
         t->next = t->eip + t->in.length;
         return true;
     }
+    settle_esp(t, 0);
     emit_trap(t, result == DECODE_SHORT ? VX_TRAP_EXECUTE : VX_TRAP_ILLEGAL, 0);
     return false;
 }
 
 static vx_translate_result translate_body(translation *t, unsigned *needs) {
-    for (unsigned count = 0; count < VX_BLOCK_INSNS; count++) {
-        if (count != 0 && cache_lookup(t->cache, t->eip) != NULL)
+    for (; t->count < VX_BLOCK_INSNS; t->count++) {
+        if (t->count != 0 && cache_lookup(t->cache, t->eip) != NULL)
             break;
         if (!next_insn(t))
             return TRANSLATE_OK;
@@ -689,6 +807,7 @@ static vx_translate_result translate_body(translation *t, unsigned *needs) {
         t->eip = t->next;
     }
     add_mark(t, FIX_NONE);
+    settle_esp(t, 0);
     emit_jump(t, t->eip);
     return TRANSLATE_OK;
 }

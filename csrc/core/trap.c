@@ -44,6 +44,10 @@ void trap_recover(vx_sandbox *box, uintptr_t rip, const uint64_t gpr[16], uint64
         return; /* in a gate: r8d is on its way to eip, the last known one stays */
     vx_mark mark = cache_mark(box->cache, block, rip);
     s->eip = block->eip + mark.guest;
+    s->gpr[4] += (uint32_t)mark.esp;
+    box->flags_lost = mark.flags_lost;
+    if (mark.flags_lost)
+        s->eflags &= ~(uint32_t)FLAGS_ALL;
     if (mark.fix != FIX_NONE)
         s->gpr[mark.fix - FIX_SWAP] = swap_low_bytes(s->gpr[mark.fix - FIX_SWAP]);
 }
