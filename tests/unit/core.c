@@ -48,6 +48,14 @@ static const uint8_t code[] = {
     0xc3,                         /* 1000e ret */
     0xb9, 7, 0, 0, 0,             /* 1000f mov ecx, 7 */
     0x8b, 0x15, 0, 0, 0, 0,       /* 10014 mov edx, [0] */
+    0x50,                         /* 1001a push eax */
+    0x83, 0xec, 0x10,             /* 1001b sub esp, 16 */
+    0x8b, 0x15, 0, 0, 0, 0,       /* 1001e mov edx, [0] */
+    0x31, 0xc0,                   /* 10024 xor eax, eax */
+    0xcc,                         /* 10026 int3 */
+    0x83, 0xec, 0x10,             /* 10027 sub esp, 16 */
+    0x8b, 0x15, 0, 0, 0, 0,       /* 1002a mov edx, [0] */
+    0x74, 0x00,                   /* 10030 jz */
 };
 
 /* A direct branch from integer code to x87 and SSE code: the cache is replaced twice while the branch
@@ -111,6 +119,17 @@ static void test_running(vx_sandbox *box) {
     CHECK(run_at(box, &cpu, 0x20000).kind == VX_TRAP_EXECUTE);
 }
 
+/* A fault reports esp whole while a part of it is pending, and flags only where they are kept. */
+static void test_pending(vx_sandbox *box) {
+    vx_cpu cpu;
+    vx_trap trap = run_at(box, &cpu, 0x1001a);
+    CHECK(trap.registers.eip == 0x1001e && trap.registers.gpr[4] == 0xfffdff00 - 20);
+    CHECK(trap.flags_lost && (trap.registers.eflags & FLAGS_ALL) == 0);
+    trap = run_at(box, &cpu, 0x10027);
+    CHECK(trap.registers.eip == 0x1002a && trap.registers.gpr[4] == 0xfffdff00 - 16);
+    CHECK(!trap.flags_lost && (trap.registers.eflags & FLAG_SF) != 0);
+}
+
 /* --- the range check ------------------------------------------------------------------------------ */
 
 static bool readable(vx_sandbox *box, uint32_t address, uint64_t size) {
@@ -153,6 +172,7 @@ int main(void) {
     test_link_across_replacement();
     vx_sandbox *box = raw_sandbox(&plugin);
     test_running(box);
+    test_pending(box);
     test_range_check(box);
     test_limits(box);
     test_images();
