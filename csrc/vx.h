@@ -93,6 +93,9 @@ typedef struct vx_hooks {
      * called, while translated code is interrupted: no lock of ours or of libc's is held.
      * False ends the guest call with VX_TRAP_HOOK. */
     bool (*tick)(void *context);
+    /* Guest code ended in another way than returning.  Its memory is as it left it, to be read through
+     * vx_guest_pointer; nothing else of the sandbox may be used. */
+    void (*ended)(void *context, vx_sandbox *box, const vx_trap *trap);
 } vx_hooks;
 
 typedef struct vx_options {
@@ -100,6 +103,7 @@ typedef struct vx_options {
     uint32_t stack;             /* bytes of guest stack, part of memory */
     uint64_t timeout_ns;        /* a call; 0 is none */
     uint64_t init_timeout_ns;   /* the plugin's initialisation; 0 is none */
+    uint64_t output;            /* bytes a call, or the initialisation, may write; 0 is no limit */
     bool raw;                   /* run no initialisation: the guest starts in vx_run (tests) */
     vx_hooks hooks;
     void *context;

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ._signals import watch_faulthandler
 from .errors import (
     Error,
+    GuestEnd,
     GuestExit,
     GuestFault,
     GuestMemoryError,
@@ -21,6 +22,7 @@ from .sandbox import Sandbox
 __all__ = [
     "Error",
     "Export",
+    "GuestEnd",
     "GuestExit",
     "GuestFault",
     "GuestMemoryError",

@@ -26,7 +26,8 @@ class Box:
 
     ``kind`` (trap.def), ``text``, ``function`` (str or None during initialisation), ``address``
     (int or None), ``eip``, ``registers`` (dict eax … edi, eip, eflags), ``bytes``, ``code`` (exit
-    status or call number).
+    status or call number), ``stack`` and ``stack_at`` (a copy of the guest's stack from esp up, and its
+    address), ``stderr`` (the last bytes that the call wrote there).
 
     ``free`` is the guest address of ``void vx_release_(void *)``, or 0.
     """
@@ -40,6 +41,7 @@ class Box:
         timeout: float,  # seconds, 0 for none
         init_timeout: float,
         poison: bool,  # after a trap: refuse further calls instead of resetting
+        output: int,  # bytes a call may write, 0 for no limit
         free: int,
         write: Callable[[int, bytes], Any],
         trap: Callable[[dict[str, Any]], BaseException],

@@ -66,7 +66,23 @@ def _describe(export: Export) -> dict[str, Any]:
     }
 
 
+def _inspect_fault(options: argparse.Namespace) -> int:
+    from .report import decode_report, describe_report
+
+    try:
+        report = decode_report(Path(options.fault).read_bytes())
+    except ValueError as error:
+        raise Error(f"{options.fault}: not a fault report: {error}") from None
+    plugin = open_plugin(options.file) if options.file else None
+    print(json.dumps(report, indent=2) if options.json else describe_report(report, plugin))
+    return 0
+
+
 def _inspect(options: argparse.Namespace) -> int:
+    if options.fault:
+        return _inspect_fault(options)
+    if options.file is None:
+        raise Error("inspect: which FILE?")
     plugin = open_plugin(options.file)
     exports = [_describe(export) for export in plugin.exports.values()]
     if options.json:
@@ -148,7 +164,8 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument("sources", nargs="+", metavar="SRC")
     build.set_defaults(run=_build)
     inspect = commands.add_parser("inspect", help="show what a plugin exports")
-    inspect.add_argument("file")
+    inspect.add_argument("file", nargs="?")
+    inspect.add_argument("--fault", metavar="REPORT", help="show a saved fault report; FILE then gives it names")
     inspect.add_argument("--json", action="store_true")
     inspect.set_defaults(run=_inspect)
     call = commands.add_parser("call", help="call one function; @FILE passes a file's bytes")

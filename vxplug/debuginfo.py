@@ -1,76 +1,232 @@
-"""Names and lines of guest addresses, for tracebacks.
+"""Functions, lines and call frame rules of guest addresses, for tracebacks.
 
 The debug information is the plugin author's, so it may lie, and it may be built to be slow: it is
-read only after a fault, only for files up to a bound, and any failure costs the names, nothing else.
+read only after a fault, only as far as the fault's addresses ask, only up to bounds, and any failure
+costs the names, nothing else.
 """
 
 from __future__ import annotations
 
 import io
+import struct
 from bisect import bisect_right
-from typing import Any
+from typing import Any, NamedTuple
 
 from .errors import escape
+from .linetable import LineTable
+from .unwind import Rule
 
 SYMBOLS_MAX = 200_000
-LINE_BYTES_MAX = 8 << 20
+SECTIONS_MAX = 64 << 20  # bytes of debug information
+FRAME_RULES_MAX = 4096  # bytes of one function's call frame program: rows times registers are kept
+# Reads of debug information by pyelftools, for one plugin.  A large C library takes some 200,000; this
+# many take about three seconds.
+READS_MAX = 2_000_000
 NAME_MAX = 200
+LABEL_MAX = 256  # bytes of a function that has no size: hand-written, and short
+
+
+class Frame(NamedTuple):
+    """Where guest code was: what is not known is None."""
+
+    function: str
+    file: str | None
+    line: int | None
+
+
+class _Metered(io.BytesIO):
+    """Bytes that may be read so many times, all such streams of one plugin together."""
+
+    def __init__(self, data: bytes, meter: list[int]) -> None:
+        super().__init__(data)
+        self._meter = meter
+
+    def read(self, size: int | None = -1) -> bytes:
+        self._meter[0] -= 1
+        if self._meter[0] < 0:
+            raise ValueError("debug information takes too long to read")
+        return super().read(size)
+
+
+def _layout(elf: Any) -> list[tuple[int, int]]:
+    return [(s.header.p_vaddr, s.header.p_memsz) for s in elf.iter_segments() if s.header.p_type == "PT_LOAD"]
+
+
+class _File:
+    """One ELF file with debug information: the plugin, or NAME.vxm.debug beside it."""
+
+    def __init__(self, data: bytes) -> None:
+        from elftools.elf.elffile import ELFFile
+
+        self.elf = ELFFile(io.BytesIO(data))
+        self.layout = _layout(self.elf)
+        self._data = data
+        self._meter = [READS_MAX]
+
+    def section(self, name: str) -> bytes:
+        section = self.elf.get_section_by_name(name)
+        if section is None or section.header.sh_type == "SHT_NOBITS" or section.compressed:
+            return b""
+        start, size = section.header.sh_offset, section.header.sh_size
+        return self._data[start : start + size] if size <= SECTIONS_MAX else b""
+
+    def dwarf(self) -> Any:
+        """pyelftools' view with metered streams.  Compressed sections are not read: they may be bombs."""
+        wanted = [s for s in self.elf.iter_sections() if s.name.startswith((".debug_", ".zdebug", ".eh_frame"))]
+        if any(s.compressed or s.name.startswith(".z") for s in wanted):
+            raise ValueError("compressed debug information")
+        if sum(s.header.sh_size for s in wanted) > SECTIONS_MAX:
+            raise ValueError("too much debug information")
+        dwarf = self.elf.get_dwarf_info(relocate_dwarf_sections=False, follow_links=False)
+        for name, section in vars(dwarf).items():
+            if name.endswith("_sec") and section is not None:
+                setattr(dwarf, name, section._replace(stream=_Metered(section.stream.getvalue(), self._meter)))
+        return dwarf
+
+    def symbols(self) -> list[tuple[int, int, str]]:
+        """Functions, and labels of assembly, by (address, size, name)."""
+        table, names = self.section(".symtab"), self.section(".strtab")
+        table = table[: len(table) // 16 * 16][: SYMBOLS_MAX * 16]
+        found = []
+        for name, value, size, info, _, index in struct.iter_unpack("<IIIBBH", table):
+            if info & 15 in (0, 2) and 0 < index < 0xFF00:  # STT_NOTYPE, STT_FUNC of a section
+                text = names[name : name + NAME_MAX].split(b"\0", 1)[0]
+                found.append((value, size, text.decode("utf-8", "replace")))
+        return sorted(found)
+
+
+def _unit_ranges(dwarf: Any, unit: Any, top: Any) -> list[tuple[int, int]]:
+    low = top.attributes.get("DW_AT_low_pc")
+    base = low.value if low is not None else 0
+    if "DW_AT_ranges" in top.attributes:
+        entries = dwarf.range_lists().get_range_list_at_offset(top.attributes["DW_AT_ranges"].value, unit)
+        found = []
+        for entry in entries:
+            if hasattr(entry, "base_address"):
+                base = entry.base_address
+            else:
+                start = 0 if getattr(entry, "is_absolute", False) else base
+                found.append((start + entry.begin_offset, start + entry.end_offset))
+        return [pair for pair in found if pair[0]]
+    high = top.attributes.get("DW_AT_high_pc")
+    if low is None or high is None:
+        return []
+    return [(base, high.value if high.form == "DW_FORM_addr" else base + high.value)]
+
+
+class _Lines:
+    """Line tables of the units that were asked for."""
+
+    def __init__(self, file: _File, dwarf: Any) -> None:
+        self._sections = {n: file.section(n) for n in (".debug_line", ".debug_line_str", ".debug_str")}
+        self._units: list[tuple[int, int, int, str]] = []  # start, end, offset of the program, folder
+        self._tables: dict[int, LineTable | None] = {}
+        for unit in dwarf.iter_CUs():
+            top = unit.get_top_DIE()
+            program = top.attributes.get("DW_AT_stmt_list")
+            if program is None:
+                continue
+            folder = top.attributes.get("DW_AT_comp_dir")
+            name = folder.value.decode("utf-8", "replace") if folder is not None else ""
+            self._units += [(*pair, program.value, name) for pair in _unit_ranges(dwarf, unit, top)]
+        self._units.sort()
+        self._starts = [unit[0] for unit in self._units]
+
+    def find(self, address: int) -> tuple[str, int] | None:
+        at = bisect_right(self._starts, address) - 1
+        if at < 0 or address >= self._units[at][1]:
+            return None
+        _, _, offset, folder = self._units[at]
+        if offset not in self._tables:
+            self._tables[offset] = None  # a failure is not tried again
+            self._tables[offset] = LineTable(self._sections, offset, folder)
+        table = self._tables[offset]
+        return None if table is None else table.find(address)
+
+
+class _Frames:
+    """Call frame information: .eh_frame, else .debug_frame."""
+
+    def __init__(self, dwarf: Any) -> None:
+        entries = dwarf.EH_CFI_entries() if dwarf.has_EH_CFI() else dwarf.CFI_entries() if dwarf.has_CFI() else []
+        self._entries = sorted(
+            (
+                (e.header["initial_location"], e.header["address_range"], number, e)
+                for number, e in enumerate(entries)
+                if getattr(e, "cie", None) is not None  # an FDE
+                and max(e.header["length"], e.cie.header["length"]) <= FRAME_RULES_MAX
+            ),
+            key=lambda entry: entry[:3],
+        )
+        self._starts = [entry[0] for entry in self._entries]
+
+    def rule_at(self, address: int) -> Rule | None:
+        at = bisect_right(self._starts, address) - 1
+        if at < 0 or address >= self._entries[at][0] + self._entries[at][1]:
+            return None
+        row = None
+        for candidate in self._entries[at][3].get_decoded().table:
+            if candidate["pc"] <= address:
+                row = candidate
+        if row is None or row["cfa"].reg is None:
+            return None
+        saved = {n: r.arg for n, r in row.items() if isinstance(n, int) and r.type == "OFFSET"}
+        return Rule(row["cfa"].reg, row["cfa"].offset, saved)
 
 
 class DebugInfo:
-    def __init__(self, data: bytes) -> None:
-        self.symbols: list[tuple[int, int, str]] = []
-        self.lines: list[tuple[int, str, int]] = []
+    """What the plugin's file, or the file beside it, knows about addresses.  Never raises."""
+
+    def __init__(self, data: bytes, beside: bytes | None = None) -> None:
+        self.failure: str | None = None  # the last one, for who debugs debug information
+        self._plugin = self._attempt(lambda: _File(data))
+        other = self._attempt(lambda: _File(beside)) if beside is not None else None
+        matches = other is not None and self._plugin is not None and other.layout == self._plugin.layout
+        files = [file for file in (other if matches else None, self._plugin) if file is not None]
+        self._code = self._attempt(lambda: self._executable(self._plugin)) or []
+        self._symbols = next(filter(None, (self._attempt(f.symbols) for f in files)), [])
+        self._lines = self._first(files, ".debug_line", lambda file: _Lines(file, file.dwarf()))
+        self._frames = self._first(files, ".eh_frame", lambda file: _Frames(file.dwarf())) or self._first(
+            files, ".debug_frame", lambda file: _Frames(file.dwarf())
+        )
+
+    def _attempt(self, work: Any) -> Any:
+        """Hostile debug information makes pyelftools raise nearly anything."""
         try:
-            self._read(data)
-        except Exception as error:  # hostile debug information: the fault is reported without names
-            self.failure: str | None = f"{type(error).__name__}: {error}"
-        else:
-            self.failure = None
+            return work()
+        except Exception as error:
+            self.failure = f"{type(error).__name__}: {error}"
+            return None
 
-    def _read(self, data: bytes) -> None:
-        from elftools.elf.elffile import ELFFile
+    def _first(self, files: list[_File], section: str, make: Any) -> Any:
+        for file in files:
+            if self._attempt(lambda file=file: file.section(section)):
+                return self._attempt(lambda file=file: make(file))
+        return None
 
-        elf = ELFFile(io.BytesIO(data))
-        table = elf.get_section_by_name(".symtab")
-        if table is not None and table.num_symbols() <= SYMBOLS_MAX:
-            self.symbols = sorted(
-                (s.entry.st_value, s.entry.st_size, s.name[:NAME_MAX])
-                for s in table.iter_symbols()
-                if s.entry.st_info.type == "STT_FUNC"
-            )
-        section = elf.get_section_by_name(".debug_line")
-        if section is not None and section.header.sh_size <= LINE_BYTES_MAX:
-            self.lines = sorted(self._line_rows(elf.get_dwarf_info()))
+    @staticmethod
+    def _executable(file: _File) -> list[tuple[int, int]]:
+        segments = [s.header for s in file.elf.iter_segments() if s.header.p_type == "PT_LOAD"]
+        return [(h.p_vaddr, h.p_vaddr + h.p_memsz) for h in segments if h.p_flags & 1]
 
-    def _line_rows(self, dwarf: Any) -> list[tuple[int, str, int]]:
-        rows = []
-        for unit in dwarf.iter_CUs():
-            program = dwarf.line_program_for_CU(unit)
-            if program is None:
-                continue
-            names = [entry.name.decode("utf-8", "replace") for entry in program["file_entry"]]
-            first = 0 if program["version"] >= 5 else 1
-            for entry in program.get_entries():
-                state = entry.state
-                if state is None:
-                    continue
-                index = state.file - first
-                name = names[index] if 0 <= index < len(names) else "?"
-                rows.append((state.address, "" if state.end_sequence else name[:NAME_MAX], state.line))
-        return rows
+    def is_code(self, address: int) -> bool:
+        return any(start <= address < end for start, end in self._code)
 
-    def _line(self, address: int) -> tuple[str | None, int | None]:
-        at = bisect_right(self.lines, (address, "\U0010ffff", 0)) - 1
-        if at < 0 or not self.lines[at][1]:
-            return None, None
-        return escape(self.lines[at][1]), self.lines[at][2]
+    def rule_at(self, address: int) -> Rule | None:
+        return self._attempt(lambda: self._frames.rule_at(address)) if self._frames else None
 
-    def locate(self, address: int) -> tuple[str, str | None, int | None] | None:
-        at = bisect_right(self.symbols, (address, 1 << 32, "")) - 1
+    def function(self, address: int) -> str | None:
+        at = bisect_right(self._symbols, (address, 1 << 32, "")) - 1
         if at < 0:
             return None
-        start, size, name = self.symbols[at]
-        if address >= start + max(size, 1):
+        start, size, name = self._symbols[at]
+        return escape(name) if name and address < start + (size or LABEL_MAX) else None
+
+    def locate(self, address: int) -> Frame | None:
+        """None when neither the function nor the line is known."""
+        function = self.function(address)
+        found = self._attempt(lambda: self._lines.find(address)) if self._lines else None
+        if function is None and found is None:
             return None
-        return (escape(name), *self._line(address))
+        file, line = found if found is not None else (None, None)
+        return Frame(function or f"{address:#010x}", None if file is None else escape(file), line or None)

@@ -1,12 +1,14 @@
-"""The exceptions of vxplug, and the one place that makes them from the end of guest code."""
+"""The exceptions of vxplug; ``vxplug/faults.py`` makes those that tell how guest code ended."""
 
 from __future__ import annotations
 
+import json
 import unicodedata
 from typing import Any
 
 __all__ = [
     "Error",
+    "GuestEnd",
     "GuestExit",
     "GuestFault",
     "GuestMemoryError",
@@ -24,13 +26,45 @@ class PluginFormatError(Error, ImportError):
     """The file is not a valid plugin; the text says what is wrong and where."""
 
 
-class GuestFault(Error):
+class GuestEnd(Error):
+    """Guest code ended in another way than returning: base of the exceptions that say how.
+
+    ``traceback`` is a list of (function, file, line), innermost first, as far as known; ``stderr`` the
+    end of what the call wrote there.  ``report()`` has all that is known, for ``vxplug inspect --fault``.
+    """
+
+    traceback: list[tuple[str, str | None, int | None]] = []
+    stderr: bytes = b""
+    details: dict[str, Any] = {}
+
+    def report(self) -> dict[str, Any]:
+        """Everything known about the end, in types that JSON has."""
+        frames = [{"function": f, "file": file, "line": line} for f, file, line in self.traceback]
+        for frame, address in zip(frames, self.details.get("addresses", []), strict=False):
+            frame["address"] = address
+        return {
+            "report": REPORT_VERSION, "error": type(self).__name__, "message": str(self.args[0]),
+            **{key: value for key, value in self.details.items() if key != "addresses"},
+            "frames": frames, "stderr": self.stderr.decode("utf-8", "replace"),
+        }
+
+    def to_json(self) -> str:
+        """The report as text."""
+        return json.dumps(self.report(), indent=2)
+
+    def _state(self) -> dict[str, Any]:
+        return {"traceback": self.traceback, "stderr": self.stderr, "details": self.details}
+
+
+REPORT_VERSION = 1
+
+
+class GuestFault(GuestEnd):
     """Guest code did something the sandbox does not allow, or crashed.
 
     ``kind`` is one of the words of ``csrc/core/trap.def`` (``"memory"``, ``"divide"``, …), ``address``
     the guest address that could not be accessed (or None), ``eip`` the guest address of the
-    instruction, ``registers`` a dict of eax … edi, eip, eflags, ``traceback`` a list of (function,
-    file, line), innermost first, as far as known.
+    instruction, ``registers`` a dict of eax … edi, eip, eflags.
     """
 
     def __init__(
@@ -51,18 +85,21 @@ class GuestFault(Error):
 
     def __reduce__(self) -> tuple[Any, ...]:
         parts = (self.args[0], self.kind, self.address, self.eip, self.registers, self.traceback)
-        return type(self), parts
+        return type(self), parts, self._state()
 
 
-class GuestTimeout(Error, TimeoutError):
+class GuestTimeout(GuestEnd, TimeoutError):
     """A call, or the plugin's initialisation, took longer than its limit."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self.args, self._state()
 
 
 class GuestMemoryError(Error, MemoryError):
     """The sandbox's memory limit does not allow what was asked."""
 
 
-class GuestExit(Error):
+class GuestExit(GuestEnd):
     """The plugin called ``exit``; ``code`` is its status."""
 
     def __init__(self, message: str, code: int = 0) -> None:
@@ -70,10 +107,10 @@ class GuestExit(Error):
         self.code = code
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.args[0], self.code)
+        return type(self), (self.args[0], self.code), self._state()
 
 
-class PolicyError(Error, PermissionError):
+class PolicyError(GuestEnd, PermissionError):
     """A system call or host import that the policy refuses; ``number`` is the system call's."""
 
     def __init__(self, message: str, number: int | None = None) -> None:
@@ -81,20 +118,7 @@ class PolicyError(Error, PermissionError):
         self.number = number
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.args[0], self.number)
-
-
-# Numbers of arch/x86/entry/syscalls/syscall_32.tbl that a refused plugin is likely to have tried.
-_SYSCALLS = {
-    2: "fork", 3: "read", 5: "open", 8: "creat", 10: "unlink", 11: "execve", 12: "chdir", 13: "time",
-    19: "lseek", 26: "ptrace", 37: "kill", 38: "rename", 39: "mkdir", 42: "pipe", 55: "fcntl",
-    67: "sigaction", 78: "gettimeofday", 85: "readlink", 90: "mmap", 102: "socketcall", 106: "stat",
-    114: "wait4", 116: "sysinfo", 120: "clone", 122: "uname", 123: "modify_ldt", 136: "personality",
-    140: "_llseek", 145: "readv", 162: "nanosleep", 168: "poll", 173: "rt_sigreturn", 183: "getcwd",
-    190: "vfork", 191: "ugetrlimit", 192: "mmap2", 195: "stat64", 197: "fstat64", 220: "getdents64",
-    221: "fcntl64", 265: "clock_gettime", 266: "clock_getres", 295: "openat", 340: "prlimit64",
-    355: "getrandom", 359: "socket", 383: "statx", 403: "clock_gettime64",
-}
+        return type(self), (self.args[0], self.number), self._state()
 
 
 def escape(text: str) -> str:
@@ -106,41 +130,3 @@ def escape(text: str) -> str:
 
 
 _BIDI = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
-
-
-def _where(info: dict[str, Any], frames: list[tuple[str, str | None, int | None]]) -> str:
-    function = info["function"]
-    place = f"in {function}()" if function else "during initialisation"
-    if not frames:
-        return f"{place}, eip {info['eip']:#010x}"
-    name, file, line = frames[0]
-    source = f", {file}:{line}" if file else ""
-    return f"{place}, eip {info['eip']:#010x} ({escape(name)}{escape(source)})"
-
-
-def from_trap(
-    info: dict[str, Any], frames: list[tuple[str, str | None, int | None]], limits: dict[str, Any]
-) -> Error:
-    """The exception for the end of guest code that ``info`` (see ``_vx.Box``) describes."""
-    kind, where = info["kind"], _where(info, frames)
-    if kind == "timeout":
-        limit = limits["timeout"] if info["function"] else limits["init_timeout"]
-        return GuestTimeout(f"time limit of {limit} s reached {where}")
-    if kind == "exit":
-        return GuestExit(f"the plugin called exit({info['code']}) {where}", info["code"])
-    if kind == "syscall":
-        name = _SYSCALLS.get(info["code"], "unknown")
-        return PolicyError(f"system call {info['code']} ({name}) is not allowed {where}", info["code"])
-    return GuestFault(
-        f"{kind}: {_detail(info)} {where}", kind, info["address"], info["eip"], info["registers"], frames
-    )
-
-
-def _detail(info: dict[str, Any]) -> str:
-    if info["address"] is not None:
-        return f"{info['text']} at {info['address']:#010x}"
-    if info["kind"] in ("illegal-instruction", "privileged-instruction", "protection"):
-        return f"{info['text']} ({info['bytes'].hex(' ')})"
-    if info["kind"] == "software-interrupt":
-        return f"{info['text']} (int {info['code']:#x})"
-    return str(info["text"])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
+import stat
 import threading
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -13,6 +15,7 @@ from .errors import PluginFormatError
 from .interface import Export, Interface, decode_note
 
 if TYPE_CHECKING:
+    from .debuginfo import DebugInfo
     from .sandbox import Sandbox
 
 __all__ = ["Plugin", "open"]
@@ -136,6 +139,20 @@ def parse(data: bytes) -> tuple[Interface, _vx.Plugin]:
         raise PluginFormatError(f"malformed ELF file: {type(error).__name__}: {error}") from error
 
 
+def _read_beside(path: str | None) -> bytes | None:
+    """NAME.vxm.debug, if there is such a regular file of a size that a plugin may have."""
+    if path is None:
+        return None
+    try:
+        found = os.stat(path + ".debug")
+        if not stat.S_ISREG(found.st_mode) or found.st_size > FILE_MAX:
+            return None
+        with io.open(path + ".debug", "rb") as file:
+            return file.read(FILE_MAX)
+    except OSError:
+        return None
+
+
 class Plugin:
     """A validated plugin: immutable, shareable between threads, the maker of sandboxes."""
 
@@ -147,7 +164,8 @@ class Plugin:
         self._data = data
         self._path = path
         self._exports = MappingProxyType({export.name: export for export in self._interface.exports})
-        self._debug: Any = None
+        self._debug: DebugInfo | None = None
+        self._digest: str | None = None
         self._debug_lock = threading.Lock()
 
     @property
@@ -168,14 +186,36 @@ class Plugin:
 
         return Sandbox(self, **limits)
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the plugin's bytes, in hexadecimal: what a pickle names it by."""
+        if self._digest is None:
+            self._digest = hashlib.sha256(self._data).hexdigest()
+        return self._digest
+
     def locate(self, address: int) -> tuple[str, str | None, int | None] | None:
         """(function, file, line) of a guest code address, as far as symbols and DWARF tell."""
-        from .debuginfo import DebugInfo
+        with self._debug_lock:
+            return self._debug_info().locate(address)
+
+    def callers(
+        self, registers: dict[str, int], stack_at: int, stack: bytes, returning: bool = False
+    ) -> list[int]:
+        """Addresses of the open calls, innermost first, from registers and a copy of the guest's stack;
+        ``returning`` when the next instruction is a return."""
+        from .unwind import Stack, walk
 
         with self._debug_lock:
-            if self._debug is None:
-                self._debug = DebugInfo(self._data)
-            return self._debug.locate(address)
+            debug = self._debug_info()
+            return walk(registers, Stack(stack_at, stack), debug.rule_at, debug.is_code, returning)
+
+    def _debug_info(self) -> DebugInfo:
+        """Read when it is first asked for; from NAME.vxm.debug too, where a build put it aside."""
+        from .debuginfo import DebugInfo
+
+        if self._debug is None:
+            self._debug = DebugInfo(self._data, _read_beside(self._path))
+        return self._debug
 
     def __repr__(self) -> str:
         return f"<vxplug.Plugin {self._path or '(bytes)'}: {len(self._exports)} exports>"

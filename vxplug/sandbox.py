@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from . import _vx
-from .errors import Error, from_trap
+from .errors import Error
+from .faults import from_trap
 from .plugin import Plugin
 from .policy import LinuxPolicy
 
@@ -73,7 +74,7 @@ class Sandbox:
     """A plugin's private memory and CPU; exports are attributes, or items by name.
 
     All limits are keywords: ``memory`` and ``stack`` in bytes; ``timeout`` of a call and
-    ``init_timeout`` in seconds (None: none); ``on_fault`` is ``"reset"`` (back to the state after
+    ``init_timeout`` in seconds, ``output`` in bytes a call may write (None: none); ``on_fault`` is ``"reset"`` (back to the state after
     initialisation) or ``"poison"`` (refuse further calls); ``stdout`` and ``stderr`` receive guest
     output (a callable taking bytes, or a text or binary file; None: Python's own).
 
@@ -89,6 +90,7 @@ class Sandbox:
         stack: int = 8 * MIB,
         timeout: float | None = 30.0,
         init_timeout: float | None = 5.0,
+        output: int | None = 64 * MIB,
         on_fault: str = "reset",
         imports: Mapping[str, Callable[..., Any]] | None = None,
         stdout: Any = None,
@@ -103,7 +105,9 @@ class Sandbox:
         if linux is not None and not isinstance(linux, LinuxPolicy):
             raise TypeError(f"linux: expected LinuxPolicy, got {type(linux).__name__}")
         self._plugin = plugin
-        self._limits = {"timeout": timeout, "init_timeout": init_timeout}
+        self._limits = {
+            "memory": memory, "stack": stack, "timeout": timeout, "init_timeout": init_timeout, "output": output,
+        }
         self._outputs = {1: _Output("stdout", stdout), 2: _Output("stderr", stderr)}
         self._box = _vx.Box(
             plugin._core,
@@ -111,6 +115,7 @@ class Sandbox:
             stack=_limit("stack", stack, PAGE, min(memory, STACK_MAX), int),
             timeout=_seconds("timeout", timeout),
             init_timeout=_seconds("init_timeout", init_timeout),
+            output=0 if output is None else _limit("output", output, 1, 1 << 62, int),
             poison=on_fault == "poison",
             free=plugin._interface.release,
             write=self._write,
@@ -128,8 +133,7 @@ class Sandbox:
         self._outputs[fd](data)
 
     def _trap(self, info: dict[str, Any]) -> BaseException:
-        frame = self._plugin.locate(info["eip"])
-        return from_trap(info, [] if frame is None else [frame], self._limits)
+        return from_trap(info, self._plugin, self._limits)
 
     @property
     def plugin(self) -> Plugin:

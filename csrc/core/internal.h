@@ -83,6 +83,7 @@ struct vx_sandbox {
     vx_arena_chunk arena[VX_ARENA_CHUNKS]; /* host-owned mappings for arguments */
     unsigned arena_count;
     unsigned depth; /* calls inside */
+    uint64_t written; /* output bytes of the outermost call */
     vx_trap *trap;  /* of the running call: what a signal handler fills */
     bool flags_lost; /* where a signal stopped translated code: vx_trap.flags_lost */
     bool in_tick, unusable, initialising;

@@ -14,6 +14,7 @@ typedef struct call {
     vx_sandbox *box;
     uint32_t *gpr;
     vx_trap *trap;
+    vx_trap_kind output_end; /* why output ended the call */
 } call;
 
 static bool done(call *c, int64_t result) {
@@ -57,6 +58,22 @@ static bool call_sigprocmask(call *c) { return zero_old(c, c->gpr[EDX], c->gpr[E
 
 /* --- output --------------------------------------------------------------------------------------- */
 
+/* How much of `size` bytes the output limit still allows; 0 ends the call. */
+static uint32_t output_room(call *c, uint32_t size) {
+    uint64_t limit = c->box->options.output;
+    if (limit == 0 || size <= limit - c->box->written)
+        return size;
+    c->output_end = VX_TRAP_OUTPUT;
+    return (uint32_t)(limit - c->box->written);
+}
+
+static bool give_out(call *c, uint32_t fd, const void *data, uint32_t size) {
+    const vx_hooks *hooks = &c->box->options.hooks;
+    c->box->written += size;
+    return size != 0 &&
+           (hooks->output == NULL || hooks->output(c->box->options.context, (int)fd, data, size));
+}
+
 /* In chunks, each checked and copied when its turn comes: the hook may run the guest, and the guest
  * may unmap what is left. */
 static int64_t put_out(call *c, uint32_t fd, uint32_t address, uint32_t size, bool *go_on) {
@@ -65,8 +82,8 @@ static int64_t put_out(call *c, uint32_t fd, uint32_t address, uint32_t size, bo
         uint32_t part = size - at < sizeof chunk ? size - at : (uint32_t)sizeof chunk;
         if (!guest_read(c->box, address + at, chunk, part))
             return at != 0 ? (int64_t)at : -EFAULT;
-        const vx_hooks *hooks = &c->box->options.hooks;
-        if (hooks->output != NULL && !hooks->output(c->box->options.context, (int)fd, chunk, part)) {
+        part = output_room(c, part);
+        if (!give_out(c, fd, chunk, part)) {
             *go_on = false;
             return 0;
         }
@@ -81,7 +98,7 @@ static bool call_write(call *c) {
     bool go_on = true;
     uint32_t fd = c->gpr[EBX], size = c->gpr[EDX] & 0x7fffffff;
     int64_t result = is_output(fd) ? put_out(c, fd, c->gpr[ECX], size, &go_on) : -EBADF;
-    return go_on ? done(c, result) : end(c, VX_TRAP_HOOK, 0);
+    return go_on ? done(c, result) : end(c, c->output_end, 0);
 }
 
 static int64_t put_vectors(call *c, bool *go_on) {
@@ -106,7 +123,7 @@ static bool call_writev(call *c) {
     int64_t result = !is_output(c->gpr[EBX]) ? -EBADF
                      : c->gpr[EDX] > VX_IOV_MAX ? -EINVAL
                                                 : put_vectors(c, &go_on);
-    return go_on ? done(c, result) : end(c, VX_TRAP_HOOK, 0);
+    return go_on ? done(c, result) : end(c, c->output_end, 0);
 }
 
 /* --- memory --------------------------------------------------------------------------------------- */
@@ -208,7 +225,7 @@ static bool call_set_thread_area(call *c) {
 }
 
 bool linux_run(vx_sandbox *box, vx_trap *trap) {
-    call c = {box, box->state->gpr, trap};
+    call c = {box, box->state->gpr, trap, VX_TRAP_HOOK};
     switch (c.gpr[EAX]) {
 #define LINUX(number, function) case number: return call_##function(&c);
 #include "linuxcalls.def"

@@ -215,6 +215,13 @@ static vx_status loop(vx_sandbox *box, uint32_t how, vx_trap *trap) {
     }
 }
 
+/* A copy of what the embedder wants to report has to be made before anything else happens. */
+static void tell_end(vx_sandbox *box, vx_status status, const vx_trap *trap) {
+    bool wanted = status == VX_TRAP && trap->kind != VX_TRAP_RETURN && trap->kind != VX_TRAP_READY;
+    if (VX_UNLIKELY(wanted) && box->options.hooks.ended != NULL)
+        box->options.hooks.ended(box->options.context, box, trap);
+}
+
 /* Runs from state->eip until a trap; `how` ENTER_FULL takes the state's whole image, else a fresh
  * call with what the cache needs. */
 vx_status run_guest(vx_sandbox *box, uint32_t how, uint64_t timeout_ns, vx_trap *trap) {
@@ -236,8 +243,10 @@ vx_status run_guest(vx_sandbox *box, uint32_t how, uint64_t timeout_ns, vx_trap 
                                             memory_order_acquire);
     empty_host_stack(box);
     box->trap = trap;
-    box->depth++;
+    if (box->depth++ == 0)
+        box->written = 0;
     vx_status status = loop(box, how, trap);
+    tell_end(box, status, trap);
     box->depth--;
     box->trap = outer;
     watchdog_leave();

@@ -31,6 +31,10 @@ enum {
      * waits for a sandbox does: quick for a person at Ctrl-C, rare for the processor. */
     SIGNAL_CHECK_MS = 100,
 };
+/* What is kept of a guest's end: bytes of its stack, enough for the frames that a traceback shows, and
+ * of the last output on stderr, enough for the message of an assertion. */
+#define EVIDENCE_STACK ((uint32_t)256 << 10)
+#define EVIDENCE_TEXT 1024
 /* A `const char *` result is a name or a message; data travels in vx_bytes. */
 #define MAX_STRING_RESULT ((size_t)64 << 20)
 
@@ -51,6 +55,14 @@ typedef struct Plugin {
     vx_plugin *core;
 } Plugin;
 
+/* Copies for the report of a guest's end: its memory is reset before anyone reads them. */
+typedef struct Evidence {
+    char *stack;               /* PyMem_Raw; NULL for none */
+    uint32_t stack_at, stack_size;
+    uint32_t text_size;
+    char text[EVIDENCE_TEXT];  /* the end of what the call wrote to stderr */
+} Evidence;
+
 /* One use of a sandbox by the thread that holds its lock: a guest call, a reset or the
  * initialisation.  Lives on the host stack; Box.call points at it for the hooks.
  *
@@ -66,6 +78,7 @@ typedef struct Call {
     const char *fault_text;    /* instead of the trap kind's own text */
     uint64_t checked_ms;       /* when Python's signal handlers last had their turn */
     vx_trap trap;
+    Evidence evidence;
 } Call;
 
 typedef struct Box {
@@ -77,6 +90,7 @@ typedef struct Box {
     vx_sandbox *core;          /* NULL: not yet made, closed, or given up after a fork */
     PyObject *broken;          /* str: why calls are refused until a reset, or NULL */
     uint64_t memory;           /* the limit, for messages */
+    uint32_t stack_low;        /* lowest address of the guest's stack */
     uint32_t release;          /* guest address of vx_release_, or 0 */
     bool poison;               /* after a fault refuse calls instead of resetting */
     bool faulted;              /* a nested call did: reset when the outermost is over */
@@ -189,6 +203,8 @@ static inline void call_init(Call *call)
     call->faulted = false;
     call->fault_text = NULL;
     call->checked_ms = 0;
+    call->evidence.stack = NULL;
+    call->evidence.text_size = 0;
 }
 
 static inline bool box_usable(const Box *box)
@@ -299,6 +315,15 @@ bool memory_copy_in(const Function *function, Call *call, Lease *leases, uint32_
 bool memory_copy_out(const Function *function, Call *call, const Lease *leases);
 PyObject *memory_string_result(const Function *function, Call *call, uint32_t address);
 PyObject *memory_bytes_result(const Function *function, Call *call, uint32_t address);
+
+/* ---- evidence.c: what is kept of a guest's end ---- */
+
+/* The core's hook `ended`: the stack, by whatever thread runs the guest, with or without the GIL. */
+void evidence_keep(void *context, vx_sandbox *core, const vx_trap *trap);
+void evidence_output(Evidence *evidence, const void *data, size_t size);
+/* Adds "stack", "stack_at" and "stderr" to the dict that the trap callable gets. */
+bool evidence_report(const Evidence *evidence, PyObject *info);
+void evidence_free(Evidence *evidence);
 
 /* ---- errors.c: exceptions ---- */
 

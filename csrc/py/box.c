@@ -105,6 +105,7 @@ bool box_raise(Box *box, Call *call, PyObject *who)
     else
         PyErr_SetObject((PyObject *)Py_TYPE(raised), raised);
     Py_XDECREF(raised);
+    evidence_free(&call->evidence);
     return false;
 }
 
@@ -165,14 +166,15 @@ typedef struct BoxArguments {
 static bool box_parse(State *state, PyObject *args, PyObject *keywords, BoxArguments *out)
 {
     static char *names[] = {"plugin", "memory", "stack", "timeout", "init_timeout", "poison",
-                            "free", "write", "trap", NULL};
+                            "output", "free", "write", "trap", NULL};
     double timeout, init_timeout;
     vx_options *options = &out->options;
-    return PyArg_ParseTupleAndKeywords(args, keywords, "O!$O&O&ddpO&OO:Box", names,
+    return PyArg_ParseTupleAndKeywords(args, keywords, "O!$O&O&ddpO&O&OO:Box", names,
                                        state->plugin_type, &out->plugin, convert_long_word,
                                        &options->memory, convert_word, &options->stack, &timeout,
-                                       &init_timeout, &out->poison, convert_word, &out->release,
-                                       &out->write, &out->trap)
+                                       &init_timeout, &out->poison, convert_long_word,
+                                       &options->output, convert_word, &out->release, &out->write,
+                                       &out->trap)
         && seconds_to_ns(timeout, "timeout", &options->timeout_ns)
         && seconds_to_ns(init_timeout, "init_timeout", &options->init_timeout_ns);
 }
@@ -195,6 +197,8 @@ static Box *box_alloc(PyTypeObject *type, State *state, const BoxArguments *from
     self->write = Py_NewRef(from->write);
     self->trap = Py_NewRef(from->trap);
     self->memory = from->options.memory;
+    self->stack_low = VX_STACK_TOP
+        - (from->options.stack + VX_PAGE_SIZE - 1) / VX_PAGE_SIZE * VX_PAGE_SIZE;
     self->release = from->release;
     self->poison = from->poison;
     return self;
@@ -335,7 +339,7 @@ static PyMemberDef box_members[] = {
 
 static PyType_Slot box_slots[] = {
     {Py_tp_doc, (void *)PyDoc_STR(
-        "Box(plugin, *, memory, stack, timeout, init_timeout, poison, free, write, trap)\n--\n\n"
+        "Box(plugin, *, memory, stack, timeout, init_timeout, poison, output, free, write, trap)\n--\n\n"
         "One guest address space and its CPU, with the lock that admits one call at a time.")},
     {Py_tp_new, box_new},
     {Py_tp_dealloc, box_dealloc},

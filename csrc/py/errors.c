@@ -124,7 +124,7 @@ static PyObject *trap_address(const vx_trap *trap)
     return trap->has_address ? PyLong_FromUnsignedLong(trap->address) : Py_NewRef(Py_None);
 }
 
-static PyObject *trap_info(const Call *call, PyObject *who)
+static PyObject *trap_facts(const Call *call, PyObject *who)
 {
     const vx_trap *trap = &call->trap;
     const char *text = call->fault_text != NULL ? call->fault_text : vx_trap_kind_text(trap->kind);
@@ -133,6 +133,14 @@ static PyObject *trap_info(const Call *call, PyObject *who)
                          trap_address(trap), "eip", trap->registers.eip, "registers",
                          registers_dict(&trap->registers), "bytes", (const char *)trap->bytes,
                          (Py_ssize_t)trap->byte_count, "code", trap->code);
+}
+
+static PyObject *trap_info(const Call *call, PyObject *who)
+{
+    PyObject *info = trap_facts(call, who);
+    if (info != NULL && !evidence_report(&call->evidence, info))
+        Py_CLEAR(info);
+    return info;
 }
 
 static PyObject *trap_exception(Box *box, PyObject *info)

@@ -77,6 +77,8 @@ static bool on_output(void *context, int fd, const void *data, size_t size)
 {
     Box *box = context;
     Call *call = box->call;
+    if (fd == 2)
+        evidence_output(&call->evidence, data, size);
     bool released = hook_begin(call);
     bool ok = call->error == NULL && send_output(box, fd, data, size);
     if (!ok)
@@ -133,4 +135,5 @@ static bool on_tick(void *context)
     return true;
 }
 
-const vx_hooks hooks_table = {.output = on_output, .raise = on_raise, .tick = on_tick};
+const vx_hooks hooks_table = {.output = on_output, .raise = on_raise, .tick = on_tick,
+                              .ended = evidence_keep};

@@ -14,7 +14,7 @@ import vxplug
 
 from .corpus import CASES
 
-LIMITS = {"memory": 64 << 20, "stack": 8 << 20, "timeout": 0.3, "init_timeout": 5.0}
+LIMITS = {"memory": 64 << 20, "stack": 8 << 20, "timeout": 0.3, "init_timeout": 5.0, "output": None}
 MESSAGE = b"the process still decodes" * 40
 
 

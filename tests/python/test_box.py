@@ -25,7 +25,7 @@ def limits(**changes):
     """Arguments of a Box besides its plugin, for tests that need the bare type."""
     given = {
         "memory": 64 << 20, "stack": 1 << 20, "timeout": 20.0, "init_timeout": 5.0, "poison": False,
-        "free": 0, "write": lambda fd, data: None, "trap": lambda info: Boom(info),
+        "output": 0, "free": 0, "write": lambda fd, data: None, "trap": lambda info: Boom(info),
     }
     return given | changes
 
@@ -404,7 +404,8 @@ def test_trap_information(calls_plugin):
         export(box, calls_plugin, "crash")()
     (info,) = seen
     assert set(info) == {
-        "kind", "text", "function", "address", "eip", "registers", "bytes", "code"
+        "kind", "text", "function", "address", "eip", "registers", "bytes", "code", "stack",
+        "stack_at", "stderr",
     }
     assert (info["kind"], info["function"], info["address"]) == ("memory", "crash", 16)
     names = {"eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi", "eip", "eflags"}
