@@ -400,12 +400,45 @@ static void branch(sequence *s) {
     }
 }
 
+/* --- stack frames --------------------------------------------------------------------------------------- */
+
+/* An instruction of a prologue, an epilogue or between, whose esp the translator may keep pending; now and
+ * then one that faults while it is. */
+static void frame_step(sequence *s) {
+    unsigned reg = EAX + below(4), offset = below(64) & ~3u;
+    begin(s, -1);
+    switch (below(10)) {
+    case 0: case 1: byte(s, 0x50 | reg); break;                                                /* push */
+    case 2: byte(s, 0x58 | reg); break;                                                        /* pop */
+    case 3: byte(s, 0x83), byte(s, once_in(2) ? 0xecu : 0xc4u), byte(s, offset), s->dead = 0; break; /* sub, add esp */
+    case 4: byte(s, 0x8d), byte(s, 0x64), byte(s, 0x24), byte(s, 0u - offset); break;          /* lea esp, [esp - n] */
+    case 5: byte(s, 0x89), byte(s, 0x44 | reg << 3), byte(s, 0x24), byte(s, offset); break;    /* mov [esp + n], reg */
+    case 6: byte(s, 0x8b), byte(s, 0x44 | reg << 3), byte(s, 0x24), byte(s, offset); break;    /* mov reg, [esp + n] */
+    case 7: byte(s, 0x89), byte(s, 0xc0 | (once_in(2) ? ESP << 3 | EBP : EBP << 3 | ESP)); break; /* mov ebp, esp; back */
+    case 8: byte(s, 0x31), byte(s, 0xc0 | reg << 3 | reg), s->dead = 0x10; break;              /* xor reg, reg */
+    default:
+        if (once_in(6))
+            byte(s, 0xa1), number(s, below(16), 4); /* mov eax, [nothing] */
+        else
+            byte(s, 0xff), byte(s, 0x74), byte(s, 0x24), byte(s, offset); /* push [esp + n] */
+    }
+}
+
+static void frame(sequence *s) {
+    to_stack(s);
+    set_register(s, EBP, stack_place());
+    for (unsigned i = 3 + below(5); i-- > 0 && s->at - s->start < 100 && s->count < 12;)
+        frame_step(s);
+}
+
 static void generate(sequence *s, uint8_t *slot) {
     *s = (sequence){.at = slot, .start = slot};
     memset(slot, 0xcc, SLOT_SIZE);
     for (unsigned i = 1 + below(MOST_INSNS); i-- > 0 && s->at - s->start < 100 && s->count < 12;)
         if (once_in(6))
             branch(s);
+        else if (once_in(10))
+            frame(s);
         else
             one(s, draw(s));
     begin(s, -1); /* the int3 */
