@@ -31,7 +31,8 @@ typedef enum vx_status {
 /* One English sentence fragment per status; static storage. */
 const char *vx_status_text(vx_status status);
 
-enum { VX_PROT_READ = 1, VX_PROT_WRITE = 2, VX_PROT_EXEC = 4 };
+enum { VX_PROT_READ = 1, VX_PROT_WRITE = 2, VX_PROT_EXEC = 4,
+       VX_PROT_WRITABLE_CODE = 8 /* of a segment: it may be both writable and executable */ };
 
 /* Initialised pages of a plugin.  `data` holds filesz bytes, filesz <= memsz; the rest is zero. */
 typedef struct vx_segment {
@@ -41,7 +42,7 @@ typedef struct vx_segment {
 } vx_segment;
 
 typedef struct vx_image {
-    const vx_segment *segments;   /* no two share a page; none both writable and executable */
+    const vx_segment *segments;   /* no two share a page */
     size_t count;
     uint32_t entry;               /* ELF entry point */
     uint32_t phdr, phent, phnum;  /* program headers as mapped, for the guest's libc; 0 if none */

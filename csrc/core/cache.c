@@ -1,5 +1,6 @@
 #include "cache.h"
 
+#include "emit.h"
 #include "limits.h"
 #include "os.h"
 #include "signals.h"
@@ -93,7 +94,10 @@ vx_cache *cache_create(size_t code_bytes, unsigned uses) {
     return c;
 }
 
-void cache_ref(vx_cache *c) { c->references++; }
+void cache_ref(vx_cache *c) {
+    if (c != NULL)
+        c->references++;
+}
 
 void cache_unref(vx_cache *c) {
     if (c != NULL && --c->references == 0)
@@ -115,27 +119,48 @@ static size_t index_slot(const vx_cache *c, uint32_t eip) {
     return (size_t)((eip * 0x9e3779b97f4a7c15u) >> 32) & c->index_mask;
 }
 
-const vx_block *cache_lookup(const vx_cache *c, uint32_t eip) {
-    for (size_t slot = index_slot(c, eip); c->index[slot] != 0; slot = (slot + 1) & c->index_mask) {
-        const vx_block *block = &c->blocks[c->index[slot] - 1];
-        if (block->eip == eip)
-            return block;
-    }
-    return NULL;
+/* Where `eip` is, or belongs.  A dropped block holds the place for the next one of its address. */
+static size_t find_slot(const vx_cache *c, uint32_t eip) {
+    size_t slot = index_slot(c, eip);
+    while (c->index[slot] != 0 && c->blocks[c->index[slot] - 1].eip != eip)
+        slot = (slot + 1) & c->index_mask;
+    return slot;
 }
 
-const vx_block *cache_publish(vx_cache *c, const vx_block *block) {
+const vx_block *cache_lookup(const vx_cache *c, uint32_t eip) {
+    uint32_t number = c->index[find_slot(c, eip)];
+    return number == 0 || c->blocks[number - 1].marks == 0 ? NULL : &c->blocks[number - 1];
+}
+
+vx_block *cache_append(vx_cache *c, const vx_block *block) {
     uint32_t number = atomic_load(&c->block_count);
+    size_t least = block->direct + VX_DROPPED_CODE;
     VX_CHECK(number < c->block_max && block->end <= c->size && block->start >= atomic_load(&c->used));
-    size_t slot = index_slot(c, block->eip);
-    while (c->index[slot] != 0)
-        slot = (slot + 1) & c->index_mask;
     c->blocks[number] = *block;
-    c->index[slot] = number + 1;
     c->guest_bytes += block->guest_size;
     atomic_store_explicit(&c->block_count, number + 1, memory_order_release);
-    atomic_store_explicit(&c->used, block->end, memory_order_release);
+    atomic_store_explicit(&c->used, block->end < least ? least : block->end, memory_order_release);
     return &c->blocks[number];
+}
+
+vx_block *cache_publish(vx_cache *c, const vx_block *block) {
+    vx_block *kept = cache_append(c, block);
+    c->index[find_slot(c, block->eip)] = (uint32_t)(kept - c->blocks) + 1;
+    return kept;
+}
+
+/* Blocks that branch to this one, and its own head, come to its body: there they now leave.  The
+ * processor sees the change: nobody is inside, and it compares physical addresses. */
+void cache_drop(vx_cache *c, vx_block *block) {
+    vx_emit e = {.at = c->edit + block->direct, .delta = c->run - c->edit};
+    emit_mov_imm(&e, R8, block->eip);
+    emit_mov_imm(&e, R9, LEAVE_MISS);
+    emit_branch(&e, OP_JMP, cache_gate(c, GATE_REASON));
+    block->end = (uint32_t)(e.at - c->edit);
+    VX_CHECK(block->end == block->direct + VX_DROPPED_CODE);
+    block->marks = 0;
+    if (atomic_load(&c->table[block->eip & 0xffff]) == (void *)(c->run + block->start))
+        atomic_store(&c->table[block->eip & 0xffff], (void *)vx_exit_miss);
 }
 
 void cache_set_table(vx_cache *c, const vx_block *block) {

@@ -3,18 +3,22 @@
  * Invariants
  * C1  Emitted bytes are executable through `run` and writable through `edit`, never both at one
  *     address; after publication only aligned 4-byte branch displacements change (chaining).
- * C2  Blocks are appended in address order and never removed: a cache is replaced as a whole, and
- *     freed when no sandbox is attached.
+ * C2  Blocks are appended in address order and their room is never used again: a cache is replaced as
+ *     a whole, and freed when no sandbox is attached.  A dropped block keeps its place, but can no
+ *     longer be found, and whoever still branches to it leaves at once.  Only a cache that one
+ *     sandbox uses (owncode.c) drops blocks, while its thread is outside.
  * C3  Every entry of `table` is the checking head of a block or vx_exit_miss: a wrong entry can
  *     only miss.
  * C4  `uses` is fixed at creation: no block of the cache touches state outside it.
- * C5  A process that inherited a cache by fork never writes to it (the mapping is shared).
+ * C5  A process that inherited a cache by fork never writes to it (the mapping is shared); nor does
+ *     the parent, if the child will go on in the middle of it.
  *
  * Writers hold the translation lock; find_block and the table are read without it. */
 #ifndef VX_CACHE_H
 #define VX_CACHE_H
 
 #include "base.h"
+#include "signals.h"
 
 /* Which host bytes belong to which guest instruction; sorted by host offset in a block. */
 typedef struct vx_mark {
@@ -32,9 +36,12 @@ typedef struct vx_block {
     uint32_t eip;
     uint32_t start, direct, end; /* offsets in the cache: checking head, body, end */
     uint32_t first_mark;
-    uint16_t marks;
+    uint16_t marks;      /* 0: dropped */
     uint16_t guest_size;
 } vx_block;
+
+/* Bytes of what takes the place of a dropped block's body. */
+#define VX_DROPPED_CODE 17
 
 /* Fixed branches out of the cache, at its start. */
 typedef enum vx_gate { GATE_MISS_RCX, GATE_LINK, GATE_REASON, GATE_RESYNC, GATE_RESYNC_RCX,
@@ -61,14 +68,21 @@ typedef struct vx_cache {
 } vx_cache;
 
 vx_cache *cache_create(size_t code_bytes, unsigned uses);
-void cache_ref(vx_cache *cache);
+void cache_ref(vx_cache *cache);   /* NULL is allowed */
 void cache_unref(vx_cache *cache);
+/* Was it made before a fork that it shall not outlive here? */
+static inline bool cache_inherited(const vx_cache *cache) {
+    return cache->fork_generation != vx_fork_generation();
+}
 /* Room for one more block of any size? */
 bool cache_has_room(const vx_cache *cache);
 uintptr_t cache_gate(const vx_cache *cache, vx_gate gate);
 const vx_block *cache_lookup(const vx_cache *cache, uint32_t eip);
-/* Publishes a block whose bytes and marks are written. */
-const vx_block *cache_publish(vx_cache *cache, const vx_block *block);
+/* Takes in a block whose bytes and marks are written: faults in it are known, no lookup finds it. */
+vx_block *cache_append(vx_cache *cache, const vx_block *block);
+/* The same, and lookups find it. */
+vx_block *cache_publish(vx_cache *cache, const vx_block *block);
+void cache_drop(vx_cache *cache, vx_block *block);
 void cache_set_table(vx_cache *cache, const vx_block *block);
 /* Points the rel32 at host address `site` of the cache to the body of `block`, if it still leads to its
  * own stub; another thread may have been quicker. */

@@ -12,6 +12,8 @@ static uint64_t good_bytes(const vx_sandbox *box, uint32_t address, uint64_t siz
 void *vx_guest_pointer(vx_sandbox *box, vx_gaddr address, uint64_t size, unsigned prot) {
     if (size > VX_WINDOW - address.value || good_bytes(box, address.value, size, prot) != size)
         return NULL;
+    if ((prot & VX_PROT_WRITE) && box->own != NULL && !own_write(box, address.value, size))
+        return NULL;
     return (void *)(uintptr_t)(box->base + address.value);
 }
 
@@ -40,6 +42,12 @@ bool guest_write(vx_sandbox *box, uint32_t address, const void *from, uint64_t s
     if (to != NULL)
         memcpy(to, from, size);
     return to != NULL;
+}
+
+const uint8_t *guest_code(const vx_sandbox *box, uint32_t eip, size_t *available) {
+    uint64_t room = VX_WINDOW - eip;
+    *available = good_bytes(box, eip, room < VX_INSN_MAX ? room : VX_INSN_MAX, VX_PROT_READ | VX_PROT_EXEC);
+    return *available == 0 ? NULL : (const uint8_t *)(uintptr_t)(box->base + eip);
 }
 
 /* --- the argument arena ------------------------------------------------------------------------- */

@@ -294,7 +294,7 @@ static bool perform(job *j, vx_helper helper) {
 bool helper_run(vx_sandbox *box, vx_helper helper, vx_trap *trap) {
     job j = {.box = box, .s = box->state, .trap = trap};
     size_t available;
-    const uint8_t *bytes = plugin_code(box->plugin, box->state->eip, &available);
+    const uint8_t *bytes = own_code(box, box->state->eip, &available);
     VX_CHECK(bytes != NULL && vx_decode(bytes, available, &j.in) == DECODE_OK &&
              j.in.op->rule == RULE_HELPER && j.in.op->arg == helper);
     if (!perform(&j, helper))

@@ -50,7 +50,7 @@ static bool write_page(const vx_sandbox *box, int fd, uint32_t page, uint64_t of
 }
 
 static bool add_page(vx_sandbox *box, vx_pages *out, uint32_t page, uint64_t *offset) {
-    uint8_t bits = box->page_map[page] & (uint8_t)~PAGE_FILE;
+    uint8_t bits = box->page_map[page] & (uint8_t)~(PAGE_FILE | PAGE_GUARDED);
     vx_run_of_pages *last = out->count == 0 ? NULL : &out->runs[out->count - 1];
     if (last == NULL || last->page != bits || last->address + last->size != page * VX_PAGE_SIZE) {
         vx_run_of_pages *runs = realloc(out->runs, (out->count + 1) * sizeof *runs);

@@ -14,9 +14,15 @@
 
 /* A byte of the page map: VX_PROT_* of a mapped page, and who owns it. */
 enum { PAGE_MAPPED = 0x20, /* set on every mapped page, so that one without access is not free */
-       PAGE_FIXED = 0x40, /* part of the image: the guest cannot unmap, remap or protect it */
-       PAGE_HOST = 0x80, /* argument arena: the same */
-       PAGE_FILE = 0x10 };/* the kernel maps a file here, also when the guest has unmapped the page */
+       PAGE_FIXED = 0x40, /* part of the image: the guest cannot unmap or remap it */
+       PAGE_HOST = 0x80, /* argument arena: the same, nor protect it */
+       PAGE_FILE = 0x10, /* the kernel maps a file here, also when the guest has unmapped the page */
+       PAGE_GUARDED = 8 };/* code that the guest may write was translated: the host may not (owncode.c) */
+
+/* The page map's rights for those asked for: on an i386 what may be executed or written may be read. */
+static inline uint8_t page_prot(unsigned prot) {
+    return (uint8_t)((prot & 7) | (prot & (VX_PROT_WRITE | VX_PROT_EXEC) ? VX_PROT_READ : 0));
+}
 
 /* Executable bytes of a plugin: the core's own copy, which nobody can change. */
 typedef struct vx_code {
@@ -44,6 +50,7 @@ typedef struct vx_kernel {
     uint32_t mmap_hint; /* where the next search for free pages starts, downwards */
     uint32_t tls_base;
     uint32_t esp;       /* of export calls */
+    bool own_code;      /* executable pages are not just the image's as it was; see owncode.c */
     uint32_t mxcsr;
     uint16_t fcw;
 } vx_kernel;
@@ -55,6 +62,7 @@ struct vx_plugin {
     size_t code_bytes;
     uint32_t entry, phdr, phent, phnum;
     uint32_t image_end; /* first page above the image */
+    bool rewritable;    /* a segment is both writable and executable */
     vx_pages image;
     /* Under the translation lock: */
     vx_cache *cache; /* read without it to compare */
@@ -69,12 +77,22 @@ typedef struct vx_arena_chunk {
     uint32_t address, size, used;
 } vx_arena_chunk;
 
+/* What a sandbox translates when its executable pages are its own; see owncode.c. */
+typedef struct vx_own {
+    vx_cache *cache;
+    uint32_t *first;     /* by guest page: the youngest block that depends on it, number + 1 */
+    uint32_t (*next)[2]; /* by block: the next older one of its own page, and of the page behind */
+    unsigned borders;    /* between guarded pages and others */
+} vx_own;
+
 struct vx_sandbox {
     uint64_t base; /* of the guest window; multiple of 4 GiB */
     vx_state *state;
     uint8_t *page_map;
     vx_plugin *plugin;
     vx_cache *cache; /* attached */
+    vx_own *own;     /* NULL: none yet, or the plugin's cache will do */
+    uint32_t code_store; /* set by a signal handler: the guest stores into a guarded page here */
     vx_options options;
     uint64_t page_limit, pages; /* mapped guest pages, at most the limit */
     uint64_t borders;           /* between page map bytes that differ; see region.c */
@@ -102,12 +120,16 @@ bool region_protect(vx_sandbox *box, uint32_t address, uint64_t size, uint8_t pr
 bool region_clear(vx_sandbox *box);
 /* Highest free range of `size` bytes between the break and the stack, or 0. */
 uint32_t region_find(vx_sandbox *box, uint64_t size);
+/* Takes away, or gives back, the host's right to write a page that the guest may write. */
+bool region_guard(vx_sandbox *box, uint32_t page, bool on);
 /* True when no page of the range has any of the PAGE_* bits in `mask`. */
 bool region_lacks(const vx_sandbox *box, uint32_t address, uint64_t size, uint8_t mask);
 
 /* guestmem.c: the one range check (vx_guest_pointer of vx.h), and copies through it. */
 bool guest_read(vx_sandbox *box, uint32_t address, void *to, uint64_t size);
 bool guest_write(vx_sandbox *box, uint32_t address, const void *from, uint64_t size);
+/* The bytes of the instruction at `eip`, as far as they are executable; NULL if none is. */
+const uint8_t *guest_code(const vx_sandbox *box, uint32_t eip, size_t *available);
 /* Every arena mapping is gone with the guest's memory. */
 void arena_forget(vx_sandbox *box);
 /* First byte of the range that is not mapped with `prot`; for fault reports. */
@@ -120,12 +142,33 @@ typedef enum vx_translate_result {
     TRANSLATE_FULL,     /* the cache has no room: replace it */
     TRANSLATE_REFUSED,  /* by the verifier */
     TRANSLATE_NEEDS,    /* *needs is not in cache->uses: replace it */
+    TRANSLATE_UNGUARDED, /* the host refused to guard a page */
 } vx_translate_result;
 /* Under the translation lock. */
 vx_translate_result translate_block(vx_cache *cache, const vx_plugin *plugin, uint32_t eip,
                                     const vx_block **out, unsigned *needs);
+/* The same from guest memory, into the sandbox's own cache.  `alone`: the one instruction, not to be found
+ * by its address, and nothing keeps it up to date: it is entered once. */
+vx_translate_result translate_own(vx_sandbox *box, uint32_t eip, bool alone, const vx_block **out,
+                                  unsigned *needs);
 /* Executable bytes at `eip`, up to the end of their segment; NULL if none. */
 const uint8_t *plugin_code(const vx_plugin *plugin, uint32_t eip, size_t *available);
+
+/* owncode.c: code that the guest makes or changes. */
+/* A fresh cache; whatever was translated or guarded before is forgotten. */
+bool own_renew(vx_sandbox *box, unsigned uses);
+/* Frees it; pages stay guarded, so the guest's memory is about to go. */
+void own_free(vx_sandbox *box);
+/* Before a block is published: guards the pages it was read from.  `reach` counts bytes from its eip. */
+vx_translate_result own_guard(vx_sandbox *box, uint32_t eip, uint32_t reach);
+/* After: its pages know the block. */
+void own_note(vx_sandbox *box, const vx_block *block, uint32_t reach);
+/* Pages change their mapping or rights, or, own_write, their bytes: what was translated from them is
+ * dropped and they are not guarded.  False: the host refused, or this is no time to (in a tick). */
+bool own_change(vx_sandbox *box, uint32_t address, uint64_t size);
+bool own_write(vx_sandbox *box, uint32_t address, uint64_t size);
+/* The executable bytes at `eip`, wherever this sandbox's instructions come from. */
+const uint8_t *own_code(const vx_sandbox *box, uint32_t eip, size_t *available);
 
 /* verify.c.  True: the block, not yet published, holds to the rules there. */
 bool verify_block(const vx_cache *cache, const vx_block *block);
@@ -150,6 +193,8 @@ void watchdog_leave(void);
 vx_trap_kind watchdog_stop(void);
 /* The sandbox whose guest code the calling thread runs, or NULL.  signal-safe */
 vx_sandbox *watchdog_current(void);
+/* Does a call of this thread wait in its tick hook, in the middle of translated code? */
+bool watchdog_in_tick(void);
 void watchdog_after_fork(void);
 
 void watchdog_before_fork(void), watchdog_after_fork_parent(void);

@@ -151,15 +151,13 @@ static bool call_mmap2(call *c) {
     uint64_t size = page_up(c->gpr[ECX]);
     if (!(flags & GUEST_MAP_ANONYMOUS))
         return refuse(c);
-    if (prot & VX_PROT_EXEC)
-        return done(c, -EACCES);
     if (size == 0 || (prot & ~(uint32_t)GUEST_PROT_MASK))
         return done(c, -EINVAL);
     if (!(flags & GUEST_MAP_FIXED))
         address = region_find(c->box, size);
     else if (!region_lacks(c->box, address, size, PAGE_FIXED | PAGE_HOST))
         return done(c, -EINVAL);
-    if (address == 0 || !region_map(c->box, address, size, (uint8_t)prot))
+    if (address == 0 || !region_map(c->box, address, size, page_prot(prot)))
         return done(c, -ENOMEM);
     return done(c, address);
 }
@@ -175,7 +173,6 @@ static bool call_munmap(call *c) {
     return done(c, 0);
 }
 
-/* Data pages of the image may change (RELRO); code may not, its translation would go stale. */
 static bool call_mprotect(call *c) {
     uint64_t size = page_up(c->gpr[ECX]);
     uint32_t prot = c->gpr[EDX];
@@ -183,9 +180,9 @@ static bool call_mprotect(call *c) {
         return done(c, 0);
     if (prot & ~(uint32_t)GUEST_PROT_MASK)
         return done(c, -EINVAL);
-    if ((prot & VX_PROT_EXEC) || !region_lacks(c->box, c->gpr[EBX], size, VX_PROT_EXEC | PAGE_HOST))
+    if (!region_lacks(c->box, c->gpr[EBX], size, PAGE_HOST))
         return done(c, -EACCES);
-    return done(c, region_protect(c->box, c->gpr[EBX], size, (uint8_t)prot) ? 0 : -ENOMEM);
+    return done(c, region_protect(c->box, c->gpr[EBX], size, page_prot(prot)) ? 0 : -ENOMEM);
 }
 
 /* Growing in place or moving is the allocator's job: with this answer musl copies. */

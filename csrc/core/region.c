@@ -22,29 +22,33 @@ typedef struct change {
 
 static uint8_t changed(uint8_t page, change c) { return (uint8_t)((page & c.keep) | c.set); }
 
+/* Guards come and go on their own, and count on their own (owncode.c). */
+static uint8_t unguarded(uint8_t page) { return page & (uint8_t)~PAGE_GUARDED; }
+
 /* What a range holds before and after a change.  Mappings by the host are few and not refused for
  * their borders. */
 typedef struct survey {
     uint64_t mapped_before, mapped_after, borders_before, borders_after;
-    bool in_file, by_host;
+    bool in_file, by_host, code;
 } survey;
 
 /* Valid ranges have a page on either side, so both outer borders are counted. */
 static survey look(const vx_sandbox *box, uint32_t address, uint64_t size, change c) {
     const uint8_t *page = box->page_map + address / VX_PAGE_SIZE, *end = page + size / VX_PAGE_SIZE;
-    uint8_t before = page[-1], after = page[-1], seen = 0;
+    uint8_t before = unguarded(page[-1]), after = before, seen = 0;
     survey s = {0};
     for (; page < end; page++) {
         uint8_t next = changed(*page, c);
         s.mapped_before += (*page & PAGE_MAPPED) != 0;
         s.mapped_after += (next & PAGE_MAPPED) != 0;
-        s.borders_before += *page != before;
+        s.borders_before += unguarded(*page) != before;
         s.borders_after += next != after;
         seen |= *page;
-        before = *page, after = next;
+        before = unguarded(*page), after = next;
     }
-    s.borders_before += *end != before;
-    s.borders_after += *end != after;
+    s.borders_before += unguarded(*end) != before;
+    s.borders_after += unguarded(*end) != after;
+    s.code = (seen | c.set) & VX_PROT_EXEC;
     s.in_file = seen & PAGE_FILE;
     s.by_host = (seen | c.set) & PAGE_HOST || c.set & PAGE_FILE;
     return s;
@@ -55,6 +59,14 @@ static bool admit(const vx_sandbox *box, const survey *s) {
     uint64_t borders = box->borders - s->borders_before + s->borders_after;
     return (pages <= box->page_limit || pages <= box->pages) &&
            (borders <= VX_BORDERS_MAX || borders <= box->borders || s->by_host);
+}
+
+/* True: the change may go on, and nothing translated depends on the range any more. */
+static bool prepare(vx_sandbox *box, uint32_t address, uint64_t size, change c, survey *s) {
+    if (!range_valid(address, size))
+        return false;
+    *s = look(box, address, size, c);
+    return admit(box, s) && (!s->code || own_change(box, address, size));
 }
 
 static void account(vx_sandbox *box, uint32_t address, uint64_t size, change c, const survey *s) {
@@ -89,10 +101,8 @@ static bool zero_file_pages(vx_sandbox *box, uint32_t address, uint64_t size) {
 
 bool region_map(vx_sandbox *box, uint32_t address, uint64_t size, uint8_t page) {
     change c = {PAGE_FILE, page | PAGE_MAPPED};
-    if (!range_valid(address, size))
-        return false;
-    survey s = look(box, address, size, c);
-    if (!admit(box, &s))
+    survey s;
+    if (!prepare(box, address, size, c, &s))
         return false;
     if ((s.mapped_before != 0 && !os_discard(host(box, address), size)) ||
         (s.in_file && !zero_file_pages(box, address, size)) ||
@@ -104,10 +114,8 @@ bool region_map(vx_sandbox *box, uint32_t address, uint64_t size, uint8_t page) 
 
 bool region_map_file(vx_sandbox *box, uint32_t address, uint64_t size, uint8_t page, int fd, uint64_t offset) {
     change c = {0, page | PAGE_MAPPED | PAGE_FILE};
-    if (!range_valid(address, size))
-        return false;
-    survey s = look(box, address, size, c);
-    if (!admit(box, &s) || !os_map_file(host(box, address), size, page, fd, offset))
+    survey s;
+    if (!prepare(box, address, size, c, &s) || !os_map_file(host(box, address), size, page, fd, offset))
         return false;
     account(box, address, size, c, &s);
     return true;
@@ -115,10 +123,8 @@ bool region_map_file(vx_sandbox *box, uint32_t address, uint64_t size, uint8_t p
 
 bool region_unmap(vx_sandbox *box, uint32_t address, uint64_t size) {
     change c = {PAGE_FILE, 0};
-    if (!range_valid(address, size))
-        return false;
-    survey s = look(box, address, size, c);
-    if (!admit(box, &s))
+    survey s;
+    if (!prepare(box, address, size, c, &s))
         return false;
     if (!os_protect(host(box, address), size, 0) || !os_discard(host(box, address), size))
         return give_up(box, address, size);
@@ -128,10 +134,8 @@ bool region_unmap(vx_sandbox *box, uint32_t address, uint64_t size) {
 
 bool region_protect(vx_sandbox *box, uint32_t address, uint64_t size, uint8_t prot) {
     change c = {PAGE_FIXED | PAGE_HOST | PAGE_FILE, PAGE_MAPPED | prot};
-    if (!range_valid(address, size))
-        return false;
-    survey s = look(box, address, size, c);
-    if (s.mapped_before != size / VX_PAGE_SIZE || !admit(box, &s))
+    survey s;
+    if (!prepare(box, address, size, c, &s) || s.mapped_before != size / VX_PAGE_SIZE)
         return false;
     if (!os_protect(host(box, address), size, prot))
         return give_up(box, address, size);
@@ -139,7 +143,17 @@ bool region_protect(vx_sandbox *box, uint32_t address, uint64_t size, uint8_t pr
     return true;
 }
 
+bool region_guard(vx_sandbox *box, uint32_t page, bool on) {
+    uint8_t bits = box->page_map[page];
+    unsigned prot = on ? bits & ~(unsigned)VX_PROT_WRITE : bits;
+    if (!os_protect(host(box, page * VX_PAGE_SIZE), VX_PAGE_SIZE, prot))
+        return false;
+    box->page_map[page] = on ? bits | PAGE_GUARDED : unguarded(bits);
+    return true;
+}
+
 bool region_clear(vx_sandbox *box) {
+    own_free(box);
     if (!os_unmap(host(box, 0), VX_WINDOW) ||
         !os_map(box->page_map, VX_WINDOW / VX_PAGE_SIZE, 3))
         return false;

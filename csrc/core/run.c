@@ -52,20 +52,33 @@ static bool replace_cache(vx_plugin *plugin, unsigned uses) {
     return true;
 }
 
-static bool inherited(const vx_cache *cache) { return cache->fork_generation != vx_fork_generation(); }
+static bool attach_own(vx_sandbox *box) {
+    if (box->own == NULL || cache_inherited(box->own->cache))
+        if (!own_renew(box, box->own == NULL ? NEEDS_X87 | NEEDS_SSE : box->own->cache->uses))
+            return false;
+    attach(box, box->own->cache);
+    return true;
+}
 
 static bool attach_current(vx_sandbox *box) {
     vx_plugin *plugin = box->plugin;
-    if (plugin->cache == NULL || inherited(plugin->cache))
+    if (box->kernel.own_code)
+        return attach_own(box);
+    if (plugin->cache == NULL || cache_inherited(plugin->cache))
         if (!replace_cache(plugin, plugin->cache == NULL ? 0 : plugin->cache->uses))
             return false;
     attach(box, plugin->cache);
     return true;
 }
 
+static const vx_cache *current_cache(const vx_sandbox *box) {
+    if (VX_LIKELY(!box->kernel.own_code))
+        return __atomic_load_n(&box->plugin->cache, __ATOMIC_RELAXED);
+    return box->own == NULL ? NULL : box->own->cache;
+}
+
 static bool ready_cache(vx_sandbox *box) {
-    if (VX_LIKELY(box->cache != NULL && !inherited(box->cache) &&
-                  box->cache == __atomic_load_n(&box->plugin->cache, __ATOMIC_RELAXED)))
+    if (VX_LIKELY(box->cache != NULL && box->cache == current_cache(box) && !cache_inherited(box->cache)))
         return true;
     vx_translate_lock();
     bool ok = attach_current(box);
@@ -80,23 +93,33 @@ static vx_status no_block(vx_sandbox *box, vx_trap_kind kind, vx_trap *trap) {
     return VX_TRAP;
 }
 
-/* The block at `eip`, translated now if need be; VX_TRAP and why there is none.  Under the translation
- * lock. */
-static vx_status find_block(vx_sandbox *box, uint32_t eip, const vx_block **out, vx_trap_kind *why) {
+/* The block of one instruction, or the block at `eip`, translated now if need be. */
+static vx_translate_result block_at(vx_sandbox *box, uint32_t eip, bool alone, const vx_block **out,
+                                    unsigned *needs) {
+    if (alone)
+        return translate_own(box, eip, true, out, needs);
+    *out = cache_lookup(box->cache, eip);
+    if (*out != NULL)
+        return TRANSLATE_OK;
+    return box->kernel.own_code ? translate_own(box, eip, false, out, needs)
+                                : translate_block(box->cache, box->plugin, eip, out, needs);
+}
+
+/* VX_TRAP and why there is none.  Under the translation lock. */
+static vx_status find_block(vx_sandbox *box, bool alone, const vx_block **out, vx_trap_kind *why) {
     for (;;) {
         unsigned needs = 0;
         if (!attach_current(box))
             return VX_NO_MEMORY;
-        *out = cache_lookup(box->cache, eip);
-        if (*out != NULL)
-            return VX_OK;
-        switch (translate_block(box->cache, box->plugin, eip, out, &needs)) {
+        switch (block_at(box, box->state->eip, alone, out, &needs)) {
         case TRANSLATE_OK: return VX_OK;
         case TRANSLATE_NOT_CODE: *why = VX_TRAP_EXECUTE; return VX_TRAP;
         case TRANSLATE_REFUSED: *why = VX_TRAP_UNVERIFIED; return VX_TRAP;
+        case TRANSLATE_UNGUARDED: return VX_NO_MEMORY;
         case TRANSLATE_FULL:
         case TRANSLATE_NEEDS:
-            if (!replace_cache(box->plugin, box->cache->uses | needs))
+            if (!(box->kernel.own_code ? own_renew(box, box->cache->uses | needs)
+                                       : replace_cache(box->plugin, box->cache->uses | needs)))
                 return VX_NO_MEMORY;
         }
     }
@@ -110,7 +133,7 @@ static vx_status resolve(vx_sandbox *box, uintptr_t site, vx_trap *trap) {
     /* Held, so that a cache which replaces it cannot take its place in memory: the site is of this one. */
     vx_cache *before = box->cache;
     cache_ref(before);
-    vx_status status = find_block(box, box->state->eip, &block, &why);
+    vx_status status = find_block(box, false, &block, &why);
     if (status == VX_OK) {
         cache_set_table(box->cache, block);
         if (site != 0 && box->cache == before)
@@ -118,6 +141,23 @@ static vx_status resolve(vx_sandbox *box, uintptr_t site, vx_trap *trap) {
         box->state->code = box->cache->run + block->direct;
     }
     cache_unref(before);
+    vx_translate_unlock();
+    return status == VX_TRAP ? no_block(box, why, trap) : status;
+}
+
+/* A store into translated code: with what was translated from the page gone, the store is done alone.
+ * What follows it is looked up, and read, afterwards. */
+static vx_status store_into_code(vx_sandbox *box, vx_trap *trap) {
+    const vx_block *block = NULL;
+    vx_trap_kind why = VX_TRAP_NONE;
+    uint32_t address = box->code_store;
+    box->code_store = 0;
+    if (!own_write(box, address, 1))
+        return VX_NO_MEMORY;
+    vx_translate_lock();
+    vx_status status = find_block(box, true, &block, &why);
+    if (status == VX_OK)
+        box->state->code = box->cache->run + block->direct;
     vx_translate_unlock();
     return status == VX_TRAP ? no_block(box, why, trap) : status;
 }
@@ -164,7 +204,7 @@ static vx_status serve(vx_sandbox *box, uint32_t reason, vx_trap *trap) {
     switch (reason & 0xff) {
     case LEAVE_MISS: return resolve(box, 0, trap);
     case LEAVE_LINK: return resolve(box, s->link_site, trap);
-    case LEAVE_FAULT: return faulted(box, trap);
+    case LEAVE_FAULT: return box->code_store != 0 ? store_into_code(box, trap) : faulted(box, trap);
     case LEAVE_TRAP: return trapping(box, argument, trap);
     case LEAVE_HELPER: return after_service(box, helper_run(box, (vx_helper)argument, trap), trap);
     case LEAVE_HOSTCALL: return after_service(box, hostcall_run(box, trap), trap);

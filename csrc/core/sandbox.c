@@ -12,11 +12,15 @@ const char *vx_status_text(vx_status status) {
     return texts[status];
 }
 
+static bool is_rewritable(const vx_segment *s) {
+    return (s->prot & VX_PROT_WRITE) && (s->prot & VX_PROT_EXEC);
+}
+
 static bool segment_valid(const vx_segment *s, uint64_t lowest) {
     return s->vaddr % VX_PAGE_SIZE == 0 && s->vaddr >= lowest && s->vaddr < VX_GUEST_MAX &&
            s->memsz != 0 && s->filesz <= s->memsz &&
-           page_up(s->memsz) <= VX_GUEST_MAX - (uint64_t)s->vaddr && (s->prot & ~7u) == 0 &&
-           (s->prot & (VX_PROT_WRITE | VX_PROT_EXEC)) != (VX_PROT_WRITE | VX_PROT_EXEC);
+           page_up(s->memsz) <= VX_GUEST_MAX - (uint64_t)s->vaddr && (s->prot & ~15u) == 0 &&
+           (!is_rewritable(s) || (s->prot & VX_PROT_WRITABLE_CODE));
 }
 
 /* Segments ascend and share no page. */
@@ -49,12 +53,13 @@ static bool add_code(vx_plugin *plugin, const vx_segment *s) {
 static bool add_segment(vx_plugin *plugin, const vx_segment *s, uint64_t *offset) {
     uint32_t size = (uint32_t)page_up(s->memsz);
     plugin->image.runs[plugin->image.count++] =
-        (vx_run_of_pages){s->vaddr, size, (uint8_t)(s->prot | PAGE_FIXED), *offset};
+        (vx_run_of_pages){s->vaddr, size, page_prot(s->prot) | PAGE_FIXED, *offset};
     if (!os_write_at(plugin->image.fd, s->data, s->filesz, *offset))
         return false;
     *offset += size;
     plugin->image_end = s->vaddr + size;
-    return !(s->prot & VX_PROT_EXEC) || add_code(plugin, s);
+    plugin->rewritable |= is_rewritable(s);
+    return !(s->prot & VX_PROT_EXEC) || is_rewritable(s) || add_code(plugin, s);
 }
 
 static bool add_segments(vx_plugin *plugin, const vx_image *image) {
@@ -172,12 +177,14 @@ static void init_state(vx_sandbox *box) {
 static const vx_kernel fresh_kernel = {.mxcsr = 0x1f80, .fcw = 0x37f};
 
 static bool map_fresh(vx_sandbox *box) {
-    box->kernel = fresh_kernel;
+    bool ok = pages_map(box, &box->plugin->image) &&
+              region_map(box, box->stack_low, VX_STACK_TOP - box->stack_low, VX_PROT_READ | VX_PROT_WRITE);
+    box->kernel = fresh_kernel; /* mapping the image's code was no change to it */
+    box->kernel.own_code = box->plugin->rewritable;
     box->kernel.brk_start = box->kernel.brk = box->plugin->image_end;
     box->kernel.mmap_hint = VX_MMAP_TOP;
     box->state->tls_base = 0;
-    return pages_map(box, &box->plugin->image) &&
-           region_map(box, box->stack_low, VX_STACK_TOP - box->stack_low, VX_PROT_READ | VX_PROT_WRITE);
+    return ok;
 }
 
 /* What the i386 System V ABI puts on a program's first stack (supplement, figure 3-31): argc, argv,
@@ -221,11 +228,11 @@ static bool publish_snapshot(vx_sandbox *box) {
 
 static vx_status from_snapshot(vx_sandbox *box) {
     const vx_plugin *plugin = box->plugin;
-    box->kernel = plugin->snapshot_kernel;
-    box->state->tls_base = box->kernel.tls_base;
     bool ok = region_map(box, box->stack_low, VX_STACK_TOP - box->stack_low,
                          VX_PROT_READ | VX_PROT_WRITE) &&
               pages_map(box, &plugin->snapshot);
+    box->kernel = plugin->snapshot_kernel; /* knows whether this code is the image's */
+    box->state->tls_base = box->kernel.tls_base;
     return ok ? VX_OK : VX_LIMIT;
 }
 
@@ -305,6 +312,7 @@ void vx_sandbox_free(vx_sandbox *box) {
     if (box == NULL)
         return;
     VX_CHECK(box->depth == 0);
+    own_free(box);
     vx_translate_lock();
     cache_unref(box->cache);
     vx_translate_unlock();

@@ -100,7 +100,11 @@ static void before_fork(void) {
     watchdog_before_fork();
 }
 
+/* A child that was forked in a tick goes on in the middle of a cache that it shares with us: we leave
+ * it, so that nothing changes there under its feet. */
 static void after_fork_parent(void) {
+    if (watchdog_in_tick())
+        fork_generation++;
     watchdog_after_fork_parent();
     vx_translate_unlock();
 }

@@ -6,7 +6,8 @@
 
 /* Installs handlers once per process; false when the system refused. */
 bool vx_signals_init(void);
-/* Changes in every forked child: what was written before belongs to the parent too. */
+/* Changes in every forked child: what was written before belongs to the parent too.  Changes in the
+ * parent when the child may still run what was written before. */
 uint32_t vx_fork_generation(void);
 /* Prepares the calling thread: alternate signal stack.  False when refused. */
 bool vx_thread_init(void);

@@ -1,6 +1,7 @@
 /* The translator: guest instructions at an address to one block in the code cache.
  *
- * 1. Decode from the plugin's own copy of its code, which nobody can change.
+ * 1. Decode from the plugin's own copy of its code, which nobody can change; for a sandbox with code of
+ *    its own, from guest memory, and keep count of how far was read (owncode.c).
  * 2. For each instruction its rule (opcodes.def) emits host code.  A mark records where it starts,
  *    so that a fault anywhere in it maps back.  Rules keep this contract: at every host
  *    instruction that can fault, the guest's registers and flags are those before the guest
@@ -24,7 +25,10 @@ typedef struct side_exit {
 typedef struct translation {
     vx_emit e;
     vx_cache *cache;
-    const vx_plugin *plugin;
+    const vx_plugin *plugin; /* whose text is read; or NULL, and: */
+    vx_sandbox *box;         /* whose memory is read */
+    bool alone;              /* one instruction, which no branch may come back to */
+    uint32_t reach;          /* bytes from the block's eip that decided what it does */
     vx_block block;
     uint8_t *start;    /* of the block, in the edit mapping */
     uint32_t eip, next;
@@ -42,6 +46,19 @@ static uint8_t host_reg(unsigned guest) { return guest == RSP ? R12 : (uint8_t)g
 static uintptr_t gate(const translation *t, vx_gate which) { return cache_gate(t->cache, which); }
 
 static vx_mem slot(unsigned offset) { return mem_slot(ST_DISP + (int32_t)offset); }
+
+/* The one way to an instruction's bytes. */
+static vx_decode_result fetch(translation *t, uint32_t eip, vx_insn *in) {
+    size_t available;
+    const uint8_t *bytes = t->box != NULL ? guest_code(t->box, eip, &available)
+                                          : plugin_code(t->plugin, eip, &available);
+    vx_decode_result result = bytes == NULL ? DECODE_SHORT : vx_decode(bytes, available, in);
+    /* Of what is no instruction everything there is counts, and that there is no more. */
+    uint32_t read = result == DECODE_OK ? in->length - 1u : available < VX_INSN_MAX ? (uint32_t)available : VX_INSN_MAX;
+    if (eip - t->block.eip + read > t->reach)
+        t->reach = eip - t->block.eip + read;
+    return result;
+}
 
 static void add_mark(translation *t, unsigned fix) {
     vx_mark *mark = &t->cache->marks[t->block.first_mark + t->block.marks++];
@@ -147,7 +164,7 @@ static void align_site(translation *t, unsigned ahead) {
 static void emit_target(translation *t, uint32_t target) {
     const vx_block *known = cache_lookup(t->cache, target);
     uint32_t here = (uint32_t)(t->e.at - t->cache->edit);
-    if (known != NULL || target == t->block.eip) {
+    if (known != NULL || (target == t->block.eip && !t->alone)) {
         emit_imm(&t->e, (known ? known->direct : t->block.direct) - (here + 4), 4);
         return;
     }
@@ -182,17 +199,27 @@ static bool goes_on(const vx_insn *in) {
     }
 }
 
+/* Instructions that may change the code behind them, as far as they go on. */
+static bool may_store(const vx_insn *in) {
+    switch (in->op->rule) {
+    case RULE_COPY: case RULE_COPY_AS: case RULE_SHORT_INC: case RULE_NOP: case RULE_PAUSE: return in->is_mem;
+    default: return in->op->rule != RULE_LEA;
+    }
+}
+
+static unsigned most_insns(const translation *t) { return t->alone ? 1 : VX_BLOCK_INSNS; }
+
 /* Does the rest of this block, behind the current instruction, overwrite all status flags before it
- * reads one?  Then they may be lost here, and until then a fault reports none (vx_trap.flags_lost). */
+ * reads one?  Then they may be lost here, and until then a fault reports none (vx_trap.flags_lost).
+ * Where the guest writes code the rest must not change before its time. */
 static bool flags_dead(translation *t) {
     enum { LOOK_AHEAD = 8 };
-    unsigned live = FLAGS_ALL, room = VX_BLOCK_INSNS - 1 - t->count;
+    unsigned live = FLAGS_ALL, room = most_insns(t) - 1 - t->count;
     uint32_t eip = t->next;
     for (unsigned i = 0; i < LOOK_AHEAD && i < room && live != 0; i++) {
-        size_t available;
         vx_insn in;
-        const uint8_t *bytes = plugin_code(t->plugin, eip, &available);
-        if (bytes == NULL || vx_decode(bytes, available, &in) != DECODE_OK || cache_lookup(t->cache, eip) != NULL)
+        if (fetch(t, eip, &in) != DECODE_OK || cache_lookup(t->cache, eip) != NULL ||
+            (t->box != NULL && may_store(&in)))
             return false;
         if (!goes_on(&in) || (in.op->reads & live))
             return false;
@@ -778,9 +805,7 @@ static void translate_insn(translation *t) {
 
 /* False: nothing was emitted, the block has ended. */
 static bool next_insn(translation *t) {
-    size_t available;
-    const uint8_t *bytes = plugin_code(t->plugin, t->eip, &available);
-    vx_decode_result result = bytes ? vx_decode(bytes, available, &t->in) : DECODE_SHORT;
+    vx_decode_result result = fetch(t, t->eip, &t->in);
     add_mark(t, FIX_NONE);
     if (result == DECODE_OK) {
         t->next = t->eip + t->in.length;
@@ -792,7 +817,7 @@ static bool next_insn(translation *t) {
 }
 
 static vx_translate_result translate_body(translation *t, unsigned *needs) {
-    for (; t->count < VX_BLOCK_INSNS; t->count++) {
+    for (; t->count < most_insns(t); t->count++) {
         if (t->count != 0 && cache_lookup(t->cache, t->eip) != NULL)
             break;
         if (!next_insn(t))
@@ -826,34 +851,52 @@ static void open_block(translation *t) {
     VX_CHECK(t->e.at - t->start == HEAD_SIZE);
 }
 
-/* NULL: the verifier refused what was emitted. */
-static const vx_block *close_block(translation *t) {
+/* To the cache, and, where the guest may change what was read, to the pages. */
+static vx_translate_result publish(translation *t, const vx_block **out) {
+    vx_translate_result result = TRANSLATE_OK;
+    if (t->box != NULL && !t->alone)
+        result = own_guard(t->box, t->block.eip, t->reach);
+    if (result != TRANSLATE_OK)
+        return result;
+    t->cache->mark_count += t->block.marks;
+    *out = t->alone ? cache_append(t->cache, &t->block) : cache_publish(t->cache, &t->block);
+    if (t->box != NULL && !t->alone)
+        own_note(t->box, *out, t->reach);
+    return TRANSLATE_OK;
+}
+
+static vx_translate_result close_block(translation *t, const vx_block **out) {
     add_mark(t, FIX_NONE);
     for (unsigned i = 0; i < t->exit_count; i++)
         emit_stub(t, &t->exits[i]);
     t->block.end = (uint32_t)(t->e.at - t->cache->edit);
     t->block.guest_size = (uint16_t)(t->eip - t->block.eip);
     VX_CHECK(t->block.end - t->block.start <= UINT16_MAX);
-    if (!verify_block(t->cache, &t->block))
-        return NULL;
-    t->cache->mark_count += t->block.marks;
-    return cache_publish(t->cache, &t->block);
+    return verify_block(t->cache, &t->block) ? publish(t, out) : TRANSLATE_REFUSED;
+}
+
+static vx_translate_result translate(translation *t, const vx_block **out, unsigned *needs) {
+    vx_cache *cache = t->cache;
+    if (!cache_has_room(cache))
+        return TRANSLATE_FULL;
+    size_t offset = ((atomic_load(&cache->used) + HEAD_SIZE + BODY_ALIGN - 1) & ~(size_t)(BODY_ALIGN - 1)) - HEAD_SIZE;
+    t->e = (vx_emit){.at = cache->edit + offset, .delta = cache->run - cache->edit};
+    t->block.eip = t->eip;
+    open_block(t);
+    vx_translate_result result = translate_body(t, needs);
+    return result == TRANSLATE_OK ? close_block(t, out) : result;
 }
 
 vx_translate_result translate_block(vx_cache *cache, const vx_plugin *plugin, uint32_t eip,
                                     const vx_block **out, unsigned *needs) {
     size_t available;
-    if (plugin_code(plugin, eip, &available) == NULL)
-        return TRANSLATE_NOT_CODE;
-    if (!cache_has_room(cache))
-        return TRANSLATE_FULL;
-    size_t offset = ((atomic_load(&cache->used) + HEAD_SIZE + BODY_ALIGN - 1) & ~(size_t)(BODY_ALIGN - 1)) - HEAD_SIZE;
-    translation t = {.e = {.at = cache->edit + offset, .delta = cache->run - cache->edit},
-                     .cache = cache, .plugin = plugin, .eip = eip, .block = {.eip = eip}};
-    open_block(&t);
-    vx_translate_result result = translate_body(&t, needs);
-    if (result != TRANSLATE_OK)
-        return result;
-    *out = close_block(&t);
-    return *out == NULL ? TRANSLATE_REFUSED : TRANSLATE_OK;
+    translation t = {.cache = cache, .plugin = plugin, .eip = eip};
+    return plugin_code(plugin, eip, &available) == NULL ? TRANSLATE_NOT_CODE : translate(&t, out, needs);
+}
+
+vx_translate_result translate_own(vx_sandbox *box, uint32_t eip, bool alone, const vx_block **out,
+                                  unsigned *needs) {
+    size_t available;
+    translation t = {.cache = box->own->cache, .box = box, .alone = alone, .eip = eip};
+    return guest_code(box, eip, &available) == NULL ? TRANSLATE_NOT_CODE : translate(&t, out, needs);
 }

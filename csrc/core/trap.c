@@ -22,7 +22,7 @@ void trap_fill(const vx_sandbox *box, vx_trap_kind kind, vx_trap *trap) {
     memcpy(trap->registers.gpr, box->state->gpr, sizeof trap->registers.gpr);
     trap->registers.eip = box->state->eip;
     trap->registers.eflags = box->state->eflags;
-    const uint8_t *bytes = plugin_code(box->plugin, box->state->eip, &available);
+    const uint8_t *bytes = own_code(box, box->state->eip, &available);
     trap->byte_count = (uint8_t)(available < VX_INSN_MAX ? available : VX_INSN_MAX);
     if (bytes != NULL)
         memcpy(trap->bytes, bytes, trap->byte_count);
@@ -87,6 +87,16 @@ static bool memory_fault(const vx_sandbox *box, const siginfo_t *info, vx_trap *
     return true;
 }
 
+/* A store into code that was translated: not the guest's fault.  The run loop does the store. */
+static bool store_into_code(vx_sandbox *box, int signal, const siginfo_t *info) {
+    uint64_t offset = (uint64_t)(uintptr_t)info->si_addr - box->base;
+    if (signal != SIGSEGV || info->si_code != SEGV_ACCERR || offset >= VX_WINDOW ||
+        !(box->page_map[offset / VX_PAGE_SIZE] & PAGE_GUARDED))
+        return false;
+    box->code_store = (uint32_t)offset;
+    return true;
+}
+
 static bool classify(const vx_sandbox *box, int signal, const siginfo_t *info, vx_trap *trap) {
     switch (signal) {
     case SIGSEGV:
@@ -111,7 +121,7 @@ bool trap_fault(vx_sandbox *box, int signal, const siginfo_t *info, void *contex
         c->uc_mcontext.gregs[REG_RSP] = (greg_t)box->state->stack_top;
         return true;
     }
-    if (info->si_code <= 0 || !classify(box, signal, info, box->trap))
+    if (info->si_code <= 0 || (!store_into_code(box, signal, info) && !classify(box, signal, info, box->trap)))
         return false; /* sent by someone, or not the guest's doing */
     read_registers(c, gpr);
     trap_recover(box, (uintptr_t)c->uc_mcontext.gregs[REG_RIP], gpr,

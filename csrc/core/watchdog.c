@@ -198,6 +198,14 @@ vx_sandbox *watchdog_current(void) {
     return depth == 0 ? NULL : self->frames[depth - 1].box;
 }
 
+bool watchdog_in_tick(void) {
+    unsigned depth = self == NULL ? 0 : atomic_load_explicit(&self->depth, memory_order_relaxed);
+    for (unsigned i = 0; i < depth; i++)
+        if (self->frames[i].box->in_tick)
+            return true;
+    return false;
+}
+
 vx_trap_kind watchdog_stop(void) {
     unsigned depth = atomic_load_explicit(&self->depth, memory_order_relaxed);
     for (unsigned i = 0; i < depth; i++) {

@@ -1,0 +1,178 @@
+/* Code that a guest makes or changes: executable pages other than the image's as it was.
+ *
+ * A sandbox that has any leaves its plugin's shared cache, until it is reset, for one of its own that
+ * reads guest memory.  The processor takes a store into the instruction stream into account from the
+ * next instruction on; so do we:
+ *
+ * O1  Every byte that decided what a block does lies in the page of its eip or the one behind; both
+ *     know the block, also if the byte decided by not being executable.
+ * O2  Of these pages, those the guest may write are guarded: the host has them read-only.  A store by the
+ *     guest faults, precisely before it; the run loop then drops the page's blocks, lifts the guard
+ *     and has the one instruction translated alone, whose own bytes may lie in that page.
+ * O3  Whoever changes a page in C comes through own_write (vx_guest_pointer with VX_PROT_WRITE) or
+ *     own_change (region.c) first.
+ * O4  Dropping empties the host-side stack: returns into a dropped block are looked up.
+ *
+ * One thread at a time uses a sandbox, so between reading bytes and guarding their page no one writes. */
+#include "internal.h"
+
+#define PAGES (VX_WINDOW / VX_PAGE_SIZE)
+
+static uint32_t page_of(uint32_t address) { return address / VX_PAGE_SIZE; }
+
+static bool guarded(const vx_sandbox *box, uint32_t page) { return box->page_map[page] & PAGE_GUARDED; }
+
+const uint8_t *own_code(const vx_sandbox *box, uint32_t eip, size_t *available) {
+    return box->kernel.own_code ? guest_code(box, eip, available) : plugin_code(box->plugin, eip, available);
+}
+
+/* --- guards --------------------------------------------------------------------------------------- */
+
+/* Borders that appear (or, as a negative number, vanish) when the page's guard changes. */
+static int borders_of(const vx_sandbox *box, uint32_t page) {
+    int inner = guarded(box, page - 1) + guarded(box, page + 1);
+    return guarded(box, page) ? 2 * inner - 2 : 2 - 2 * inner;
+}
+
+static bool set_guard(vx_sandbox *box, uint32_t page, bool on) {
+    int borders = borders_of(box, page);
+    if (!region_guard(box, page, on))
+        return false;
+    box->own->borders = (unsigned)((int)box->own->borders + borders);
+    return true;
+}
+
+static vx_translate_result guard(vx_sandbox *box, uint32_t page) {
+    const uint8_t both = VX_PROT_EXEC | VX_PROT_WRITE;
+    if (guarded(box, page) || (box->page_map[page] & both) != both)
+        return TRANSLATE_OK;
+    if ((int)box->own->borders + borders_of(box, page) > VX_GUARD_BORDERS_MAX)
+        return TRANSLATE_FULL;
+    return set_guard(box, page, true) ? TRANSLATE_OK : TRANSLATE_UNGUARDED;
+}
+
+vx_translate_result own_guard(vx_sandbox *box, uint32_t eip, uint32_t reach) {
+    vx_translate_result result = guard(box, page_of(eip));
+    return result == TRANSLATE_OK && page_of(eip + reach) != page_of(eip) ? guard(box, page_of(eip) + 1) : result;
+}
+
+static bool lift_all(vx_sandbox *box) {
+    for (uint32_t page = page_of(VX_GUEST_MIN); page < page_of(VX_GUEST_MAX); page++)
+        if (guarded(box, page) && !set_guard(box, page, false))
+            return false;
+    return true;
+}
+
+/* --- which blocks depend on a page ----------------------------------------------------------------- */
+
+static void link_to(vx_own *own, const vx_block *block, unsigned which) {
+    uint32_t number = (uint32_t)(block - own->cache->blocks), page = page_of(block->eip) + which;
+    own->next[number][which] = own->first[page];
+    own->first[page] = number + 1;
+}
+
+void own_note(vx_sandbox *box, const vx_block *block, uint32_t reach) {
+    VX_CHECK(reach < VX_PAGE_SIZE);
+    link_to(box->own, block, 0);
+    if (page_of(block->eip + reach) != page_of(block->eip))
+        link_to(box->own, block, 1);
+}
+
+static void drop_blocks(vx_sandbox *box, uint32_t page) {
+    vx_own *own = box->own;
+    for (uint32_t number = own->first[page], next; number != 0; number = next) {
+        vx_block *block = &own->cache->blocks[number - 1];
+        next = own->next[number - 1][page_of(block->eip) != page];
+        if (block->marks != 0)
+            cache_drop(own->cache, block);
+    }
+    own->first[page] = 0;
+    box->state->guest_rsp = box->state->stack_top;
+}
+
+/* --- changes --------------------------------------------------------------------------------------- */
+
+/* After a fork the cache is not ours to write: it goes as a whole. */
+static bool forget(vx_sandbox *box, uint32_t page) {
+    if (box->own == NULL)
+        return true;
+    if (cache_inherited(box->own->cache)) {
+        if (!lift_all(box))
+            return false;
+        own_free(box);
+        return true;
+    }
+    drop_blocks(box, page);
+    return !guarded(box, page) || set_guard(box, page, false);
+}
+
+static bool known(const vx_sandbox *box, uint32_t page) {
+    return box->own != NULL && (box->own->first[page] != 0 || guarded(box, page));
+}
+
+bool own_change(vx_sandbox *box, uint32_t address, uint64_t size) {
+    box->kernel.own_code = true;
+    for (uint32_t page = page_of(address); page < (address + size) / VX_PAGE_SIZE; page++)
+        if (known(box, page) && (box->in_tick || !forget(box, page)))
+            return false;
+    return true;
+}
+
+bool own_write(vx_sandbox *box, uint32_t address, uint64_t size) {
+    uint64_t end = page_up(address + size) / VX_PAGE_SIZE;
+    for (uint32_t page = page_of(address); size != 0 && page < end; page++)
+        if (known(box, page) && guarded(box, page) && (box->in_tick || !forget(box, page)))
+            return false;
+    return true;
+}
+
+/* --- the cache ------------------------------------------------------------------------------------- */
+
+static void release(vx_own *own, size_t block_max) {
+    if (own->first != NULL)
+        os_release(own->first, PAGES * sizeof *own->first);
+    if (own->next != NULL)
+        os_release(own->next, page_up(block_max * sizeof *own->next));
+    cache_unref(own->cache);
+    free(own);
+}
+
+static void *table_of(size_t size) {
+    void *memory = os_reserve(page_up(size), VX_PAGE_SIZE);
+    if (memory == NULL || os_map(memory, page_up(size), VX_PROT_READ | VX_PROT_WRITE))
+        return memory;
+    os_release(memory, page_up(size));
+    return NULL;
+}
+
+/* Detached too: nobody is inside, and who comes next attaches what there is then. */
+void own_free(vx_sandbox *box) {
+    vx_own *own = box->own;
+    if (own == NULL)
+        return;
+    if (box->cache == own->cache) {
+        cache_unref(box->cache);
+        box->cache = NULL;
+    }
+    box->own = NULL;
+    release(own, own->cache->block_max);
+}
+
+bool own_renew(vx_sandbox *box, unsigned uses) {
+    if (box->own != NULL && !lift_all(box))
+        return false;
+    own_free(box);
+    vx_own *own = calloc(1, sizeof *own);
+    if (own == NULL)
+        return false;
+    own->cache = cache_create(VX_OWN_CACHE / VX_CACHE_FACTOR, uses);
+    size_t block_max = own->cache == NULL ? 0 : own->cache->block_max;
+    own->first = own->cache == NULL ? NULL : table_of(PAGES * sizeof *own->first);
+    own->next = own->first == NULL ? NULL : table_of(block_max * sizeof *own->next);
+    if (own->next == NULL) {
+        release(own, block_max);
+        return false;
+    }
+    box->own = own;
+    return true;
+}
