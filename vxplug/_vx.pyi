@@ -55,12 +55,40 @@ class Box:
     @property
     def memory_used(self) -> int: ...
 
+class Layout:
+    """A C type in guest memory: a scalar, enum, struct, union, array, chars, bytes, or a pointer to one.
+
+    ``code`` of a scalar or enum; ``cls`` of enum, struct and union; ``size`` and ``members`` (name, layout, bit
+    offset, bits) of struct and union; ``target`` and ``count`` of arrays; ``target``, ``mode`` and ``optional`` of a
+    pointer.  ValueError when the parts do not fit.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        *,
+        code: str = ...,
+        size: int = ...,
+        count: int = ...,
+        target: Layout = ...,
+        cls: type = ...,
+        members: Sequence[tuple[str, Layout, int, int]] = ...,
+        mode: str = ...,
+        optional: bool = ...,
+    ) -> None: ...
+    @property
+    def members(self) -> tuple[str, ...]: ...
+    def pack_member(self, name: str, value: Any, /) -> bytes: ...
+    def unpack_member(self, name: str, data: Buffer, /) -> Any: ...
+    def unpack(self, data: Buffer, /) -> Any: ...
+
 class Function:
     """An exported guest function as a Python callable (vectorcall).
 
-    ``params`` is a sequence of (name, code), ``result`` a code.  Parameter codes: i8 u8 i16 u16 i32
-    u32 i64 u64 bool f32 f64 str view mut.  Result codes: none, the scalars, str, bytes.
-    Every parameter may be given by position or keyword; all are required.
+    ``params`` is a sequence of (name, type), ``result`` a type: a code or a Layout.  Parameter codes:
+    i8 u8 i16 u16 i32 u32 i64 u64 bool f32 f64 str view mut.  Result codes: none, the scalars, str, bytes.
+    Every parameter may be given by position or keyword; all are required, but those that the
+    function only writes, which are results.
     """
 
     __name__: str
@@ -75,8 +103,8 @@ class Function:
         box: Box,
         name: str,
         address: int,
-        params: Sequence[tuple[str, str]],
-        result: str,
+        params: Sequence[tuple[str, str | Layout]],
+        result: str | Layout,
         *,
         doc: str | None = None,
         module: str | None = None,

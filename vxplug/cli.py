@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import enum
 import json
 import os
 import subprocess
@@ -11,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from .errors import Error, escape
-from .interface import PARAM_TYPES, Export
+from .interface import Export
+from .stubs import stub_text
 from .plugin import Plugin, open as open_plugin
 
 __all__ = ["main", "cc", "cxx", "ar", "ranlib"]
@@ -97,16 +99,17 @@ def _inspect(options: argparse.Namespace) -> int:
     return 0
 
 
-def _argument(text: str, name: str, code: str) -> Any:
-    kind = PARAM_TYPES[code]
+def _argument(text: str, name: str, kind: Any) -> Any:
     try:
         if kind in (bytes, bytearray):
             return kind(Path(text[1:]).read_bytes() if text.startswith("@") else text.encode())
         if kind is bool:
             return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
+        if isinstance(kind, enum.EnumMeta):
+            return kind[text] if text in kind.__members__ else int(text, 0)
         return int(text, 0) if kind is int else kind(text)
-    except (ValueError, KeyError):
-        raise Error(f"argument {name}: {text!r} is not a {kind.__name__}") from None
+    except (ValueError, KeyError, TypeError):
+        raise Error(f"argument {name}: {text!r} is not a {getattr(kind, '__name__', kind)}") from None
 
 
 def _export_of(plugin: Plugin, name: str) -> Export:
@@ -125,29 +128,17 @@ def _show(result: Any) -> None:
 def _call(options: argparse.Namespace) -> int:
     plugin = open_plugin(options.file)
     export = _export_of(plugin, options.function)
-    if len(options.arguments) != len(export.params):
-        raise Error(f"{export.name}{export.signature} takes {len(export.params)} arguments")
-    pairs = zip(options.arguments, export.params, strict=True)
+    if len(options.arguments) != len(export.inputs):
+        raise Error(f"{export.name}{export.signature} takes {len(export.inputs)} arguments")
+    pairs = zip(options.arguments, export.inputs, strict=True)
     arguments = [_argument(text, *param) for text, param in pairs]
     with plugin.sandbox(memory=options.memory << 20, timeout=options.timeout) as box:
         _show(box[export.name](*arguments))
     return 0
 
 
-def _annotation(code: Any) -> str:
-    return code if isinstance(code, str) else "None" if code is None else code.__name__
-
-
-def _stub(export: Export) -> str:
-    parameters = ", ".join(f"{name}: {_annotation(PARAM_TYPES[code])}" for name, code in export.params)
-    result = _annotation(export.signature.return_annotation)
-    doc = f"\n    {export.doc!r}\n    ..." if export.doc else " ..."
-    return f"def {export.name}({parameters}) -> {result}:{doc}"
-
-
 def _stubs(options: argparse.Namespace) -> int:
-    plugin = open_plugin(options.file)
-    print("\n".join(_stub(export) for export in plugin.exports.values()))
+    print(stub_text(open_plugin(options.file)))
     return 0
 
 

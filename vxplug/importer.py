@@ -58,8 +58,11 @@ class PluginLoader:
         plugin = Plugin(self._data, self.path)
         sandbox = plugin.sandbox(module=module.__name__, **self._limits)
         module.__doc__ = plugin.doc
-        module.__all__ = sorted(plugin.exports)  # type: ignore[attr-defined]
+        module.__all__ = sorted({*plugin.exports, *plugin.types})  # type: ignore[attr-defined]
         module.__sandbox__ = sandbox  # type: ignore[attr-defined]
+        plugin._interface.classes.adopt(module.__name__)
+        for name, cls in plugin.types.items():
+            setattr(module, name, cls)
         for name in plugin.exports:
             setattr(module, name, sandbox[name])
 

@@ -3,56 +3,80 @@
 The note is the ELF section ``.note.vxplug``: an ELF note, name ``vxplug``, type the ABI version, whose
 descriptor is compact UTF-8 JSON::
 
-    {"abi": 1, "doc": str | null, "release": address,
-     "exports": [{"name", "address", "doc", "prototype", "params": [[name, code], …], "result"}]}
+    {"abi": 2, "doc": str | null, "release": address, "types": [type, …],
+     "exports": [{"name", "address", "doc", "prototype", "params": [[name, type], …], "result"}]}
+
+A type is a code or an index into ``types`` (see types.py).  A note without types is written as ABI 1, which
+knows only codes, so that an older vxplug loads the plugin too.
 """
 
 from __future__ import annotations
 
 import inspect
 import json
-import keyword
 import struct
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
+from .classes import SCALARS, Classes
 from .errors import PluginFormatError, escape
+from .types import ArrayType, PointerType, Type, Types, check, decode_types, encode_types, identifier, integer
 
-__all__ = ["ABI_VERSION", "Export", "Interface", "decode_note", "encode_note"]
+__all__ = ["ABI_VERSIONS", "Export", "Interface", "decode_note", "encode_note"]
 
-ABI_VERSION = 1
+ABI_VERSIONS = (1, 2)
 NOTE_NAME = b"vxplug\0"
 NOTE_MAX = 1 << 20
 EXPORTS_MAX = 4096
 PARAMS_MAX = 64
 TEXT_MAX = 65536
 
-SCALARS = {
-    "i8": int, "u8": int, "i16": int, "u16": int, "i32": int, "u32": int, "i64": int, "u64": int,
-    "bool": bool, "f32": float, "f64": float,
-}
 PARAM_TYPES: dict[str, Any] = {**SCALARS, "str": str, "view": bytes, "mut": bytearray}
 RESULT_TYPES: dict[str, Any] = {**SCALARS, "none": None, "str": "str | None", "bytes": bytes}
 
 
 @dataclass(frozen=True)
 class Export:
-    """One exported function: C prototype, docstring, and its types as (name, code) and a code."""
+    """One exported function: C prototype, docstring, and its types as (name, type) and a type."""
 
     name: str
     address: int
     doc: str | None
     prototype: str
-    params: tuple[tuple[str, str], ...]
-    result: str
+    params: tuple[tuple[str, Type], ...]
+    result: Type
+    classes: Classes | None = field(default=None, compare=False, repr=False)
+
+    def annotation(self, type: Type, codes: Mapping[str, Any]) -> Any:
+        """What stands for a type in the signature; ``codes`` is PARAM_TYPES or RESULT_TYPES."""
+        if isinstance(type, str):
+            return codes[type]
+        return (self.classes or Classes(())).annotation(type)
+
+    @property
+    def inputs(self) -> list[tuple[str, Any]]:
+        """(name, annotation) of each Python parameter: those the function only writes are none."""
+        return [
+            (name, self.annotation(type, PARAM_TYPES))
+            for name, type in self.params
+            if not (isinstance(type, PointerType) and type.mode == "out")
+        ]
+
+    @property
+    def outputs(self) -> list[Any]:
+        """Annotations of what a call gives back: the result, then each parameter that the function writes."""
+        found = [] if self.result == "none" else [self.annotation(self.result, RESULT_TYPES)]
+        written = [type for _, type in self.params if isinstance(type, PointerType) and type.mode != "in"]
+        return found + [self.annotation(type, PARAM_TYPES) for type in written]
 
     @property
     def signature(self) -> inspect.Signature:
         kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-        parameters = [
-            inspect.Parameter(name, kind, annotation=PARAM_TYPES[code]) for name, code in self.params
-        ]
-        return inspect.Signature(parameters, return_annotation=RESULT_TYPES[self.result])
+        parameters = [inspect.Parameter(name, kind, annotation=annotation) for name, annotation in self.inputs]
+        outputs = self.outputs
+        result = None if not outputs else outputs[0] if len(outputs) == 1 else tuple[tuple(outputs)]  # type: ignore[misc]
+        return inspect.Signature(parameters, return_annotation=result)
 
 
 @dataclass(frozen=True)
@@ -60,97 +84,103 @@ class Interface:
     doc: str | None
     release: int
     exports: tuple[Export, ...]
+    classes: Classes = field(default_factory=lambda: Classes(()), compare=False, repr=False)
 
 
 def encode_note(interface: Interface) -> bytes:
+    used = [type for e in interface.exports for type in (*(t for _, t in e.params), e.result)]
+    types, refs = encode_types(used)
+    at = iter(refs)
     exports = [
         {
             "name": e.name, "address": e.address, "doc": e.doc, "prototype": e.prototype,
-            "params": [list(p) for p in e.params], "result": e.result,
+            "params": [[name, next(at)] for name, _ in e.params], "result": next(at),
         }
         for e in interface.exports
     ]
-    body = {"abi": ABI_VERSION, "doc": interface.doc, "release": interface.release, "exports": exports}
+    version = 2 if types else 1
+    body = {"abi": version, "doc": interface.doc, "release": interface.release, "exports": exports}
+    if types:
+        body["types"] = types
     desc = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
-    header = struct.pack("<III", len(NOTE_NAME), len(desc), ABI_VERSION)
+    header = struct.pack("<III", len(NOTE_NAME), len(desc), version)
     return header + NOTE_NAME.ljust(8, b"\0") + desc + b"\0" * (-len(desc) % 4)
 
 
-def _check(condition: object, problem: str) -> None:
-    if not condition:
-        raise PluginFormatError(f"interface note: {problem}")
-
-
-def _descriptor(data: bytes) -> bytes:
-    _check(len(data) <= NOTE_MAX, f"larger than {NOTE_MAX} bytes")
-    _check(len(data) >= 20, "shorter than its header")
+def _descriptor(data: bytes) -> tuple[int, bytes]:
+    check(len(data) <= NOTE_MAX, f"larger than {NOTE_MAX} bytes")
+    check(len(data) >= 20, "shorter than its header")
     name_size, desc_size, version = struct.unpack_from("<III", data)
-    _check(name_size == len(NOTE_NAME) and data[12:19] == NOTE_NAME, "not a vxplug note")
-    _check(version == ABI_VERSION, f"ABI version {version}; this vxplug reads {ABI_VERSION}")
-    _check(desc_size <= len(data) - 20, "descriptor runs past the section")
-    return data[20 : 20 + desc_size]
+    check(name_size == len(NOTE_NAME) and data[12:19] == NOTE_NAME, "not a vxplug note")
+    check(version in ABI_VERSIONS, f"ABI version {version}; this vxplug reads {ABI_VERSIONS[0]} to {ABI_VERSIONS[-1]}")
+    check(desc_size <= len(data) - 20, "descriptor runs past the section")
+    return version, data[20 : 20 + desc_size]
 
 
-def _number(value: object, what: str) -> int:
-    _check(isinstance(value, int) and not isinstance(value, bool), f"{what} is not a number")
-    assert isinstance(value, int)
-    _check(0 <= value < 1 << 32, f"{what} is not a 32-bit address")
-    return value
+def _address(value: object, what: str) -> int:
+    number = integer(value, -(1 << 64), 1 << 64, what)
+    check(0 <= number < 1 << 32, f"{what} is not a 32-bit address")
+    return number
 
 
 def _text(value: object, what: str) -> str | None:
-    _check(value is None or isinstance(value, str), f"{what} is not text")
-    _check(value is None or len(value) <= TEXT_MAX, f"{what} is longer than {TEXT_MAX} characters")
+    check(value is None or isinstance(value, str), f"{what} is not text")
+    assert value is None or isinstance(value, str)
+    check(value is None or len(value) <= TEXT_MAX, f"{what} is longer than {TEXT_MAX} characters")
     return None if value is None else "\n".join(escape(line) for line in value.split("\n"))
 
 
-def _identifier(value: object, what: str) -> str:
-    _check(isinstance(value, str), f"{what} is not text")
-    assert isinstance(value, str)
-    _check(value.isascii() and value.isidentifier() and len(value) <= 255, f"{what} is not a C identifier")
-    _check(not keyword.iskeyword(value), f"{what} {value!r} is a Python keyword")
-    _check(not (value.startswith("__") and value.endswith("__")), f"{what} {value!r} is reserved by Python")
-    return value
-
-
-def _param(value: object, function: str) -> tuple[str, str]:
-    _check(isinstance(value, list) and len(value) == 2, f"{function}: a parameter is not a pair")
+def _param(value: object, types: Types, function: str) -> tuple[str, Type]:
+    check(isinstance(value, list) and len(value) == 2, f"{function}: a parameter is not a pair")
     assert isinstance(value, list)
-    name = _identifier(value[0], f"{function}: parameter name")
-    _check(isinstance(value[1], str) and value[1] in PARAM_TYPES, f"{function}: unknown type of {name}")
-    return name, value[1]
+    name = identifier(value[0], f"{function}: parameter name")
+    type = types.ref(value[1], f"{function}: type of {name}")
+    known = type in PARAM_TYPES if isinstance(type, str) else not isinstance(type, ArrayType)
+    check(known, f"{function}: unknown type of {name}")
+    return name, type
 
 
-def _export(value: object) -> Export:
-    _check(isinstance(value, dict), "an export is not an object")
+def _result(value: object, types: Types, function: str) -> Type:
+    type = types.ref(value, f"{function}: result type")
+    if isinstance(type, str):
+        check(type in RESULT_TYPES, f"{function}: unknown result type")
+    check(not isinstance(type, ArrayType), f"{function}: unknown result type")
+    check(not isinstance(type, PointerType) or type.mode == "in", f"{function}: unknown result type")
+    return type
+
+
+def _export(value: object, types: Types, classes: Classes) -> Export:
+    check(isinstance(value, dict), "an export is not an object")
     assert isinstance(value, dict)
-    name = _identifier(value.get("name"), "export name")
+    name = identifier(value.get("name"), "export name")
     params = value.get("params")
-    _check(isinstance(params, list) and len(params) <= PARAMS_MAX, f"{name}: parameters are not a short list")
+    check(isinstance(params, list) and len(params) <= PARAMS_MAX, f"{name}: parameters are not a short list")
     assert isinstance(params, list)
-    checked = tuple(_param(param, name) for param in params)
-    _check(len({p for p, _ in checked}) == len(checked), f"{name}: two parameters share a name")
-    result = value.get("result")
-    _check(isinstance(result, str) and result in RESULT_TYPES, f"{name}: unknown result type")
+    checked = tuple(_param(param, types, name) for param in params)
+    check(len({p for p, _ in checked}) == len(checked), f"{name}: two parameters share a name")
     return Export(
         name,
-        _number(value.get("address"), f"{name}: address"),
+        _address(value.get("address"), f"{name}: address"),
         _text(value.get("doc"), f"{name}: docstring"),
         _text(value.get("prototype"), f"{name}: prototype") or "",
         checked,
-        str(result),
+        _result(value.get("result"), types, name),
+        classes,
     )
 
 
 def decode_note(data: bytes) -> Interface:
     """The interface in the bytes of a note section.  Raises PluginFormatError."""
+    version, descriptor = _descriptor(data)
     try:
-        body = json.loads(_descriptor(data).decode())
+        body = json.loads(descriptor.decode())
     except (ValueError, RecursionError) as error:
         raise PluginFormatError(f"interface note: not JSON: {type(error).__name__}") from None
-    _check(isinstance(body, dict) and body.get("abi") == ABI_VERSION, "not an object of this ABI")
+    check(isinstance(body, dict) and body.get("abi") == version, "not an object of this ABI")
     exports = body.get("exports")
-    _check(isinstance(exports, list) and len(exports) <= EXPORTS_MAX, "exports are not a list of bounded length")
-    checked = tuple(_export(export) for export in exports)
-    _check(len({e.name for e in checked}) == len(checked), "two exports share a name")
-    return Interface(_text(body.get("doc"), "docstring"), _number(body.get("release"), "release"), checked)
+    check(isinstance(exports, list) and len(exports) <= EXPORTS_MAX, "exports are not a list of bounded length")
+    types = decode_types(body.get("types", []) if version > 1 else [])
+    classes = Classes(types.found)
+    checked = tuple(_export(export, types, classes) for export in exports)
+    check(len({e.name for e in checked}) == len(checked), "two exports share a name")
+    return Interface(_text(body.get("doc"), "docstring"), _address(body.get("release"), "release"), checked, classes)

@@ -7,6 +7,7 @@ import io
 import os
 import stat
 import threading
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -179,6 +180,11 @@ class Plugin:
     @property
     def exports(self) -> MappingProxyType[str, Export]:
         return self._exports
+
+    @property
+    def types(self) -> Mapping[str, type]:
+        """The classes made for the plugin's enums, structs and unions, by their C names."""
+        return MappingProxyType(self._interface.classes.named)
 
     def sandbox(self, **limits: Any) -> Sandbox:
         """A new sandbox of this plugin; the limits are those of :class:`vxplug.Sandbox`."""

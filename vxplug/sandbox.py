@@ -10,6 +10,7 @@ from typing import Any
 from . import _vx
 from .errors import Error
 from .faults import from_trap
+from .interface import Export
 from .plugin import Plugin
 from .policy import LinuxPolicy
 
@@ -73,6 +74,8 @@ def _takes_text(target: Any) -> bool:
 class Sandbox:
     """A plugin's private memory and CPU; exports are attributes, or items by name.
 
+    Classes made for the plugin's enums and structs are attributes too, unless an export has their name.
+
     All limits are keywords: ``memory`` and ``stack`` in bytes; ``timeout`` of a call and
     ``init_timeout`` in seconds, ``output`` in bytes a call may write (None: none); ``on_fault`` is ``"reset"`` (back to the state after
     initialisation) or ``"poison"`` (refuse further calls); ``stdout`` and ``stderr`` receive guest
@@ -121,13 +124,15 @@ class Sandbox:
             write=self._write,
             trap=self._trap,
         )
-        self._functions = {
-            export.name: _vx.Function(
-                self._box, export.name, export.address, export.params, export.result,
-                doc=export.doc, module=module, signature=export.signature,
-            )
-            for export in plugin.exports.values()
-        }
+        self._functions = {export.name: self._function(export, module) for export in plugin.exports.values()}
+
+    def _function(self, export: Export, module: str | None) -> _vx.Function:
+        spec = self._plugin._interface.classes.spec
+        params = [(name, spec(type)) for name, type in export.params]
+        return _vx.Function(
+            self._box, export.name, export.address, params, spec(export.result),
+            doc=export.doc, module=module, signature=export.signature,
+        )
 
     def _write(self, fd: int, data: bytes) -> None:
         self._outputs[fd](data)
@@ -160,17 +165,19 @@ class Sandbox:
         """End the running call, if any, with GuestFault of kind ``"interrupt"``.  Any thread may."""
         self._box.interrupt()
 
-    def __getattr__(self, name: str) -> _vx.Function:
+    def __getattr__(self, name: str) -> Any:
         functions = self.__dict__.get("_functions", {})
         if name in functions:
             return functions[name]
+        if name in self._plugin.types:
+            return self._plugin.types[name]
         raise AttributeError(f"{self!r} has no export {name!r}")
 
     def __getitem__(self, name: str) -> _vx.Function:
         return self._functions[name]
 
     def __dir__(self) -> list[str]:
-        return sorted({*super().__dir__(), *self._functions})
+        return sorted({*super().__dir__(), *self._functions, *self._plugin.types})
 
     def __enter__(self) -> Sandbox:
         return self

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import keyword
 import os
 import subprocess
 import sys
@@ -12,8 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from .errors import Error
-from .interface import Export, Interface, decode_note, encode_note
+from .dwarf import SdkError, export_of
+from .interface import Interface, decode_note, encode_note
 
 __all__ = ["SdkError", "build", "compiler", "sdk_path"]
 
@@ -25,10 +24,6 @@ PREPROCESS = ["-UNDEBUG"]
 C_SUFFIXES = {".c", ".s", ".S"}
 CXX_SUFFIXES = {".cc", ".cpp", ".cxx"}
 TOOLS = {"cc": "cc", "c++": "c++", "ar": "ar", "ranlib": "ranlib"}
-
-
-class SdkError(Error):
-    """The build failed; the text is what the compiler or linker printed, or what is wrong."""
 
 
 def sdk_path() -> Path:
@@ -93,94 +88,6 @@ def _link(objects: Sequence[Path], target: Path, flags: Sequence[str], cxx: bool
 
 # --- the interface from DWARF ------------------------------------------------------------------------
 
-_INTEGERS = {
-    ("DW_ATE_signed", 1): "i8", ("DW_ATE_unsigned", 1): "u8", ("DW_ATE_signed_char", 1): "i8",
-    ("DW_ATE_unsigned_char", 1): "u8", ("DW_ATE_signed", 2): "i16", ("DW_ATE_unsigned", 2): "u16",
-    ("DW_ATE_signed", 4): "i32", ("DW_ATE_unsigned", 4): "u32", ("DW_ATE_signed", 8): "i64",
-    ("DW_ATE_unsigned", 8): "u64", ("DW_ATE_boolean", 1): "bool", ("DW_ATE_float", 4): "f32",
-    ("DW_ATE_float", 8): "f64",
-}
-_STRUCTS = {"vx_view": "view", "vx_mut": "mut", "vx_bytes": "bytes"}
-_DWARF_ENCODINGS = {2: "DW_ATE_boolean", 4: "DW_ATE_float", 5: "DW_ATE_signed", 6: "DW_ATE_signed_char",
-                    7: "DW_ATE_unsigned", 8: "DW_ATE_unsigned_char"}
-
-
-def _name(die: Any) -> str | None:
-    attribute = die.attributes.get("DW_AT_name")
-    return None if attribute is None else attribute.value.decode("utf-8", "replace")
-
-
-def _type_of(die: Any) -> Any:
-    return die.get_DIE_from_attribute("DW_AT_type") if "DW_AT_type" in die.attributes else None
-
-
-def _spell(die: Any) -> str:
-    """The C spelling of a type, for prototypes and errors."""
-    if die is None:
-        return "void"
-    inner = _spell(_type_of(die)) if die.tag in ("DW_TAG_const_type", "DW_TAG_pointer_type") else ""
-    if die.tag == "DW_TAG_const_type":
-        return f"const {inner}"
-    if die.tag == "DW_TAG_pointer_type":
-        return f"{inner} *".replace("* *", "**")
-    prefix = {"DW_TAG_structure_type": "struct ", "DW_TAG_union_type": "union ",
-              "DW_TAG_enumeration_type": "enum "}.get(die.tag, "")
-    return prefix + (_name(die) or "(unnamed)")
-
-
-def _is_string(die: Any) -> bool:
-    """const char *"""
-    target = _type_of(die)
-    if target is None or target.tag != "DW_TAG_const_type":
-        return False
-    char = _type_of(target)
-    return char is not None and char.tag == "DW_TAG_base_type" and _name(char) == "char"
-
-
-def _code(die: Any) -> str | None:
-    """The interface code of a type, or None if the SDK has none for it."""
-    if die is None:
-        return "none"
-    if die.tag == "DW_TAG_base_type":
-        encoding = _DWARF_ENCODINGS.get(die.attributes["DW_AT_encoding"].value, "")
-        return _INTEGERS.get((encoding, die.attributes["DW_AT_byte_size"].value))
-    if die.tag == "DW_TAG_structure_type":
-        return _STRUCTS.get(_name(die) or "")
-    if die.tag == "DW_TAG_typedef" and _name(die) in _STRUCTS:
-        return _STRUCTS[_name(die) or ""]
-    if die.tag in ("DW_TAG_typedef", "DW_TAG_const_type", "DW_TAG_volatile_type"):
-        inner = _type_of(die)
-        return None if inner is None else _code(inner)
-    return "str" if die.tag == "DW_TAG_pointer_type" and _is_string(die) else None
-
-
-def _parameter(die: Any, number: int, function: str) -> tuple[str, str]:
-    name = _name(die) or f"arg{number}"
-    if keyword.iskeyword(name):
-        name += "_"  # PEP 8's way out
-    code = _code(_type_of(die))
-    if code in (None, "none", "bytes"):
-        raise SdkError(f"{function}(): parameter {name}: type '{_spell(_type_of(die))}' is not supported")
-    assert code is not None
-    return name, code
-
-
-def _prototype(die: Any, name: str, parameters: list[Any]) -> str:
-    spelled = [f"{_spell(_type_of(p))} {_name(p) or ''}".strip().replace("* ", "*") for p in parameters]
-    result = _spell(_type_of(die))
-    return f"{result} {name}({', '.join(spelled) or 'void'})".replace("* ", "*")
-
-
-def _export(die: Any, name: str, address: int, doc: str | None) -> Export:
-    parameters = [child for child in die.iter_children() if child.tag == "DW_TAG_formal_parameter"]
-    if any(child.tag == "DW_TAG_unspecified_parameters" for child in die.iter_children()):
-        raise SdkError(f"{name}(): variable arguments are not supported")
-    result = _code(_type_of(die))
-    if result in (None, "view", "mut"):
-        raise SdkError(f"{name}(): result type '{_spell(_type_of(die))}' is not supported")
-    params = tuple(_parameter(p, number, name) for number, p in enumerate(parameters))
-    return Export(name, address, doc, _prototype(die, name, parameters), params, str(result))
-
 
 class _Linked:
     """A linked image: its symbols, its bytes by address, its DWARF."""
@@ -209,6 +116,15 @@ class _Linked:
             self._file.seek(offset)
             return self._file.read(symbol.entry.st_size).split(b"\0", 1)[0].decode("utf-8", "replace")
         return None
+
+    def declarations(self) -> dict[tuple[str, str], frozenset[str]]:
+        """What VX_OUT and its like say of (function, parameter)."""
+        found: dict[tuple[str, str], frozenset[str]] = {}
+        for name in self.symbols:
+            if name.startswith("vx_declare_"):
+                word, function, parameter = (self.text(name) or "").split(" ")
+                found[function, parameter] = found.get((function, parameter), frozenset()) | {word}
+        return found
 
     def exports(self) -> dict[str, int]:
         return {
@@ -255,8 +171,9 @@ def _interface(path: Path) -> Interface:
         missing = [name for name, address in addresses.items() if address not in dies]
         if missing:
             raise SdkError(f"no debug information for {', '.join(missing)}: compile with -g")
+        declared = linked.declarations()
         exports = tuple(
-            _export(dies[address], name, address, linked.text(f"vx_doc_{name}"))
+            export_of(dies[address], name, address, linked.text(f"vx_doc_{name}"), declared)
             for name, address in sorted(addresses.items())
         )
         release = linked.symbols["vx_release_"].entry.st_value

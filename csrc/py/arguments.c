@@ -6,18 +6,18 @@
 static bool too_many(const Function *function, Py_ssize_t count)
 {
     PyErr_Format(PyExc_TypeError, "%U() takes %u positional argument%s but %zd %s given",
-                 function->name, (unsigned)function->parameter_count,
-                 function->parameter_count == 1 ? "" : "s", count, count == 1 ? "was" : "were");
+                 function->name, (unsigned)function->input_count,
+                 function->input_count == 1 ? "" : "s", count, count == 1 ? "was" : "were");
     return false;
 }
 
 /* Names are interned, so identity nearly always decides; -1 with or without an exception. */
 static int find_parameter(const Function *function, PyObject *keyword)
 {
-    for (int i = 0; i < function->parameter_count; i++)
+    for (int i = 0; i < function->input_count; i++)
         if (function->parameters[i].name == keyword)
             return i;
-    for (int i = 0; i < function->parameter_count; i++) {
+    for (int i = 0; i < function->input_count; i++) {
         int equal = PyObject_RichCompareBool(function->parameters[i].name, keyword, Py_EQ);
         if (equal != 0)
             return equal > 0 ? i : -1;
@@ -46,7 +46,7 @@ static bool bind_keyword(const Function *function, PyObject *keyword, PyObject *
 
 static bool find_missing(const Function *function, PyObject **bound)
 {
-    for (unsigned i = 0; i < function->parameter_count; i++) {
+    for (unsigned i = 0; i < function->input_count; i++) {
         if (bound[i] != NULL)
             continue;
         PyErr_Format(PyExc_TypeError, "%U() missing required argument: '%U' (pos %u)",
@@ -59,9 +59,9 @@ static bool find_missing(const Function *function, PyObject **bound)
 bool arguments_bind(const Function *function, PyObject *const *args, Py_ssize_t count,
                     PyObject *keywords, PyObject **bound)
 {
-    if (count > function->parameter_count)
+    if (count > function->input_count)
         return too_many(function, count);
-    memset(bound, 0, function->parameter_count * sizeof *bound);
+    memset(bound, 0, function->input_count * sizeof *bound);
     for (Py_ssize_t i = 0; i < count; i++)
         bound[i] = args[i];
     Py_ssize_t keyword_count = keywords != NULL ? PyTuple_GET_SIZE(keywords) : 0;

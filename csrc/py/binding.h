@@ -20,6 +20,9 @@
 /* ---- limits ---- */
 
 enum {
+    /* Bytes of one value in guest memory, and layouts in layouts: SIZE_MAX, DEPTH_MAX of types.py. */
+    MAX_LAYOUT = 1 << 20,
+    MAX_DEPTH = 40,
     /* What C11 5.2.4.1 promises of any compiler; bounds the arrays of a call on the host stack. */
     MAX_PARAMETERS = 127,
     MAX_WORDS = 2 * MAX_PARAMETERS + 1, /* two for each parameter and the hidden result pointer */
@@ -35,6 +38,8 @@ enum {
  * of the last output on stderr, enough for the message of an assertion. */
 #define EVIDENCE_STACK ((uint32_t)256 << 10)
 #define EVIDENCE_TEXT 1024
+/* sizeof(vx_bytes) on i386: pointer, length, owner. */
+#define BYTES_RESULT_SIZE 12
 /* A `const char *` result is a name or a message; data travels in vx_bytes. */
 #define MAX_STRING_RESULT ((size_t)64 << 20)
 
@@ -42,7 +47,7 @@ enum {
 
 /* Module state: what would be a global. */
 typedef struct State {
-    PyTypeObject *plugin_type, *box_type, *function_type;
+    PyTypeObject *plugin_type, *box_type, *function_type, *layout_type;
     PyObject *builtins;         /* dict of the module: where vx_raise looks its names up */
     unsigned long main_thread;  /* ident of the thread that runs Python's signal handlers */
     unsigned forks;             /* how many forks this process descends from since the import */
@@ -112,11 +117,55 @@ typedef enum Code {
     CODE_COUNT
 } Code;
 
+/* What a Layout describes.  The first ones stand in memory; a pointer stands in a parameter. */
+typedef enum Kind {
+    KIND_SCALAR, KIND_ENUM, KIND_STRUCT, KIND_UNION, KIND_ARRAY,
+    KIND_CHARS,                /* char[n]: bytes up to the first NUL */
+    KIND_BYTES,                /* uint8_t[n]: bytes */
+    KIND_POINTER,
+    KIND_COUNT
+} Kind;
+
+struct Layout;
+
+typedef struct Member {
+    PyObject *name;            /* interned str */
+    struct Layout *type;
+    uint32_t bit;              /* offset from the start of the struct */
+    uint8_t bits;              /* width of a bit-field, else 0 */
+} Member;
+
+/* A C type in guest memory.  Immutable after creation, and made of finished ones, so acyclic. */
+typedef struct Layout {
+    PyObject_HEAD
+    uint8_t kind;              /* Kind */
+    uint8_t code;              /* Code of a scalar or of what holds an enum */
+    uint8_t depth;             /* of layouts below */
+    bool in, out, optional;    /* of a pointer: what is read, what is given back, whether NULL */
+    uint32_t size;             /* bytes in guest memory, at most MAX_LAYOUT */
+    uint32_t count;            /* items, members */
+    PyObject *class;           /* of enum, struct, union */
+    PyObject *values;          /* of an enum: dict from number to member */
+    struct Layout *target;     /* items, what is pointed to */
+    Member *members;
+} Layout;
+
+/* Where a value belongs, for messages: a root, then what leads into it. */
+typedef struct Place {
+    const struct Place *outer;
+    PyObject *owner;           /* root: name before `role` */
+    const char *role;          /* root: "() argument" or another */
+    PyObject *name;            /* root or member */
+    Py_ssize_t item;           /* when there is no name */
+} Place;
+
 typedef struct Parameter {
     PyObject *name;            /* interned str */
+    Layout *layout;            /* or NULL where the code says all */
     uint8_t code;              /* Code */
     uint8_t word;              /* index of its first word, the hidden pointer counted */
     uint8_t words;
+    uint8_t out;               /* place among what the function gives back */
     int64_t low, high;         /* what convert_fast may take; an empty range but for integers */
 } Parameter;
 
@@ -128,17 +177,22 @@ typedef struct Function {
     Box *box;
     PyObject *name, *module, *doc, *signature, *text_signature;
     vx_gaddr address;
-    uint16_t parameter_count;
+    uint16_t parameter_count;  /* those that Python passes come first */
+    uint16_t input_count;
     uint16_t word_count;       /* the hidden result pointer included */
     uint16_t lease_count;      /* parameters that live in guest memory */
+    uint16_t out_count;        /* of those that are given back */
     bool uses_memory;          /* any of them, or the result does */
     uint8_t result;            /* Code */
+    Layout *result_layout;     /* or NULL where the code says all */
+    uint32_t result_size;      /* bytes behind the hidden pointer, or 0: there is none */
     Parameter *parameters;
 } Function;
 
 /* Host memory lent to a call, and where the guest has its copy. */
 typedef struct Lease {
     Py_buffer buffer;          /* obj is NULL for a str, which the caller's reference holds */
+    void *owned;               /* or memory of our own that buffer.buf points at */
     vx_gaddr address;
     uint8_t parameter;
 } Lease;
@@ -265,15 +319,16 @@ void *call_failed(const Function *function, Call *call, vx_status status);
 
 /* ---- arguments.c: arguments to parameters, as CPython matches them ---- */
 
-/* Fills `bound` (one borrowed reference a parameter); false with a TypeError. */
+/* Fills `bound` (one borrowed reference an input); false with a TypeError. */
 bool arguments_bind(const Function *function, PyObject *const *args, Py_ssize_t count,
                     PyObject *keywords, PyObject **bound);
 
 /* ---- convert.c: codes; scalars to words and back ---- */
 
-Code code_parse(PyObject *text);           /* CODE_COUNT: no such code */
-/* Fills all but the name and the first word; false when no parameter has the code. */
+Code code_parse(PyObject *text);           /* CODE_COUNT: no such code, or not without a layout */
+/* Fills all but name, layout and first word; false when no parameter has the code. */
 bool code_set_parameter(Code code, Parameter *parameter);
+uint32_t code_size(Code code);             /* bytes of a scalar in memory, 0 for what is none */
 bool code_is_leased(Code code);
 bool code_is_result(Code code);
 /* PyArg_Parse converter ("O&") to a uint32_t; ValueError when the number is not one. */
@@ -304,10 +359,31 @@ static inline bool convert_fast(const Parameter *parameter, PyObject *value, uin
 
 /* Runs the conversions of `value`, which may be Python code: never with a box locked. */
 bool convert_scalar(const Function *function, unsigned index, PyObject *value, uint32_t *words);
+/* The same for a value anywhere.  `code` is a scalar's; two words are written at most. */
+bool convert_value(const Place *place, Code code, PyObject *value, uint32_t *words);
+/* To a bit-field of `width` bits. */
+bool convert_bits(const Place *place, Code code, unsigned width, PyObject *value, uint64_t *bits);
 PyObject *convert_result(Code code, const vx_result *result);
+
+/* ---- layout.c: the type Layout ---- */
+
+extern PyType_Spec layout_spec;
+bool layout_check(PyObject *object);       /* whether it is a Layout, of any interpreter */
+Code layout_code(const Layout *layout);    /* of a parameter or result that has it */
+
+/* ---- codec.c: values to the bytes of a layout and back ---- */
+
+/* `out` holds layout->size bytes, all zero.  May run Python code: never with a box locked. */
+bool codec_encode(const Place *place, const Layout *layout, PyObject *value, uint8_t *out);
+/* `in` is host memory that nothing changes meanwhile. */
+PyObject *codec_decode(const Layout *layout, const uint8_t *in);
+bool codec_encode_member(const Place *place, const Member *member, PyObject *value, uint8_t *out);
+PyObject *codec_decode_member(const Member *member, const uint8_t *in);
+PyObject *codec_enum(const Layout *layout, PyObject *number); /* steals */
 
 /* ---- memory.c: arguments and results in guest memory ---- */
 
+/* `value` is NULL for a parameter that Python does not pass. */
 bool memory_lease(const Function *function, unsigned index, PyObject *value, Lease *lease);
 void memory_end_leases(Lease *leases, unsigned count);
 /* All of these with the box locked by `call`, which keeps the error when they return false. */
@@ -315,6 +391,13 @@ bool memory_copy_in(const Function *function, Call *call, Lease *leases, uint32_
 bool memory_copy_out(const Function *function, Call *call, const Lease *leases);
 PyObject *memory_string_result(const Function *function, Call *call, uint32_t address);
 PyObject *memory_bytes_result(const Function *function, Call *call, uint32_t address);
+/* The value of `layout` at `address`. */
+PyObject *memory_struct_result(const Function *function, Call *call, const Layout *layout,
+                               uint32_t address);
+/* What a call with pointers to outputs gives: one value, or the tuple of the result, if the
+ * function has one, and of what the pointers gave.  Steals `result`. */
+PyObject *memory_outputs(const Function *function, Call *call, const Lease *leases,
+                         PyObject *result);
 
 /* ---- evidence.c: what is kept of a guest's end ---- */
 
@@ -335,6 +418,9 @@ void error_keep(Call *call);
 /* "NAME() argument 'PARAMETER': …", always false. */
 bool error_argument(const Function *function, unsigned index, PyObject *type,
                     const char *format, ...);
+/* The same for a place: "OWNER ROLE 'PATH': …". */
+bool error_place(const Place *place, PyObject *type, const char *format, ...);
+Place place_argument(const Function *function, unsigned index);
 /* vxplug.errors.NAME, a new reference; and raising it. */
 PyObject *error_class(const char *name);
 void error_vxplug(const char *name, const char *format, ...);

@@ -6,7 +6,7 @@
 
 typedef enum Class {
     CLASS_NONE, CLASS_INTEGER, CLASS_BOOL, CLASS_FLOAT, CLASS_STR, CLASS_VIEW, CLASS_MUT,
-    CLASS_BYTES,
+    CLASS_BYTES, CLASS_STRUCT, CLASS_POINTER,
 } Class;
 
 typedef struct CodeInfo {
@@ -26,9 +26,9 @@ static const CodeInfo codes[CODE_COUNT] = {
 Code code_parse(PyObject *text)
 {
     Code code = CODE_NONE;
-    while (code < CODE_COUNT && PyUnicode_CompareWithASCIIString(text, codes[code].text) != 0)
+    while (code < CODE_STRUCT && PyUnicode_CompareWithASCIIString(text, codes[code].text) != 0)
         code++;
-    return code;
+    return code < CODE_STRUCT ? code : CODE_COUNT;
 }
 
 bool code_set_parameter(Code code, Parameter *parameter)
@@ -43,7 +43,18 @@ bool code_set_parameter(Code code, Parameter *parameter)
 
 bool code_is_leased(Code code)
 {
-    return codes[code].class >= CLASS_STR && codes[code].class <= CLASS_MUT;
+    return (codes[code].class >= CLASS_STR && codes[code].class <= CLASS_MUT)
+        || code == CODE_POINTER;
+}
+
+uint32_t code_size(Code code)
+{
+    static const uint8_t sizes[CODE_COUNT] = {
+        [CODE_I8] = 1, [CODE_U8] = 1, [CODE_I16] = 2, [CODE_U16] = 2, [CODE_I32] = 4,
+        [CODE_U32] = 4, [CODE_I64] = 8, [CODE_U64] = 8, [CODE_BOOL] = 1, [CODE_F32] = 4,
+        [CODE_F64] = 8,
+    };
+    return sizes[code];
 }
 
 bool code_is_result(Code code)
@@ -93,34 +104,39 @@ static PyObject *show_integer(PyObject *value)
                         : PyUnicode_FromFormat("an int of %ld bits", count);
 }
 
-static bool out_of_range(const Function *function, unsigned index, PyObject *value)
+/* The integers that a type, or a bit-field of it, holds. */
+typedef struct Range {
+    int64_t low;
+    uint64_t high;
+} Range;
+
+static bool out_of_range(const Place *place, const char *ctype, Range range, PyObject *value)
 {
-    const CodeInfo *info = &codes[function->parameters[index].code];
     PyObject *shown = show_integer(value);
     if (shown == NULL)
         return false;
-    error_argument(function, index, PyExc_OverflowError, "%U is out of range for %s (%lld to %llu)",
-                   shown, info->ctype, (long long)info->low, (unsigned long long)info->high);
+    error_place(place, PyExc_OverflowError, "%U is out of range for %s (%lld to %llu)", shown, ctype,
+                (long long)range.low, (unsigned long long)range.high);
     Py_DECREF(shown);
     return false;
 }
 
 /* `value` is an int.  The bits of what fits; whether it fits. */
-static bool integer_bits(const CodeInfo *info, PyObject *value, uint64_t *bits)
+static bool integer_bits(Range range, PyObject *value, uint64_t *bits)
 {
     int overflow;
     long long number = PyLong_AsLongLongAndOverflow(value, &overflow);
     *bits = (uint64_t)number;
     if (overflow == 0)
-        return number >= info->low && (number < 0 || (uint64_t)number <= info->high);
-    if (overflow < 0 || info->high <= INT64_MAX)
+        return number >= range.low && (number < 0 || (uint64_t)number <= range.high);
+    if (overflow < 0 || range.high <= INT64_MAX)
         return false;
     *bits = PyLong_AsUnsignedLongLong(value);
     if (*bits == UINT64_MAX && PyErr_Occurred()) {
         PyErr_Clear(); /* OverflowError, the only one an int can cause; ours says more */
         return false;
     }
-    return true;
+    return *bits <= range.high;
 }
 
 static void put_words(const CodeInfo *info, uint64_t bits, uint32_t *words)
@@ -130,30 +146,50 @@ static void put_words(const CodeInfo *info, uint64_t bits, uint32_t *words)
         words[1] = (uint32_t)(bits >> 32);
 }
 
-static bool wrong_type(const Function *function, unsigned index, const char *expected,
-                       PyObject *value)
+static bool wrong_type(const Place *place, const char *expected, PyObject *value)
 {
-    return error_argument(function, index, PyExc_TypeError, "expected %s, got %s", expected,
-                          Py_TYPE(value)->tp_name);
+    return error_place(place, PyExc_TypeError, "expected %s, got %s", expected,
+                       Py_TYPE(value)->tp_name);
 }
 
-static bool convert_integer(const Function *function, unsigned index, PyObject *value,
-                            uint32_t *words)
+static bool convert_integer(const Place *place, const char *ctype, Range range, PyObject *value,
+                            uint64_t *bits)
 {
-    const CodeInfo *info = &codes[function->parameters[index].code];
     if (!PyIndex_Check(value))
-        return wrong_type(function, index, "int", value);
+        return wrong_type(place, "int", value);
     PyObject *number = PyNumber_Index(value);
     if (number == NULL)
         return false;
-    uint64_t bits;
-    bool fits = integer_bits(info, number, &bits);
-    if (fits)
-        put_words(info, bits, words);
-    else
-        out_of_range(function, index, number);
+    bool fits = integer_bits(range, number, bits);
+    if (!fits)
+        out_of_range(place, ctype, range, number);
     Py_DECREF(number);
     return fits;
+}
+
+static bool integer_words(const Place *place, const CodeInfo *info, PyObject *value,
+                          uint32_t *words)
+{
+    uint64_t bits;
+    if (!convert_integer(place, info->ctype, (Range){info->low, info->high}, value, &bits))
+        return false;
+    put_words(info, bits, words);
+    return true;
+}
+
+bool convert_bits(const Place *place, Code code, unsigned width, PyObject *value, uint64_t *bits)
+{
+    const CodeInfo *info = &codes[code];
+    uint64_t top = (uint64_t)1 << (width - 1);
+    Range range = {0, top - 1 + top};
+    if (info->class == CLASS_BOOL) {
+        int truth = PyObject_IsTrue(value);
+        *bits = truth > 0;
+        return truth >= 0;
+    }
+    if (info->low != 0)
+        range = (Range){-(int64_t)(top - 1) - 1, top - 1};
+    return convert_integer(place, "its bit-field", range, value, bits);
 }
 
 /* ---- bool and floats ---- */
@@ -166,56 +202,63 @@ static bool convert_bool(PyObject *value, uint32_t *words)
 }
 
 /* Any real number, as float(x) takes it, but no text. */
-static bool real_number(const Function *function, unsigned index, PyObject *value, double *out)
+static bool real_number(const Place *place, PyObject *value, double *out)
 {
     PyNumberMethods *methods = Py_TYPE(value)->tp_as_number;
     if (methods == NULL || (methods->nb_float == NULL && methods->nb_index == NULL))
-        return wrong_type(function, index, "float", value);
+        return wrong_type(place, "float", value);
     *out = PyFloat_AsDouble(value);
     if (*out != -1.0 || !PyErr_Occurred())
         return true;
     if (PyLong_Check(value) && PyErr_ExceptionMatches(PyExc_OverflowError)) {
         PyErr_Clear();
-        error_argument(function, index, PyExc_OverflowError, "int too large for a float");
+        error_place(place, PyExc_OverflowError, "int too large for a float");
     }
     return false;
 }
 
-static bool put_float(const Function *function, unsigned index, PyObject *value, double number,
-                      uint32_t *words)
+static bool put_float(const Place *place, PyObject *value, double number, uint32_t *words)
 {
     float narrow = (float)number;
     if (isinf(narrow) && !isinf(number))
-        return error_argument(function, index, PyExc_OverflowError, "%R is out of range for float",
-                              value);
+        return error_place(place, PyExc_OverflowError, "%R is out of range for float", value);
     memcpy(words, &narrow, sizeof narrow);
     return true;
 }
 
-static bool convert_real(const Function *function, unsigned index, PyObject *value,
-                         uint32_t *words)
+static bool convert_real(const Place *place, Code code, PyObject *value, uint32_t *words)
 {
     double number = 0;
     if (PyFloat_CheckExact(value))
         number = PyFloat_AS_DOUBLE(value);
-    else if (!real_number(function, index, value, &number))
+    else if (!real_number(place, value, &number))
         return false;
-    if (function->parameters[index].code == CODE_F32)
-        return put_float(function, index, value, number, words);
+    if (code == CODE_F32)
+        return put_float(place, value, number, words);
     memcpy(words, &number, sizeof number);
     return true;
 }
 
-bool convert_scalar(const Function *function, unsigned index, PyObject *value, uint32_t *words)
+bool convert_value(const Place *place, Code code, PyObject *value, uint32_t *words)
 {
-    switch (codes[function->parameters[index].code].class) {
+    switch (codes[code].class) {
     case CLASS_INTEGER:
-        return convert_integer(function, index, value, words);
+        return integer_words(place, &codes[code], value, words);
     case CLASS_BOOL:
         return convert_bool(value, words);
     default:
-        return convert_real(function, index, value, words);
+        return convert_real(place, code, value, words);
     }
+}
+
+bool convert_scalar(const Function *function, unsigned index, PyObject *value, uint32_t *words)
+{
+    const Parameter *parameter = &function->parameters[index];
+    Place place = place_argument(function, index);
+    if (parameter->code != CODE_STRUCT)
+        return convert_value(&place, parameter->code, value, words);
+    memset(words, 0, parameter->words * sizeof *words);
+    return codec_encode(&place, parameter->layout, value, (uint8_t *)words);
 }
 
 /* ---- results ---- */

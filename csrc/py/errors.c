@@ -47,17 +47,57 @@ void error_keep(Call *call)
 
 /* ---- errors of the host ---- */
 
+Place place_argument(const Function *function, unsigned index)
+{
+    return (Place){.owner = function->name, .role = "() argument",
+                   .name = function->parameters[index].name};
+}
+
+/* "shape.points[3].x", a new str. */
+static PyObject *place_path(const Place *place)
+{
+    if (place->outer == NULL)
+        return Py_NewRef(place->name);
+    PyObject *outer = place_path(place->outer), *path = NULL;
+    if (outer != NULL && place->name != NULL)
+        path = PyUnicode_FromFormat("%U.%U", outer, place->name);
+    else if (outer != NULL)
+        path = PyUnicode_FromFormat("%U[%zd]", outer, place->item);
+    Py_XDECREF(outer);
+    return path;
+}
+
+static bool place_raise(const Place *place, PyObject *type, const char *format, va_list arguments)
+{
+    const Place *root = place;
+    while (root->outer != NULL)
+        root = root->outer;
+    PyObject *text = PyUnicode_FromFormatV(format, arguments);
+    PyObject *path = text != NULL ? place_path(place) : NULL;
+    if (path != NULL)
+        PyErr_Format(type, "%U%s '%U': %U", root->owner, root->role, path, text);
+    Py_XDECREF(path);
+    Py_XDECREF(text);
+    return false;
+}
+
+bool error_place(const Place *place, PyObject *type, const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    place_raise(place, type, format, arguments);
+    va_end(arguments);
+    return false;
+}
+
 bool error_argument(const Function *function, unsigned index, PyObject *type, const char *format,
                     ...)
 {
     va_list arguments;
+    Place place = place_argument(function, index);
     va_start(arguments, format);
-    PyObject *text = PyUnicode_FromFormatV(format, arguments);
+    place_raise(&place, type, format, arguments);
     va_end(arguments);
-    if (text != NULL)
-        PyErr_Format(type, "%U() argument '%U': %U", function->name,
-                     function->parameters[index].name, text);
-    Py_XDECREF(text);
     return false;
 }
 

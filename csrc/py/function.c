@@ -1,6 +1,7 @@
 /* The type Function: an export as a Python callable, and the course of one call. */
 #include "binding.h"
 
+#include <string.h>
 #include <structmember.h>
 
 /* ---- a call ---- */
@@ -25,6 +26,19 @@ void *call_failed(const Function *function, Call *call, vx_status status)
     return NULL;
 }
 
+/* A result that is more than a number; the guest raised nothing. */
+static PyObject *take_memory_result(Function *self, Call *call, const vx_result *result,
+                                    const uint32_t *words)
+{
+    if (self->result == CODE_STR)
+        return memory_string_result(self, call, result->eax);
+    if (self->result == CODE_STRUCT)
+        return memory_struct_result(self, call, self->result_layout, words[0]);
+    if (result->eax == 0 && self->result_layout->optional)
+        return Py_NewRef(Py_None);
+    return memory_struct_result(self, call, self->result_layout->target, result->eax);
+}
+
 static PyObject *take_result(Function *self, Call *call, const vx_result *result,
                              const uint32_t *words)
 {
@@ -32,9 +46,11 @@ static PyObject *take_result(Function *self, Call *call, const vx_result *result
         return memory_bytes_result(self, call, words[0]);
     if (call->raised != NULL || call->error != NULL)
         return NULL;
-    if (self->result == CODE_STR)
-        return memory_string_result(self, call, result->eax);
+    if (self->result > CODE_BYTES || self->result == CODE_STR)
+        return take_memory_result(self, call, result, words);
     PyObject *object = convert_result(self->result, result);
+    if (self->result_layout != NULL)
+        object = codec_enum(self->result_layout, object);
     if (object == NULL)
         error_keep(call);
     return object;
@@ -53,7 +69,8 @@ static PyObject *run(Function *self, Call *call, uint32_t *words, Lease *leases)
         return call_failed(self, call, status);
     if (self->lease_count != 0 && !memory_copy_out(self, call, leases))
         return NULL;
-    return take_result(self, call, &result, words);
+    PyObject *object = take_result(self, call, &result, words);
+    return self->out_count == 0 ? object : memory_outputs(self, call, leases, object);
 }
 
 static PyObject *run_locked(Function *self, uint32_t *words, Lease *leases)
@@ -69,15 +86,15 @@ static PyObject *run_locked(Function *self, uint32_t *words, Lease *leases)
     return result;
 }
 
-/* Every scalar to its words, every other argument to a lease; in order, so that the first wrong
- * argument is the one reported.  The number of leases made is in `made`. */
+/* Every value to its words, or to a lease where it lives in guest memory; in order, so that the
+ * first wrong argument is the one reported.  The number of leases made is in `made`. */
 static bool convert_all(Function *self, PyObject *const *args, uint32_t *words, Lease *leases,
                         unsigned *made)
 {
     for (unsigned i = 0; i < self->parameter_count; i++) {
         const Parameter *parameter = &self->parameters[i];
         bool ok = code_is_leased(parameter->code)
-            ? memory_lease(self, i, args[i], &leases[(*made)++])
+            ? memory_lease(self, i, i < self->input_count ? args[i] : NULL, &leases[(*made)++])
             : convert_fast(parameter, args[i], &words[parameter->word])
                 || convert_scalar(self, i, args[i], &words[parameter->word]);
         if (!ok)
@@ -139,41 +156,91 @@ static PyObject *function_vectorcall(PyObject *self, PyObject *const *args, size
 {
     Function *function = (Function *)self;
     Py_ssize_t count = PyVectorcall_NARGS(flagged);
-    if (keywords != NULL || count != function->parameter_count)
+    if (keywords != NULL || count != function->input_count)
         return call_matched(function, args, count, keywords);
     return call_bound(function, args);
 }
 
 /* ---- creation ---- */
 
-static bool parse_code(PyObject *text, const char *what, PyObject *name, Code *out)
+static bool refuse_type(const char *what, PyObject *name, PyObject *type)
 {
-    *out = PyUnicode_Check(text) ? code_parse(text) : CODE_COUNT;
-    if (*out == CODE_COUNT)
-        PyErr_Format(PyExc_ValueError, "%s %U: unknown code %R", what, name, text);
-    return *out != CODE_COUNT;
+    PyErr_Format(PyExc_ValueError, "%s %U: unknown type %R", what, name, type);
+    return false;
+}
+
+/* A code, or a layout, of which the code follows. */
+static bool parse_type(PyObject *type, const char *what, PyObject *name, Code *code,
+                       Layout **layout)
+{
+    *code = CODE_COUNT;
+    if (PyUnicode_Check(type)) {
+        *code = code_parse(type);
+    } else if (layout_check(type)) {
+        *code = layout_code((Layout *)type);
+        *layout = (Layout *)Py_NewRef(type);
+    }
+    return *code != CODE_COUNT || refuse_type(what, name, type);
+}
+
+static bool set_type(Parameter *parameter, PyObject *name, PyObject *type)
+{
+    Code code;
+    if (!parse_type(type, "parameter", name, &code, &parameter->layout))
+        return false;
+    bool usable = code_set_parameter(code, parameter);
+    if (code == CODE_STRUCT) {
+        uint32_t words = (parameter->layout->size + 3) / 4;
+        usable = words < MAX_WORDS;
+        parameter->words = (uint8_t)words;
+    }
+    if (!usable)
+        PyErr_Format(PyExc_ValueError, "parameter %U cannot be %S", name, type);
+    return usable;
 }
 
 static bool add_parameter(Function *self, PyObject *pair)
 {
-    PyObject *name, *text;
-    Code code;
-    if (!PyArg_ParseTuple(pair, "UO:parameter", &name, &text)
-        || !parse_code(text, "parameter", name, &code))
-        return false;
+    PyObject *name, *type;
     Parameter *parameter = &self->parameters[self->parameter_count];
-    if (!code_set_parameter(code, parameter)) {
-        PyErr_Format(PyExc_ValueError, "parameter %U cannot be %U", name, text);
+    if (!PyArg_ParseTuple(pair, "UO:parameter", &name, &type))
+        return false;
+    *parameter = (Parameter){.name = Py_NewRef(name), .word = (uint8_t)self->word_count};
+    self->parameter_count++;
+    PyUnicode_InternInPlace(&parameter->name);
+    if (!set_type(parameter, name, type))
+        return false;
+    self->word_count += parameter->words;
+    if (self->word_count > MAX_WORDS) {
+        PyErr_Format(PyExc_ValueError, "%U(): more than %d words of arguments", self->name,
+                     MAX_WORDS);
         return false;
     }
-    parameter->name = Py_NewRef(name);
-    PyUnicode_InternInPlace(&parameter->name);
-    parameter->word = (uint8_t)self->word_count;
-    self->parameter_count++;
-    self->word_count += parameter->words;
-    self->lease_count += code_is_leased(code);
-    self->uses_memory |= code_is_leased(code);
+    if (parameter->code == CODE_POINTER && parameter->layout->out)
+        parameter->out = (uint8_t)self->out_count++;
+    self->lease_count += code_is_leased(parameter->code);
+    self->uses_memory |= code_is_leased(parameter->code);
     return true;
+}
+
+static bool is_input(const Parameter *parameter)
+{
+    return parameter->code != CODE_POINTER || parameter->layout->in;
+}
+
+/* Those that Python passes first, each kind in its order. */
+static void sort_inputs(Function *self)
+{
+    Parameter sorted[MAX_PARAMETERS];
+    unsigned count = 0;
+    for (int inputs = 1; inputs >= 0; inputs--) {
+        for (unsigned i = 0; i < self->parameter_count; i++)
+            if (is_input(&self->parameters[i]) == inputs)
+                sorted[count++] = self->parameters[i];
+        if (inputs)
+            self->input_count = (uint16_t)count;
+    }
+    memcpy(self->parameters, sorted, count * sizeof *sorted);
 }
 
 /* Expects the result to be known: it decides whether the first word is the hidden pointer. */
@@ -195,20 +262,26 @@ static bool add_parameters(Function *self, PyObject *sequence)
         Py_XDECREF(pair);
     }
     Py_DECREF(list);
+    if (ok)
+        sort_inputs(self);
     return ok;
 }
 
-static bool set_result(Function *self, PyObject *text)
+static bool set_result(Function *self, PyObject *type)
 {
     Code code;
-    if (!parse_code(text, "result of", self->name, &code))
+    if (!parse_type(type, "result of", self->name, &code, &self->result_layout))
         return false;
     if (!code_is_result(code)) {
-        PyErr_Format(PyExc_ValueError, "result of %U cannot be %U", self->name, text);
+        PyErr_Format(PyExc_ValueError, "result of %U cannot be %S", self->name, type);
         return false;
     }
     self->result = (uint8_t)code;
-    self->uses_memory = code == CODE_BYTES;
+    if (code == CODE_BYTES)
+        self->result_size = BYTES_RESULT_SIZE;
+    else if (code == CODE_STRUCT)
+        self->result_size = self->result_layout->size;
+    self->uses_memory = self->result_size != 0;
     self->word_count = self->uses_memory;
     return true;
 }
@@ -216,10 +289,10 @@ static bool set_result(Function *self, PyObject *text)
 /* "(a, b)": inspect and help() read it when there is no __signature__. */
 static bool set_text_signature(Function *self)
 {
-    PyObject *names = PyList_New(self->parameter_count), *comma = PyUnicode_FromString(", ");
+    PyObject *names = PyList_New(self->input_count), *comma = PyUnicode_FromString(", ");
     PyObject *joined = NULL;
     if (names != NULL && comma != NULL) {
-        for (unsigned i = 0; i < self->parameter_count; i++)
+        for (unsigned i = 0; i < self->input_count; i++)
             PyList_SET_ITEM(names, i, Py_NewRef(self->parameters[i].name));
         joined = PyUnicode_Join(comma, names);
     }
@@ -277,6 +350,9 @@ static int function_traverse(Function *self, visitproc visit, void *arg)
     Py_VISIT(self->module);
     Py_VISIT(self->doc);
     Py_VISIT(self->signature);
+    Py_VISIT(self->result_layout);
+    for (unsigned i = 0; i < self->parameter_count; i++)
+        Py_VISIT(self->parameters[i].layout);
     return 0;
 }
 
@@ -286,14 +362,17 @@ static void function_dealloc(Function *self)
     PyObject_GC_UnTrack(self);
     if (self->weakrefs != NULL)
         PyObject_ClearWeakRefs((PyObject *)self);
-    for (unsigned i = 0; i < self->parameter_count; i++)
+    for (unsigned i = 0; i < self->parameter_count; i++) {
         Py_DECREF(self->parameters[i].name);
+        Py_XDECREF(self->parameters[i].layout);
+    }
     PyMem_Free(self->parameters);
     Py_XDECREF(self->name);
     Py_XDECREF(self->module);
     Py_XDECREF(self->doc);
     Py_XDECREF(self->signature);
     Py_XDECREF(self->text_signature);
+    Py_XDECREF(self->result_layout);
     Py_XDECREF(self->box);
     type->tp_free(self);
     Py_DECREF(type);

@@ -13,7 +13,7 @@
 typedef struct GuestBytes {
     uint32_t ptr, len, owner;
 } GuestBytes;
-_Static_assert(sizeof(GuestBytes) == 12, "vx_bytes is three words on i386");
+_Static_assert(sizeof(GuestBytes) == BYTES_RESULT_SIZE, "vx_bytes is three words on i386");
 
 /* ---- leases ---- */
 
@@ -68,20 +68,41 @@ static bool lease_buffer(const Function *function, unsigned index, PyObject *val
     return refuse_buffer(function, index, value, writable);
 }
 
+/* The value goes to memory of our own first: making its bytes may run Python code. */
+static bool lease_pointer(const Function *function, unsigned index, PyObject *value, Lease *lease)
+{
+    const Layout *layout = function->parameters[index].layout;
+    if (layout->optional && value == Py_None) {
+        lease->buffer = (Py_buffer){.buf = NULL};
+        return true;
+    }
+    lease->owned = PyMem_Calloc(1, layout->target->size);
+    if (lease->owned == NULL)
+        return PyErr_NoMemory() != NULL;
+    lease->buffer = (Py_buffer){.buf = lease->owned, .len = layout->target->size};
+    Place place = place_argument(function, index);
+    return value == NULL || codec_encode(&place, layout->target, value, lease->owned);
+}
+
 bool memory_lease(const Function *function, unsigned index, PyObject *value, Lease *lease)
 {
     Code code = function->parameters[index].code;
     lease->parameter = (uint8_t)index;
     lease->buffer.obj = NULL;
+    lease->owned = NULL;
     if (code == CODE_STR)
         return lease_str(function, index, value, lease);
+    if (code == CODE_POINTER)
+        return lease_pointer(function, index, value, lease);
     return lease_buffer(function, index, value, code == CODE_MUT, lease);
 }
 
 void memory_end_leases(Lease *leases, unsigned count)
 {
-    for (unsigned i = 0; i < count; i++)
+    for (unsigned i = 0; i < count; i++) {
         PyBuffer_Release(&leases[i].buffer);
+        PyMem_Free(leases[i].owned);
+    }
 }
 
 /* ---- arguments in ---- */
@@ -118,23 +139,26 @@ static bool place(const Function *function, Call *call, Lease *lease)
 static bool copy_in_one(const Function *function, Call *call, Lease *lease, uint32_t *words)
 {
     const Parameter *parameter = &function->parameters[lease->parameter];
+    words[parameter->word] = 0;
+    if (lease->buffer.buf == NULL && parameter->code == CODE_POINTER)
+        return true;
     if (!place(function, call, lease))
         return false;
     words[parameter->word] = lease->address.value;
-    if (parameter->code != CODE_STR)
+    if (parameter->words == 2)
         words[parameter->word + 1] = (uint32_t)lease->buffer.len;
-    if (parameter->code != CODE_MUT)
+    if (parameter->code == CODE_VIEW)
         PyBuffer_Release(&lease->buffer);
     return true;
 }
 
-/* The hidden first argument of a function that returns vx_bytes. */
+/* The hidden first argument of a function that returns a struct. */
 static bool place_result(const Function *function, Call *call, uint32_t *words)
 {
     vx_gaddr address;
-    if (function->result != CODE_BYTES)
+    if (function->result_size == 0)
         return true;
-    vx_status status = vx_arena_alloc(function->box->core, sizeof(GuestBytes), &address);
+    vx_status status = vx_arena_alloc(function->box->core, function->result_size, &address);
     if (status != VX_OK) {
         error_vxplug("GuestMemoryError", "%U(): no guest memory left for the result",
                      function->name);
@@ -160,8 +184,11 @@ bool memory_copy_out(const Function *function, Call *call, const Lease *leases)
 {
     for (unsigned i = 0; i < function->lease_count; i++) {
         const Lease *lease = &leases[i];
+        const Parameter *parameter = &function->parameters[lease->parameter];
         size_t size = (size_t)lease->buffer.len;
-        if (function->parameters[lease->parameter].code != CODE_MUT || size == 0)
+        bool written = parameter->code == CODE_MUT
+            || (parameter->code == CODE_POINTER && parameter->layout->out);
+        if (!written || size == 0)
             continue;
         const void *source = vx_guest_pointer(function->box->core, lease->address, size,
                                               VX_PROT_READ);
@@ -196,6 +223,74 @@ PyObject *memory_string_result(const Function *function, Call *call, uint32_t ad
         return NULL;
     }
     return kept(call, PyUnicode_DecodeUTF8(text, (Py_ssize_t)size, "strict"));
+}
+
+/* Decoding makes objects, so other code may run: it reads a copy. */
+PyObject *memory_struct_result(const Function *function, Call *call, const Layout *layout,
+                               uint32_t address)
+{
+    const void *source = vx_guest_pointer(function->box->core, (vx_gaddr){address}, layout->size,
+                                          VX_PROT_READ);
+    if (source == NULL) {
+        error_fault(function, call, address, "struct result that is not all readable memory");
+        return NULL;
+    }
+    PyObject *object = NULL;
+    uint8_t *copy = PyMem_Malloc(layout->size);
+    if (copy != NULL)
+        object = codec_decode(layout, memcpy(copy, source, layout->size));
+    else
+        PyErr_NoMemory();
+    PyMem_Free(copy);
+    return kept(call, object);
+}
+
+static PyObject *output(const Function *function, const Lease *lease)
+{
+    const Layout *layout = function->parameters[lease->parameter].layout;
+    if (lease->owned == NULL)
+        return Py_NewRef(Py_None);
+    return codec_decode(layout->target, lease->owned);
+}
+
+/* The tuple of outputs from `first` on, where what comes before is the result. */
+static PyObject *output_tuple(const Function *function, const Lease *leases, unsigned first)
+{
+    PyObject *tuple = PyTuple_New(first + function->out_count);
+    for (unsigned i = 0; tuple != NULL && i < function->lease_count; i++) {
+        const Parameter *parameter = &function->parameters[leases[i].parameter];
+        if (parameter->code != CODE_POINTER || !parameter->layout->out)
+            continue;
+        PyObject *object = output(function, &leases[i]);
+        if (object == NULL)
+            Py_CLEAR(tuple);
+        else
+            PyTuple_SET_ITEM(tuple, first + parameter->out, object);
+    }
+    return tuple;
+}
+
+PyObject *memory_outputs(const Function *function, Call *call, const Lease *leases,
+                         PyObject *result)
+{
+    bool has_result = function->result != CODE_NONE;
+    PyObject *tuple = result != NULL ? output_tuple(function, leases, has_result) : NULL;
+    if (tuple == NULL) {
+        if (result != NULL)
+            error_keep(call);
+        Py_XDECREF(result);
+        return NULL;
+    }
+    if (has_result) {
+        PyTuple_SET_ITEM(tuple, 0, result);
+        return tuple;
+    }
+    Py_DECREF(result);
+    if (function->out_count > 1)
+        return tuple;
+    PyObject *only = Py_NewRef(PyTuple_GET_ITEM(tuple, 0));
+    Py_DECREF(tuple);
+    return only;
 }
 
 static PyObject *copy_bytes(const Function *function, Call *call, const GuestBytes *bytes)

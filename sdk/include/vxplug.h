@@ -8,7 +8,13 @@
  *   vx_view                          any C-contiguous bytes-like object, read only
  *   vx_mut                           any writable bytes-like object; changes reach the caller
  *
- * Results: void (None), the scalars above, const char * (str; NULL is None), vx_bytes (bytes). */
+ *   enum                             int or enum.IntEnum made for the plugin
+ *   struct, union; const struct *    a frozen dataclass made for the plugin; a union class
+ *   struct *, VX_INOUT(T *)          the same, and one more result: what the function left there
+ *   VX_OUT(T *)                      no argument, one more result
+ *
+ * Results: void (None), the scalars above, const char * (str; NULL is None), vx_bytes (bytes), enums,
+ * structs by value and by pointer (a copy; NULL is None). */
 #ifndef VXPLUG_H
 #define VXPLUG_H
 
@@ -30,6 +36,16 @@
 #define VX_DOC(function, text) \
     VX_EXTERN_C __attribute__((used, retain)) const char vx_doc_##function[] = text
 #define VX_MODULE_DOC(text) VX_EXTERN_C __attribute__((used, retain)) const char vx_module_doc[] = text
+
+/* What C cannot say of a pointer parameter.  A pointer to a struct needs neither: it is read, and,
+ * if not const, given back as well.
+ *   VX_OUT     the function only writes it: no Python parameter, one more result
+ *   VX_INOUT   of a pointer to a number or enum: one value, read and given back */
+#define VX_OUT(function, parameter) VX_DECLARE_(out, function, parameter)
+#define VX_INOUT(function, parameter) VX_DECLARE_(inout, function, parameter)
+#define VX_DECLARE_(word, function, parameter) \
+    VX_EXTERN_C __attribute__((used, retain)) const char vx_declare_##word##_##function##_##parameter[] = \
+        #word " " #function " " #parameter
 
 typedef struct vx_view { const void *ptr; size_t len; } vx_view;
 typedef struct vx_mut { void *ptr; size_t len; } vx_mut;

@@ -29,7 +29,12 @@ REFUSALS = {
     "#include <vxplug.h>\nVX_EXPORT int broken(int a) { return a +; }\n": "plugin.c:2",
     "int add(int a, int b) { return a + b; }\n": "nothing is exported",
     "#include <vxplug.h>\nVX_EXPORT int f(int a, ...) { return a; }\n": "f(): variable arguments",
-    "#include <vxplug.h>\nstruct s { int a; };\nVX_EXPORT int f(struct s v) { return v.a; }\n": "f(): parameter v",
+    "#include <vxplug.h>\nVX_EXPORT int f(long double v) { return v > 0; }\n": "f(): parameter v: type 'long double'",
+    "#include <vxplug.h>\nstruct s { int *a; };\nVX_EXPORT int f(struct s v) { return *v.a; }\n":
+        "f(): parameter v: type 'int *' of member a",
+    "#include <vxplug.h>\nVX_EXPORT int f(const double *v) { return *v > 0; }\n":
+        "f(): parameter v: type 'const double *': for one value say VX_OUT or VX_INOUT",
+    "#include <vxplug.h>\nVX_OUT(f, w);\nVX_EXPORT int f(int *v) { return *v; }\n": "f(): VX_OUT or VX_INOUT of w",
     "#include <vxplug.h>\nVX_EXPORT int *f(void) { return 0; }\n": "f(): result type 'int *'",
     "#include <vxplug.h>\nint missing(int);\nVX_EXPORT int f(int a) { return missing(a); }\n": "missing",
 }

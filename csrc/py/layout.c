@@ -1,0 +1,337 @@
+/* The type Layout: a C type as the host sees it in guest memory, built from parts that are done.
+ *
+ * vxplug/types.py has checked what the plugin's note says; the checks here are of what memory
+ * safety rests on, so that no caller of the private module can break it either. */
+#include "binding.h"
+
+#include <string.h>
+#include <structmember.h>
+
+static void layout_dealloc(Layout *self);
+
+static const char *const kinds[KIND_COUNT] = {
+    [KIND_SCALAR] = "scalar", [KIND_ENUM] = "enum", [KIND_STRUCT] = "struct",
+    [KIND_UNION] = "union", [KIND_ARRAY] = "array", [KIND_CHARS] = "chars", [KIND_BYTES] = "bytes",
+    [KIND_POINTER] = "pointer",
+};
+
+Code layout_code(const Layout *layout)
+{
+    switch ((Kind)layout->kind) {
+    case KIND_SCALAR:
+    case KIND_ENUM:
+        return layout->code;
+    case KIND_STRUCT:
+    case KIND_UNION:
+        return CODE_STRUCT;
+    case KIND_POINTER:
+        return CODE_POINTER;
+    default:
+        return CODE_COUNT; /* arrays stand in structs only */
+    }
+}
+
+bool layout_check(PyObject *object)
+{
+    return Py_TYPE(object)->tp_dealloc == (destructor)layout_dealloc;
+}
+
+static bool refuse(const char *what)
+{
+    PyErr_Format(PyExc_ValueError, "layout: %s", what);
+    return false;
+}
+
+static bool set_kind(Layout *self, const char *text)
+{
+    while (self->kind < KIND_COUNT && strcmp(kinds[self->kind], text) != 0)
+        self->kind++;
+    return self->kind < KIND_COUNT || refuse("unknown kind");
+}
+
+static bool add_below(Layout *self, const Layout *below)
+{
+    if (below->kind == KIND_POINTER)
+        return refuse("a pointer in memory");
+    if (below->depth >= MAX_DEPTH)
+        return refuse("nested too deep");
+    if (self->depth <= below->depth)
+        self->depth = below->depth + 1;
+    return true;
+}
+
+/* ---- members ---- */
+
+static bool member_fits(const Layout *self, const Member *member)
+{
+    uint64_t width = (uint64_t)member->type->size * 8;
+    if (member->bits != 0) {
+        bool number = member->type->kind <= KIND_ENUM && member->type->code != CODE_F32
+            && member->type->code != CODE_F64;
+        if (!number || member->bits > width)
+            return refuse("not a bit-field");
+        width = member->bits;
+    } else if (member->bit % 8 != 0) {
+        return refuse("member not at a byte");
+    }
+    return member->bit + width <= (uint64_t)self->size * 8 || refuse("member outside its struct");
+}
+
+static bool add_member(State *state, Layout *self, PyObject *item)
+{
+    Member *member = &self->members[self->count];
+    PyObject *name, *type;
+    if (!PyTuple_Check(item)
+        || !PyArg_ParseTuple(item, "UO!O&b:member", &name, state->layout_type, &type, convert_word,
+                             &member->bit, &member->bits))
+        return PyErr_Occurred() != NULL ? false : refuse("member is not a tuple");
+    member->name = Py_NewRef(name);
+    PyUnicode_InternInPlace(&member->name);
+    member->type = (Layout *)Py_NewRef(type);
+    self->count++;
+    return add_below(self, member->type) && member_fits(self, member);
+}
+
+static bool add_members(State *state, Layout *self, PyObject *sequence)
+{
+    PyObject *list = PySequence_List(sequence);
+    if (list == NULL)
+        return false;
+    Py_ssize_t count = PyList_GET_SIZE(list);
+    self->members = PyMem_Calloc((size_t)count, sizeof *self->members);
+    bool ok = self->members != NULL || PyErr_NoMemory() != NULL;
+    for (Py_ssize_t i = 0; ok && i < count; i++)
+        ok = add_member(state, self, PyList_GET_ITEM(list, i));
+    Py_DECREF(list);
+    return ok;
+}
+
+/* ---- creation ---- */
+
+static bool set_code(Layout *self, PyObject *text)
+{
+    Code code = PyUnicode_Check(text) ? code_parse(text) : CODE_COUNT;
+    if (code == CODE_COUNT || code_size(code) == 0)
+        return refuse("not the code of a number");
+    self->code = (uint8_t)code;
+    self->size = code_size(code);
+    return true;
+}
+
+static bool set_class(Layout *self, PyObject *class)
+{
+    if (class == NULL || !PyType_Check(class))
+        return refuse("no class");
+    self->class = Py_NewRef(class);
+    if (self->kind != KIND_ENUM)
+        return true;
+    self->values = PyObject_GetAttrString(class, "_value2member_map_");
+    return self->values != NULL && (PyDict_CheckExact(self->values) || refuse("not an enum"));
+}
+
+static bool set_items(Layout *self, uint32_t count)
+{
+    if (self->target == NULL || self->target->kind == KIND_POINTER)
+        return refuse("an array of what memory does not hold");
+    uint64_t size = (uint64_t)count * self->target->size;
+    if (count == 0 || size > MAX_LAYOUT)
+        return refuse("array size");
+    if ((self->kind == KIND_BYTES || self->kind == KIND_CHARS) && self->target->size != 1)
+        return refuse("bytes that are not bytes");
+    self->count = count;
+    self->size = (uint32_t)size;
+    return add_below(self, self->target);
+}
+
+static bool set_pointer(Layout *self, const char *mode)
+{
+    if (self->target == NULL)
+        return refuse("a pointer to nothing");
+    self->in = strcmp(mode, "out") != 0;
+    self->out = strcmp(mode, "in") != 0;
+    self->size = 4;
+    return add_below(self, self->target);
+}
+
+typedef struct LayoutArguments {
+    const char *kind, *mode;
+    PyObject *code, *target, *class, *members;
+    uint32_t size, count;
+    int optional;
+} LayoutArguments;
+
+static bool layout_fill(State *state, Layout *self, const LayoutArguments *from)
+{
+    self->optional = from->optional;
+    self->target = (Layout *)Py_XNewRef(from->target);
+    switch ((Kind)self->kind) {
+    case KIND_SCALAR:
+        return set_code(self, from->code);
+    case KIND_ENUM:
+        return set_code(self, from->code) && set_class(self, from->class);
+    case KIND_STRUCT:
+    case KIND_UNION:
+        if (from->size == 0 || from->size > MAX_LAYOUT)
+            return refuse("struct size");
+        self->size = from->size;
+        return set_class(self, from->class) && add_members(state, self, from->members);
+    case KIND_POINTER:
+        return set_pointer(self, from->mode);
+    default:
+        return set_items(self, from->count);
+    }
+}
+
+static PyObject *layout_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
+{
+    static char *names[] = {"kind", "code", "size", "count", "target", "cls", "members", "mode",
+                            "optional", NULL};
+    State *state = PyType_GetModuleState(type);
+    PyObject *none = PyTuple_New(0);
+    LayoutArguments from = {.mode = "", .code = Py_None, .members = none};
+    Layout *self = NULL;
+    if (none != NULL
+        && PyArg_ParseTupleAndKeywords(args, keywords, "s|$OO&O&O!OOsp:Layout", names, &from.kind,
+                                       &from.code, convert_word, &from.size, convert_word,
+                                       &from.count, state->layout_type, &from.target, &from.class,
+                                       &from.members, &from.mode, &from.optional))
+        self = (Layout *)type->tp_alloc(type, 0);
+    if (self != NULL && (!set_kind(self, from.kind) || !layout_fill(state, self, &from)))
+        Py_CLEAR(self);
+    Py_XDECREF(none);
+    return (PyObject *)self;
+}
+
+/* ---- use from Python, by unions ---- */
+
+static const Member *find_member(const Layout *self, PyObject *name)
+{
+    for (uint32_t i = 0; i < self->count && self->members != NULL; i++) {
+        int equal = PyObject_RichCompareBool(self->members[i].name, name, Py_EQ);
+        if (equal != 0)
+            return equal > 0 ? &self->members[i] : NULL;
+    }
+    PyErr_Format(PyExc_TypeError, "%s has no member %R",
+                 self->class != NULL ? ((PyTypeObject *)self->class)->tp_name : "layout", name);
+    return NULL;
+}
+
+static PyObject *layout_pack_member(Layout *self, PyObject *args)
+{
+    PyObject *name, *value;
+    if (!PyArg_ParseTuple(args, "UO:pack_member", &name, &value))
+        return NULL;
+    const Member *member = find_member(self, name);
+    PyObject *owner = NULL;
+    if (member != NULL)
+        owner = PyUnicode_FromString(((PyTypeObject *)self->class)->tp_name);
+    PyObject *data = owner != NULL ? PyBytes_FromStringAndSize(NULL, self->size) : NULL;
+    if (data != NULL) {
+        Place place = {.owner = owner, .role = "() argument", .name = owner};
+        memset(PyBytes_AS_STRING(data), 0, self->size);
+        if (!codec_encode_member(&place, member, value, (uint8_t *)PyBytes_AS_STRING(data)))
+            Py_CLEAR(data);
+    }
+    Py_XDECREF(owner);
+    return data;
+}
+
+static bool whole(const Layout *self, Py_ssize_t size)
+{
+    if (self->kind != KIND_POINTER && size == (Py_ssize_t)self->size)
+        return true;
+    PyErr_Format(PyExc_ValueError, "expected %u bytes, got %zd", (unsigned)self->size, size);
+    return false;
+}
+
+static PyObject *layout_unpack_member(Layout *self, PyObject *args)
+{
+    PyObject *name;
+    const uint8_t *data;
+    Py_ssize_t size;
+    if (!PyArg_ParseTuple(args, "Uy#:unpack_member", &name, &data, &size) || !whole(self, size))
+        return NULL;
+    const Member *member = find_member(self, name);
+    return member != NULL ? codec_decode_member(member, data) : NULL;
+}
+
+static PyObject *layout_unpack(Layout *self, PyObject *args)
+{
+    const uint8_t *data;
+    Py_ssize_t size;
+    if (!PyArg_ParseTuple(args, "y#:unpack", &data, &size) || !whole(self, size))
+        return NULL;
+    return codec_decode(self, data);
+}
+
+static PyObject *layout_members(Layout *self, void *unused)
+{
+    (void)unused;
+    uint32_t count = self->members != NULL ? self->count : 0;
+    PyObject *names = PyTuple_New(count);
+    for (uint32_t i = 0; names != NULL && i < count; i++)
+        PyTuple_SET_ITEM(names, i, Py_NewRef(self->members[i].name));
+    return names;
+}
+
+/* ---- the type ---- */
+
+/* No tp_clear: calls rely on every field.  A cycle passes a class, which is cleared. */
+static int layout_traverse(Layout *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->class);
+    Py_VISIT(self->values);
+    Py_VISIT(self->target);
+    for (uint32_t i = 0; i < self->count && self->members != NULL; i++)
+        Py_VISIT(self->members[i].type);
+    return 0;
+}
+
+static void layout_dealloc(Layout *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    for (uint32_t i = 0; i < self->count && self->members != NULL; i++) {
+        Py_DECREF(self->members[i].name);
+        Py_DECREF(self->members[i].type);
+    }
+    PyMem_Free(self->members);
+    Py_XDECREF(self->class);
+    Py_XDECREF(self->values);
+    Py_XDECREF(self->target);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static PyMethodDef layout_methods[] = {
+    {"pack_member", (PyCFunction)layout_pack_member, METH_VARARGS,
+     PyDoc_STR("pack_member($self, name, value, /)\n--\n\nBytes with one member set.")},
+    {"unpack_member", (PyCFunction)layout_unpack_member, METH_VARARGS,
+     PyDoc_STR("unpack_member($self, name, data, /)\n--\n\nOne member of the bytes.")},
+    {"unpack", (PyCFunction)layout_unpack, METH_VARARGS,
+     PyDoc_STR("unpack($self, data, /)\n--\n\nThe value of the bytes.")},
+    {0},
+};
+
+static PyGetSetDef layout_getset[] = {
+    {"members", (getter)layout_members, NULL, PyDoc_STR("Names of the members."), NULL},
+    {0},
+};
+
+static PyType_Slot layout_slots[] = {
+    {Py_tp_doc, (void *)PyDoc_STR("Layout(kind, **parts)\n--\n\nA C type in guest memory.")},
+    {Py_tp_new, layout_new},
+    {Py_tp_dealloc, layout_dealloc},
+    {Py_tp_traverse, layout_traverse},
+    {Py_tp_methods, layout_methods},
+    {Py_tp_getset, layout_getset},
+    {0, NULL},
+};
+
+PyType_Spec layout_spec = {
+    .name = "vxplug._vx.Layout",
+    .basicsize = sizeof(Layout),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = layout_slots,
+};

@@ -1,0 +1,143 @@
+"""Python classes made for the types of a plugin: IntEnum, frozen dataclasses, unions; and their layouts."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Iterable
+from typing import Any, Optional
+
+from . import _vx
+from .errors import PluginFormatError
+from .types import ArrayType, EnumType, PointerType, StructType, Type
+
+__all__ = ["Classes", "Union"]
+
+MODULE = "vxplug.classes"  # until a module takes the classes in
+SCALARS: dict[str, Any] = {
+    "i8": int, "u8": int, "i16": int, "u16": int, "i32": int, "u32": int, "i64": int, "u64": int,
+    "bool": bool, "f32": float, "f64": float,
+}
+
+
+class Union:
+    """A C union: immutable bytes that each member reads in its own way.
+
+    Made from one member, ``number(i=5)``; ``bytes()`` gives what C sees.  Equal when the bytes are.
+    """
+
+    __slots__ = ("__data__",)
+    __layout__: Any = None
+
+    def __init__(self, **member: Any) -> None:
+        if len(member) != 1:
+            raise TypeError(f"{type(self).__name__}() takes exactly one member by keyword")
+        ((name, value),) = member.items()
+        object.__setattr__(self, "__data__", self.__layout__.pack_member(name, value))
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"{type(self).__name__} is immutable")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"{type(self).__name__} is immutable")
+
+    def __bytes__(self) -> bytes:
+        return self.__data__
+
+    def __eq__(self, other: object) -> bool:
+        return self.__data__ == other.__data__ if type(other) is type(self) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.__data__)
+
+    def __repr__(self) -> str:
+        layout = type(self).__layout__
+        shown = ", ".join(f"{name}={layout.unpack_member(name, self.__data__)!r}" for name in layout.members)
+        return f"{type(self).__name__}({shown})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _union_from, (type(self), self.__data__)
+
+
+def _union_from(cls: type[Union], data: bytes) -> Union:
+    return cls.__layout__.unpack(data)  # type: ignore[no-any-return]
+
+
+def _union_member(name: str) -> property:
+    return property(lambda self: type(self).__layout__.unpack_member(name, self.__data__))
+
+
+class Classes:
+    """The classes and layouts of one plugin, each made once."""
+
+    def __init__(self, types: Iterable[Type]) -> None:
+        self.named: dict[str, type] = {}
+        self._layouts: dict[Type, _vx.Layout] = {}
+        for type in types:
+            self.layout(type)
+
+    def adopt(self, module: str) -> None:
+        """Make ``module`` the home of the classes, where pickle will look for them."""
+        for cls in self.named.values():
+            cls.__module__ = module
+
+    def spec(self, type: Type) -> Any:
+        """What _vx.Function takes: a code, or the layout of anything else."""
+        return type if isinstance(type, str) else self.layout(type)
+
+    def layout(self, type: Type) -> _vx.Layout:
+        if type not in self._layouts:
+            self._layouts[type] = self._make(type)
+        return self._layouts[type]
+
+    def _make(self, type: Type) -> _vx.Layout:
+        if isinstance(type, str):
+            return _vx.Layout("scalar", code=type)
+        if isinstance(type, EnumType):
+            return _vx.Layout("enum", code=type.base, cls=self._enum(type))
+        if isinstance(type, StructType):
+            return self._struct(type)
+        if isinstance(type, ArrayType):
+            kind = "chars" if type.text else "bytes" if type.item == "u8" else "array"
+            return _vx.Layout(kind, target=self.layout(type.item), count=type.count)
+        return _vx.Layout("pointer", target=self.layout(type.target), mode=type.mode, optional=type.optional)
+
+    def _enum(self, type: EnumType) -> Any:
+        try:
+            cls = enum.IntEnum(type.name, list(type.members), module=MODULE)  # type: ignore[misc]
+        except (TypeError, ValueError) as error:
+            raise PluginFormatError(f"interface note: enum {type.name}: {error}") from None
+        self.named[type.name] = cls
+        return cls
+
+    def _struct(self, type: StructType) -> _vx.Layout:
+        members = [(m.name, self.layout(m.type), m.bit, m.bits) for m in type.members]
+        cls = self._union(type) if type.union else self._dataclass(type)
+        cls.__module__ = MODULE
+        layout = _vx.Layout("union" if type.union else "struct", size=type.size, cls=cls, members=members)
+        if type.union:
+            cls.__layout__ = layout
+        self.named[type.name] = cls
+        return layout
+
+    def _dataclass(self, type: StructType) -> Any:
+        fields = [(m.name, self.annotation(m.type)) for m in type.members]
+        return dataclasses.make_dataclass(type.name, fields, frozen=True)
+
+    def _union(self, type: StructType) -> Any:
+        return _UnionType(type.name, (Union,), {"__slots__": (), **{m.name: _union_member(m.name) for m in type.members}})
+
+    def annotation(self, type: Type) -> Any:
+        """What stands for the type in a signature."""
+        if isinstance(type, str):
+            return SCALARS[type]
+        if isinstance(type, (EnumType, StructType)):
+            self.layout(type)
+            return self.named[type.name]
+        if isinstance(type, ArrayType):
+            return bytes if type.text or type.item == "u8" else tuple[self.annotation(type.item), ...]
+        inner = self.annotation(type.target)
+        return Optional[inner] if type.optional else inner
+
+
+_UnionType = type

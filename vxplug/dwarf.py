@@ -1,0 +1,272 @@
+"""From C prototypes, as DWARF has them, to the types of an interface."""
+
+from __future__ import annotations
+
+import keyword
+from collections.abc import Mapping
+from typing import Any
+
+from .errors import Error
+from .interface import Export
+from .types import ArrayType, EnumType, Member, PointerType, StructType, Type
+
+__all__ = ["Declarations", "SdkError", "export_of"]
+
+
+class SdkError(Error):
+    """The build failed; the text is what the compiler or linker printed, or what is wrong."""
+
+
+_INTEGERS = {
+    ("DW_ATE_signed", 1): "i8", ("DW_ATE_unsigned", 1): "u8", ("DW_ATE_signed_char", 1): "i8",
+    ("DW_ATE_unsigned_char", 1): "u8", ("DW_ATE_signed", 2): "i16", ("DW_ATE_unsigned", 2): "u16",
+    ("DW_ATE_signed", 4): "i32", ("DW_ATE_unsigned", 4): "u32", ("DW_ATE_signed", 8): "i64",
+    ("DW_ATE_unsigned", 8): "u64", ("DW_ATE_boolean", 1): "bool", ("DW_ATE_float", 4): "f32",
+    ("DW_ATE_float", 8): "f64",
+}
+_DWARF_ENCODINGS = {2: "DW_ATE_boolean", 4: "DW_ATE_float", 5: "DW_ATE_signed", 6: "DW_ATE_signed_char",
+                    7: "DW_ATE_unsigned", 8: "DW_ATE_unsigned_char"}
+_STRUCTS = {"vx_view": "view", "vx_mut": "mut", "vx_bytes": "bytes"}
+_QUALIFIERS = ("DW_TAG_const_type", "DW_TAG_volatile_type", "DW_TAG_typedef", "DW_TAG_restrict_type")
+_PASS_BY_REFERENCE = 4  # DW_CC_pass_by_reference: a C++ class with a constructor or destructor of its own
+
+# What VX_OUT and its like say: (function, parameter) to words such as "out" and "nullable".
+Declarations = Mapping[tuple[str, str], frozenset[str]]
+
+
+class _Unsupported(Exception):
+    """A C type with no place in an interface; the text says what of it, where that is not the whole."""
+
+
+def _name(die: Any) -> str | None:
+    attribute = die.attributes.get("DW_AT_name")
+    return None if attribute is None else attribute.value.decode("utf-8", "replace")
+
+
+def _number(die: Any, attribute: str, default: int = 0) -> int:
+    found = die.attributes.get(attribute)
+    return default if found is None or not isinstance(found.value, int) else found.value
+
+
+def _type_of(die: Any) -> Any:
+    return die.get_DIE_from_attribute("DW_AT_type") if "DW_AT_type" in die.attributes else None
+
+
+def _children(die: Any, tag: str) -> list[Any]:
+    return [child for child in die.iter_children() if child.tag == tag]
+
+
+def _spell(die: Any) -> str:
+    """The C spelling of a type, for prototypes and errors."""
+    if die is None:
+        return "void"
+    if die.tag == "DW_TAG_array_type":
+        return f"{_spell(_type_of(die))}[]"
+    inner = _spell(_type_of(die)) if die.tag in ("DW_TAG_const_type", "DW_TAG_pointer_type") else ""
+    if die.tag == "DW_TAG_const_type":
+        return f"const {inner}"
+    if die.tag == "DW_TAG_pointer_type":
+        return f"{inner} *".replace("* *", "**")
+    prefix = {"DW_TAG_structure_type": "struct ", "DW_TAG_union_type": "union ",
+              "DW_TAG_enumeration_type": "enum "}.get(die.tag, "")
+    return prefix + (_name(die) or "(unnamed)")
+
+
+def _bare(die: Any) -> tuple[Any, str | None, bool]:
+    """A type without typedefs and qualifiers, the outermost name it has, and whether const was among them."""
+    name, const = None, False
+    while die is not None and die.tag in _QUALIFIERS:
+        const |= die.tag == "DW_TAG_const_type"
+        name = name or (_name(die) if die.tag == "DW_TAG_typedef" else None)
+        die = _type_of(die)
+    return die, name, const
+
+
+def _base_code(die: Any) -> str:
+    encoding = _DWARF_ENCODINGS.get(_number(die, "DW_AT_encoding"), "")
+    code = _INTEGERS.get((encoding, _number(die, "DW_AT_byte_size")))
+    if code is None:
+        raise _Unsupported(f"'{_name(die)}'")
+    return code
+
+
+def _python_name(name: str) -> str:
+    return name + "_" if keyword.iskeyword(name) else name  # PEP 8's way out
+
+
+# --- what stands in memory ----------------------------------------------------------------------------
+
+
+def _plain(die: Any, owner: str) -> Type:
+    """A number, enum, struct, union or array; ``owner`` names what has no name of its own."""
+    bare, name, _ = _bare(die)
+    if bare is None:
+        raise _Unsupported("'void'")
+    if bare.tag == "DW_TAG_base_type":
+        return _base_code(bare)
+    if bare.tag == "DW_TAG_enumeration_type":
+        return _enum(bare, _name(bare) or name)
+    if bare.tag in ("DW_TAG_structure_type", "DW_TAG_union_type", "DW_TAG_class_type"):
+        return _struct(bare, _name(bare) or name or owner)
+    if bare.tag == "DW_TAG_array_type":
+        return _array(bare, owner)
+    raise _Unsupported(f"'{_spell(die)}'")
+
+
+def _enum(die: Any, name: str | None) -> Type:
+    holder = _type_of(die)
+    size = _number(die, "DW_AT_byte_size", 4)
+    members = [(_python_name(_name(m) or ""), _number(m, "DW_AT_const_value")) for m in _children(die, "DW_TAG_enumerator")]
+    negative = any(value < 0 for _, value in members)
+    base = _base_code(_bare(holder)[0]) if holder is not None else f"{'i' if negative else 'u'}{8 * size}"
+    if name is None or not members or base == "bool":
+        return base  # nothing to call it by: its numbers
+    if base[0] == "u":
+        members = [(m, v % (1 << 8 * size)) for m, v in members]  # DWARF may write a large one as negative
+    return EnumType(name, base, tuple(members))
+
+
+def _struct(die: Any, name: str) -> Type:
+    if "DW_AT_declaration" in die.attributes:
+        raise _Unsupported(f"'{name}', whose members are not known here")
+    if _number(die, "DW_AT_calling_convention") == _PASS_BY_REFERENCE:
+        raise _Unsupported(f"'{name}', a class with constructors or destructors")
+    if _children(die, "DW_TAG_inheritance"):
+        raise _Unsupported(f"'{name}', a class with a base")
+    members = tuple(_members(die, name, 0))
+    if not members:
+        raise _Unsupported(f"'{name}', which has no members")
+    return StructType(name, _number(die, "DW_AT_byte_size"), members, die.tag == "DW_TAG_union_type")
+
+
+def _members(die: Any, struct: str, base: int) -> list[Member]:
+    found: list[Member] = []
+    for number, child in enumerate(_children(die, "DW_TAG_member")):
+        if "DW_AT_external" in child.attributes or "DW_AT_declaration" in child.attributes:
+            continue  # a static member of C++
+        bit = base + _bit_offset(child)
+        inner = _bare(_type_of(child))[0]
+        name = _name(child)
+        if name is None and inner.tag == "DW_TAG_structure_type":
+            found += _members(inner, struct, bit)  # C11: members of an anonymous struct are its owner's
+            continue
+        name = _python_name(name or f"anonymous{number}")
+        try:
+            type = _plain(_type_of(child), f"{struct}_{name}")
+        except _Unsupported as error:
+            raise _Unsupported(f"{error} of member {name}") from None
+        found.append(Member(name, type, bit, _number(child, "DW_AT_bit_size")))
+    return found
+
+
+def _bit_offset(die: Any) -> int:
+    if "DW_AT_bit_offset" in die.attributes:
+        raise _Unsupported("a bit-field as old DWARF has it (compile with -gdwarf-5)")
+    if "DW_AT_data_bit_offset" in die.attributes:
+        return _number(die, "DW_AT_data_bit_offset")
+    return 8 * _number(die, "DW_AT_data_member_location")
+
+
+def _array(die: Any, owner: str) -> Type:
+    counts = []
+    for dimension in _children(die, "DW_TAG_subrange_type"):
+        upper = _number(dimension, "DW_AT_upper_bound", -1)
+        counts.append(_number(dimension, "DW_AT_count", upper + 1))
+    if not counts or 0 in counts:
+        raise _Unsupported("an array without a length")
+    item_die = _type_of(die)
+    item: Type = _plain(item_die, owner)
+    bare = _bare(item_die)[0]
+    text = bare.tag == "DW_TAG_base_type" and _name(bare) == "char"
+    for count in reversed(counts):
+        item = ArrayType(item, count, text)
+        text = False
+    return item
+
+
+# --- parameters and results ---------------------------------------------------------------------------
+
+
+def _is_char(die: Any) -> bool:
+    bare = _bare(die)[0]
+    return bare is not None and bare.tag == "DW_TAG_base_type" and _name(bare) == "char"
+
+
+def _pointer(die: Any, words: frozenset[str], owner: str, result: bool) -> Type:
+    """const tells what is read; what is written is a struct, or was declared so."""
+    target, const = _type_of(die), _bare(_type_of(die))[2]
+    if const and _is_char(target):
+        return "str"
+    inner = _plain(target, owner)
+    if result:
+        if not isinstance(inner, StructType):
+            raise _Unsupported(f"'{_spell(die)}': of pointers, only those to structs and const char * are results")
+        return PointerType(inner, "in", True)
+    mode = "out" if "out" in words else "inout" if "inout" in words or not const else "in"
+    if const and mode != "in":
+        raise _Unsupported(f"'{_spell(die)}', declared as written but const")
+    if not isinstance(inner, StructType) and not words & {"out", "inout"}:
+        raise _Unsupported(f"'{_spell(die)}': for one value say VX_OUT or VX_INOUT, for many take a vx_view")
+    return PointerType(inner, mode)
+
+
+def _any(die: Any, words: frozenset[str], owner: str, result: bool) -> Type:
+    bare, name, _ = _bare(die)
+    if bare is None:
+        return "none"
+    if bare.tag == "DW_TAG_pointer_type":
+        return _pointer(bare, words, owner, result)
+    if bare.tag == "DW_TAG_structure_type" and (_name(bare) or name) in _STRUCTS:
+        return _STRUCTS[_name(bare) or name or ""]
+    type = _plain(die, owner)
+    if isinstance(type, ArrayType):
+        raise _Unsupported(f"'{_spell(die)}'")
+    return type
+
+
+def _parameter(die: Any, number: int, function: str, declared: Declarations) -> tuple[str, Type]:
+    name = _name(die) or f"arg{number}"
+    words = declared.get((function, name), frozenset())
+    try:
+        type = _any(_type_of(die), words, f"{function}_{name}", False)
+        if type in ("none", "bytes"):
+            raise _Unsupported(f"'{_spell(_type_of(die))}'")
+        if words & {"out", "inout"} and not isinstance(type, PointerType):
+            raise _Unsupported(f"'{_spell(_type_of(die))}', declared as written, which only a pointer can be")
+    except _Unsupported as error:
+        raise SdkError(f"{function}(): parameter {name}: type {error} is not supported") from None
+    return _python_name(name), type
+
+
+def _result(die: Any, function: str) -> Type:
+    try:
+        type = _any(_type_of(die), frozenset(), f"{function}_result", True)
+        if type in ("view", "mut"):
+            raise _Unsupported(f"'{_spell(_type_of(die))}'")
+    except _Unsupported as error:
+        raise SdkError(f"{function}(): result type {error} is not supported") from None
+    return type
+
+
+def _prototype(die: Any, name: str, parameters: list[Any]) -> str:
+    spelled = [f"{_spell(_type_of(p))} {_name(p) or ''}".strip().replace("* ", "*") for p in parameters]
+    result = _spell(_type_of(die))
+    return f"{result} {name}({', '.join(spelled) or 'void'})".replace("* ", "*")
+
+
+def _check_declarations(name: str, parameters: list[Any], declared: Declarations) -> None:
+    known = {_name(p) for p in parameters}
+    for function, parameter in declared:
+        if function == name and parameter not in known:
+            raise SdkError(f"{name}(): VX_OUT or VX_INOUT of {parameter}, which is no parameter")
+
+
+def export_of(die: Any, name: str, address: int, doc: str | None, declared: Declarations) -> Export:
+    """The export of a function's DWARF entry.  Raises SdkError with function, parameter and type."""
+    parameters = _children(die, "DW_TAG_formal_parameter")
+    if _children(die, "DW_TAG_unspecified_parameters"):
+        raise SdkError(f"{name}(): variable arguments are not supported")
+    _check_declarations(name, parameters, declared)
+    result = _result(die, name)
+    params = tuple(_parameter(p, number, name, declared) for number, p in enumerate(parameters))
+    return Export(name, address, doc, _prototype(die, name, parameters), params, result)

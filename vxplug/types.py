@@ -1,0 +1,309 @@
+"""Types of an interface beyond the codes of numbers, text and bytes, and their form in the note.
+
+A type is a code (a string of ``csrc/py/codes.def``) or one of the classes below.  The note has them in one
+list, ``types``; an entry refers to others by index, and only to earlier ones, so no type can contain
+itself.  Sizes and offsets are those of i386, in bytes; the host believes none before it is checked here.
+"""
+
+from __future__ import annotations
+
+import keyword
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Union
+
+from .errors import PluginFormatError
+
+__all__ = [
+    "ArrayType", "EnumType", "Member", "PointerType", "StructType", "Type", "decode_types", "encode_types",
+]
+
+SIZES = {
+    "i8": 1, "u8": 1, "i16": 2, "u16": 2, "i32": 4, "u32": 4, "i64": 8, "u64": 8, "bool": 1, "f32": 4, "f64": 8,
+}
+INTEGERS = {
+    code: (-(1 << 8 * size - 1), (1 << 8 * size - 1) - 1) if code[0] == "i" else (0, (1 << 8 * size) - 1)
+    for code, size in SIZES.items()
+    if code[0] in "iu"
+}
+
+TYPES_MAX = 4096
+MEMBERS_MAX = 4096
+# Bytes of one struct, and Python objects that its value may be made of: a result must not cost the host more
+# than the guest memory that it came from is worth.
+SIZE_MAX = 1 << 20
+OBJECTS_MAX = 1 << 16
+# Structs in structs; csrc/py bounds its recursion by the same number.
+DEPTH_MAX = 32
+
+
+@dataclass(frozen=True)
+class EnumType:
+    name: str
+    base: str  # code of the integer that holds it
+    members: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True)
+class Member:
+    """One member of a struct or union; ``bit`` is its offset in bits, ``bits`` the width of a bit-field or 0."""
+
+    name: str
+    type: Type
+    bit: int
+    bits: int = 0
+
+
+@dataclass(frozen=True)
+class StructType:
+    """A struct, or a union, whose members overlap."""
+
+    name: str
+    size: int
+    members: tuple[Member, ...]
+    union: bool = False
+
+
+@dataclass(frozen=True)
+class ArrayType:
+    """An array in a struct; ``text`` when its items are C's char."""
+
+    item: Type
+    count: int
+    text: bool = False
+
+
+@dataclass(frozen=True)
+class PointerType:
+    """A pointer to one value: ``in`` is read, ``out`` is written, ``inout`` both.  A result is ``in``, and may be NULL."""
+
+    target: Type
+    mode: str
+    optional: bool = False
+
+
+Type = Union[str, EnumType, StructType, ArrayType, PointerType]
+
+MODES = ("in", "out", "inout")
+
+
+def size_of(type: Type) -> int:
+    """Bytes in guest memory."""
+    if isinstance(type, str):
+        return SIZES[type]
+    if isinstance(type, EnumType):
+        return SIZES[type.base]
+    if isinstance(type, StructType):
+        return type.size
+    if isinstance(type, ArrayType):
+        return type.count * size_of(type.item)
+    return 4
+
+
+def _is_packed(type: ArrayType) -> bool:
+    return type.text or type.item == "u8"
+
+
+# --- writing ------------------------------------------------------------------------------------------
+
+Ref = Union[str, int]
+
+
+class _Table:
+    """Types in an order in which each comes after those it is made of."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] = []
+        self._index: dict[Type, int] = {}
+
+    def ref(self, type: Type) -> Ref:
+        if isinstance(type, str):
+            return type
+        if type not in self._index:
+            row = self._row(type)
+            self._index[type] = len(self.rows)
+            self.rows.append(row)
+        return self._index[type]
+
+    def _row(self, type: Type) -> dict[str, Any]:
+        if isinstance(type, EnumType):
+            return {"kind": "enum", "name": type.name, "base": type.base, "members": [list(m) for m in type.members]}
+        if isinstance(type, StructType):
+            members = [[m.name, self.ref(m.type), m.bit, m.bits] for m in type.members]
+            kind = "union" if type.union else "struct"
+            return {"kind": kind, "name": type.name, "size": type.size, "members": members}
+        if isinstance(type, ArrayType):
+            return {"kind": "array", "item": self.ref(type.item), "count": type.count, "text": type.text}
+        assert isinstance(type, PointerType)
+        return {"kind": "pointer", "target": self.ref(type.target), "mode": type.mode, "optional": type.optional}
+
+
+def encode_types(types: Iterable[Type]) -> tuple[list[dict[str, Any]], list[Ref]]:
+    """The rows of the note's table, and a reference for each of ``types``."""
+    table = _Table()
+    refs = [table.ref(type) for type in types]
+    return table.rows, refs
+
+
+# --- reading ------------------------------------------------------------------------------------------
+
+
+def check(condition: object, problem: str) -> None:
+    if not condition:
+        raise PluginFormatError(f"interface note: {problem}")
+
+
+def identifier(value: object, what: str) -> str:
+    check(isinstance(value, str), f"{what} is not text")
+    assert isinstance(value, str)
+    check(value.isascii() and value.isidentifier() and len(value) <= 255, f"{what} is not a C identifier")
+    check(not keyword.iskeyword(value), f"{what} {value!r} is a Python keyword")
+    check(not (value.startswith("__") and value.endswith("__")), f"{what} {value!r} is reserved by Python")
+    return value
+
+
+def integer(value: object, low: int, high: int, what: str) -> int:
+    check(isinstance(value, int) and not isinstance(value, bool), f"{what} is not a number")
+    assert isinstance(value, int)
+    check(low <= value <= high, f"{what} is not between {low} and {high}")
+    return value
+
+
+def flag(value: object, what: str) -> bool:
+    check(isinstance(value, bool), f"{what} is not true or false")
+    return bool(value)
+
+
+def rows(value: object, width: int, limit: int, what: str) -> list[list[Any]]:
+    """A bounded list of lists of one width."""
+    check(isinstance(value, list) and len(value) <= limit, f"{what} are not a list of at most {limit}")
+    assert isinstance(value, list)
+    check(all(isinstance(row, list) and len(row) == width for row in value), f"{what} are not lists of {width}")
+    return value
+
+
+def unique(names: Iterable[str], what: str) -> None:
+    listed = list(names)
+    check(len(set(listed)) == len(listed), f"{what} share a name")
+
+
+class Types:
+    """The checked rows of a note: later ones find earlier ones by index."""
+
+    def __init__(self) -> None:
+        self.found: list[Type] = []
+        self._costs: list[tuple[int, int]] = []  # Python objects of a value, depth
+
+    def ref(self, value: object, what: str) -> Type:
+        if isinstance(value, str):
+            return value
+        index = integer(value, 0, (1 << 32) - 1, what)
+        check(index < len(self.found), f"{what} refers to a type that does not come before it")
+        return self.found[index]
+
+    def plain(self, value: object, what: str) -> Type:
+        """What can stand in memory: a number, an enum, a struct, an array."""
+        type = self.ref(value, what)
+        known = type in SIZES if isinstance(type, str) else not isinstance(type, PointerType)
+        check(known, f"{what} is not a type that memory can hold")
+        return type
+
+    def _cost(self, value: object) -> tuple[int, int]:
+        return (1, 0) if isinstance(value, str) else self._costs[int(value)]  # type: ignore[call-overload]
+
+    def add(self, row: object, number: int) -> None:
+        check(isinstance(row, dict), f"type {number} is not an object")
+        assert isinstance(row, dict)
+        kind = row.get("kind")
+        check(isinstance(kind, str) and kind in _READERS, f"type {number} is of an unknown kind")
+        type, cost, depth = _READERS[str(kind)](self, row, f"type {number}")
+        check(cost <= OBJECTS_MAX, f"type {number} has values of more than {OBJECTS_MAX} parts")
+        check(depth <= DEPTH_MAX, f"type {number} is nested more than {DEPTH_MAX} deep")
+        self.found.append(type)
+        self._costs.append((cost, depth))
+
+    def read_enum(self, row: dict[str, Any], what: str) -> tuple[Type, int, int]:
+        name, base = identifier(row.get("name"), f"{what}: name"), row.get("base")
+        check(isinstance(base, str) and base in INTEGERS, f"{name}: base is not an integer")
+        low, high = INTEGERS[str(base)]
+        members = rows(row.get("members"), 2, MEMBERS_MAX, f"{name}: members")
+        checked = tuple(
+            (_enumerator(m, f"{name}: member"), integer(v, low, high, f"{name}: value")) for m, v in members
+        )
+        check(checked, f"{name}: an enum without members")
+        unique((m for m, _ in checked), f"{name}: two members")
+        return EnumType(name, str(base), checked), 1, 0
+
+    def read_struct(self, row: dict[str, Any], what: str) -> tuple[Type, int, int]:
+        name = identifier(row.get("name"), f"{what}: name")
+        size = integer(row.get("size"), 1, SIZE_MAX, f"{name}: size")
+        listed = rows(row.get("members"), 4, MEMBERS_MAX, f"{name}: members")
+        members = tuple(self._member(m, size, name) for m in listed)
+        check(members, f"{name}: a struct without members")
+        unique((m.name for m in members), f"{name}: two members")
+        costs = [self._cost(m[1]) for m in listed]
+        struct = StructType(name, size, members, row["kind"] == "union")
+        return struct, 1 + sum(c for c, _ in costs), 1 + max(d for _, d in costs)
+
+    def _member(self, value: list[Any], size: int, struct: str) -> Member:
+        name = identifier(value[0], f"{struct}: member name")
+        what = f"{struct}.{name}"
+        type = self.plain(value[1], what)
+        bit = integer(value[2], 0, 8 * SIZE_MAX, f"{what}: offset")
+        bits = integer(value[3], 0, 64, f"{what}: width")
+        width = 8 * size_of(type)
+        if bits:
+            code = type.base if isinstance(type, EnumType) else type
+            check(code == "bool" or (isinstance(code, str) and code in INTEGERS), f"{what}: not a type of bit-fields")
+            check(bits <= width, f"{what}: wider than its type")
+        else:
+            check(bit % 8 == 0, f"{what}: not at a byte")
+        check(bit + (bits or width) <= 8 * size, f"{what} lies outside {struct}")
+        return Member(name, type, bit, bits)
+
+    def read_array(self, row: dict[str, Any], what: str) -> tuple[Type, int, int]:
+        item = self.plain(row.get("item"), f"{what}: item")
+        count = integer(row.get("count"), 1, SIZE_MAX, f"{what}: count")
+        check(count * size_of(item) <= SIZE_MAX, f"{what} is larger than {SIZE_MAX} bytes")
+        array = ArrayType(item, count, flag(row.get("text"), f"{what}: text"))
+        check(not array.text or item == "i8" or item == "u8", f"{what}: text of something other than char")
+        cost, depth = self._cost(row.get("item"))
+        return array, 1 if _is_packed(array) else 1 + count * cost, depth + 1
+
+    def read_pointer(self, row: dict[str, Any], what: str) -> tuple[Type, int, int]:
+        target = self.plain(row.get("target"), f"{what}: target")
+        check(not isinstance(target, ArrayType), f"{what} points to an array")
+        mode, optional = row.get("mode"), flag(row.get("optional"), f"{what}: optional")
+        check(isinstance(mode, str) and mode in MODES, f"{what}: unknown mode")
+        return PointerType(target, str(mode), optional), *self._cost(row.get("target"))
+
+
+_READERS: dict[str, Callable[[Types, dict[str, Any], str], tuple[Type, int, int]]] = {
+    "enum": Types.read_enum,
+    "struct": Types.read_struct,
+    "union": Types.read_struct,
+    "array": Types.read_array,
+    "pointer": Types.read_pointer,
+}
+
+
+def _enumerator(value: object, what: str) -> str:
+    """A name that enum.Enum takes: none of its own."""
+    name = identifier(value, what)
+    check(name != "mro" and not (name.startswith("_") and name.endswith("_")), f"{what} {name!r} is reserved by Python")
+    return name
+
+
+def decode_types(value: object) -> Types:
+    """The types of a note.  Raises PluginFormatError."""
+    check(isinstance(value, list) and len(value) <= TYPES_MAX, "types are not a list of bounded length")
+    assert isinstance(value, list)
+    types = Types()
+    for number, row in enumerate(value):
+        types.add(row, number)
+    named: dict[str, Type] = {}
+    for type in types.found:
+        if isinstance(type, (EnumType, StructType)):
+            check(type.name not in named, f"two types are called {type.name}")
+            named[type.name] = type
+    return types
