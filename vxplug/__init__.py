@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from . import aio
 from ._signals import watch_faulthandler
 from .errors import (
     Error,
@@ -32,6 +33,7 @@ __all__ = [
     "PluginFormatError",
     "PolicyError",
     "Sandbox",
+    "aio",
     "install",
     "open",
     "uninstall",

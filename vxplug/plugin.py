@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import io
 import os
@@ -11,7 +12,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from . import _vx
+from . import _vx, pickling
 from .errors import PluginFormatError
 from .interface import Export, Interface, decode_note
 
@@ -140,6 +141,12 @@ def parse(data: bytes) -> tuple[Interface, _vx.Plugin]:
         raise PluginFormatError(f"malformed ELF file: {type(error).__name__}: {error}") from error
 
 
+def read_file(path: str) -> bytes:
+    """Enough of the file to see that it is too large."""
+    with io.open(path, "rb") as file:
+        return file.read(FILE_MAX + 1)
+
+
 def _read_beside(path: str | None) -> bytes | None:
     """NAME.vxm.debug, if there is such a regular file of a size that a plugin may have."""
     if path is None:
@@ -166,7 +173,10 @@ class Plugin:
         self._path = path
         self._exports = MappingProxyType({export.name: export for export in self._interface.exports})
         self._debug: DebugInfo | None = None
-        self._digest: str | None = None
+        self._digest = hashlib.sha256(data).hexdigest()
+        self._portable = False
+        self._origin: Plugin | None = None
+        pickling.remember_plugin(self)
         self._debug_lock = threading.Lock()
 
     @property
@@ -195,9 +205,23 @@ class Plugin:
     @property
     def digest(self) -> str:
         """SHA-256 of the plugin's bytes, in hexadecimal: what a pickle names it by."""
-        if self._digest is None:
-            self._digest = hashlib.sha256(self._data).hexdigest()
         return self._digest
+
+    def portable(self) -> Plugin:
+        """The same plugin, whose pickles, and those of its sandboxes and functions, carry its code: for
+        processes that do not have the file."""
+        twin = copy.copy(self)
+        twin._portable = True
+        twin._origin = self  # which pickles know, as long as it lives
+        return twin
+
+    def __copy__(self) -> Plugin:
+        twin = object.__new__(type(self))
+        twin.__dict__.update(self.__dict__)
+        return twin
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return pickling.load_plugin, (self._digest, self._path, self._data if self._portable else None)
 
     def locate(self, address: int) -> tuple[str, str | None, int | None] | None:
         """(function, file, line) of a guest code address, as far as symbols and DWARF tell."""
@@ -235,5 +259,4 @@ def open(source: str | os.PathLike[str] | bytes) -> Plugin:
     if isinstance(source, (bytes, bytearray, memoryview)):
         return Plugin(bytes(source))
     path = os.fspath(source)
-    with io.open(path, "rb") as file:
-        return Plugin(file.read(FILE_MAX + 1), path)
+    return Plugin(read_file(path), path)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from . import _vx
+from . import _vx, aio, pickling
 from .errors import Error
 from .faults import from_trap
 from .interface import Export
@@ -101,6 +101,7 @@ class Sandbox:
         linux: LinuxPolicy | None = None,
         module: str | None = None,
     ) -> None:
+        self._options = {name: value for name, value in locals().items() if name not in ("self", "plugin")}
         if on_fault not in ("reset", "poison"):
             raise ValueError(f"on_fault: expected 'reset' or 'poison', got {on_fault!r}")
         if imports:
@@ -125,6 +126,8 @@ class Sandbox:
             trap=self._trap,
         )
         self._functions = {export.name: self._function(export, module) for export in plugin.exports.values()}
+        for function in self._functions.values():
+            pickling.remember_function(function, self)
 
     def _function(self, export: Export, module: str | None) -> _vx.Function:
         spec = self._plugin._interface.classes.spec
@@ -164,6 +167,17 @@ class Sandbox:
     def interrupt(self) -> None:
         """End the running call, if any, with GuestFault of kind ``"interrupt"``.  Any thread may."""
         self._box.interrupt()
+
+    @property
+    def aio(self) -> aio.Calls:
+        """The exports as coroutine functions: ``await box.aio.name(…)``; see :mod:`vxplug.aio`."""
+        return aio.Calls(self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Plugin and limits: memory does not travel, a fresh sandbox comes out."""
+        if self.closed:
+            raise Error("a closed sandbox cannot be pickled")
+        return pickling.load_sandbox, (self._plugin, self._options)
 
     def __getattr__(self, name: str) -> Any:
         functions = self.__dict__.get("_functions", {})

@@ -1,0 +1,134 @@
+"""Guest calls from asyncio: the loop goes on, cancelling ends the guest, and only the right one."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+import vxplug
+
+GUEST = """
+#include <vxplug.h>
+static uint32_t calls;
+VX_DOC(add, "The sum.");
+VX_EXPORT int32_t add(int32_t a, int32_t b) { return a + b; }
+VX_EXPORT uint32_t count(void) { return ++calls; }
+VX_EXPORT uint32_t crash(void) { return *(volatile uint32_t *)0; }
+VX_EXPORT void spin(void) { for (;;) __asm__ volatile(""); }
+VX_EXPORT uint32_t work(uint32_t n) {
+    uint32_t h = 1;
+    for (uint32_t i = 0; i < n; i++) { h = h * 31 + i; __asm__ volatile("" : "+r"(h)); }
+    return ++calls;
+}
+"""
+
+
+@pytest.fixture(scope="session")
+def aio_plugin(build_plugin) -> vxplug.Plugin:
+    return vxplug.open(build_plugin(GUEST))
+
+
+@pytest.fixture
+def box(aio_plugin):
+    with aio_plugin.sandbox(timeout=30.0) as sandbox:
+        yield sandbox
+
+
+def test_results_and_errors_arrive(box):
+    """An exception lost in a thread would leave a task waiting for ever."""
+    async def main():
+        assert await vxplug.aio.call(box.add, 1, b=2) == 3
+        assert await box.aio.add(2, 3) == 5 and await box.aio["add"](2, 4) == 6
+        with pytest.raises(vxplug.GuestFault) as caught:
+            await box.aio.crash()
+        assert caught.value.traceback[0][0] == "crash"
+        with pytest.raises(TypeError, match="add"):
+            await box.aio.add(1)
+
+    asyncio.run(main())
+
+
+def test_plain_to_thread_works(box):
+    """It is what people know."""
+    assert asyncio.run(asyncio.to_thread(box.add, 1, 2)) == 3
+
+
+def test_the_loop_runs_meanwhile(box):
+    """A blocked loop would stop everything else in the program."""
+    async def main():
+        task, turns = asyncio.ensure_future(box.aio.spin()), 0
+        for _ in range(20):
+            await asyncio.sleep(0.01)
+            turns += 1
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        return turns
+
+    assert asyncio.run(main()) == 20
+
+
+def test_cancelling_ends_the_guest(box):
+    """A thread cannot be cancelled: without the interrupt the guest would use a processor to its limit."""
+    async def main():
+        started = time.monotonic()
+        with pytest.raises((asyncio.TimeoutError, TimeoutError)):
+            await asyncio.wait_for(box.aio.spin(), 0.2)
+        assert time.monotonic() - started < 10
+        assert await box.aio.add(1, 2) == 3
+
+    asyncio.run(main())
+
+
+def test_cancelling_a_call_that_waits_leaves_the_running_one_alone(box):
+    """The interrupt goes to a sandbox, not to a task: the wrong call could end."""
+    async def main():
+        running = asyncio.ensure_future(box.aio.work(150_000_000))
+        await asyncio.sleep(0.05)
+        waiting = asyncio.ensure_future(box.aio.spin())
+        await asyncio.sleep(0.05)
+        waiting.cancel()
+        assert await running == 1
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert await box.aio.count() == 2  # no fault: the sandbox was never reset
+
+    asyncio.run(main())
+
+
+def test_cancelling_at_every_moment(box):
+    """An interrupt that comes before the call has begun, or after it ended, must neither be lost nor stay."""
+    async def main():
+        for step in range(60):
+            task = asyncio.ensure_future(box.aio.spin())
+            await asyncio.sleep(step * 0.0002)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert await box.aio.add(step, 1) == step + 1
+
+    asyncio.run(main())
+
+
+def test_many_calls_share_one_executor(aio_plugin):
+    """A thread for each call would let a flood of requests use up the host's threads."""
+    import threading
+
+    async def main():
+        boxes = [aio_plugin.sandbox() for _ in range(20)]
+        results = await asyncio.gather(*(boxes[n % 20].aio.work(1000 + n) for n in range(400)))
+        assert sorted(results) == sorted(list(range(1, 21)) * 20)
+
+    asyncio.run(main())
+    assert sum(thread.name.startswith("vxplug") for thread in threading.enumerate()) <= 36
+
+
+def test_only_exported_functions(box):
+    """Another callable has no guest to interrupt: cancelling would hang."""
+    with pytest.raises(vxplug.Error, match="belongs to no sandbox"):
+        asyncio.run(vxplug.aio.call(len, []))
+    with pytest.raises(AttributeError, match="no export 'nothing'"):
+        box.aio.nothing  # noqa: B018
+    assert "add" in dir(box.aio)

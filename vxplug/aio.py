@@ -1,0 +1,133 @@
+"""Guest calls from asyncio: run in threads, cancelled by interrupting the guest.
+
+``await asyncio.to_thread(box.name, …)`` works too; but a thread cannot be cancelled, so the guest would
+run on to its time limit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import weakref
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from . import _vx
+from .pickling import sandbox_of
+
+if TYPE_CHECKING:
+    from .sandbox import Sandbox
+
+__all__ = ["call"]
+
+# How often a guest that is to stop is told so: an interrupt that comes before the call has begun is lost.
+RETRY = 0.01
+
+_executor: ThreadPoolExecutor | None = None
+# Calls of one sandbox take turns here, not at its own lock: only so is it known whose call an interrupt ends.
+_turns: weakref.WeakKeyDictionary[Sandbox, threading.Lock] = weakref.WeakKeyDictionary()
+_start = threading.Lock()  # guards the two above, for moments
+
+
+def _get_executor() -> ThreadPoolExecutor:
+    """One for all loops.  It has the standard number of threads; more calls than that wait."""
+    global _executor
+    with _start:
+        if _executor is None:
+            _executor = ThreadPoolExecutor(thread_name_prefix="vxplug")
+        return _executor
+
+
+def _turn_of(sandbox: Sandbox) -> threading.Lock:
+    with _start:
+        return _turns.setdefault(sandbox, threading.Lock())
+
+
+def _start_anew() -> None:
+    """A forked child has none of the threads, and may have their locks."""
+    global _executor, _start
+    _executor, _start = None, threading.Lock()
+    _turns.clear()
+
+
+os.register_at_fork(after_in_child=_start_anew)
+
+
+class _Turn:
+    """One call in its thread."""
+
+    def __init__(self, sandbox: Sandbox, work: Callable[[], Any]) -> None:
+        self._sandbox = sandbox
+        self._turn = _turn_of(sandbox)
+        self._work = work
+        self._state = threading.Lock()  # guards the two below, for moments
+        self._running = self._cancelled = False
+
+    def run(self) -> Any:
+        with self._turn:
+            with self._state:
+                if self._cancelled:
+                    return None
+                self._running = True
+            try:
+                return self._work()
+            finally:
+                with self._state:
+                    self._running = False
+
+    def interrupt(self) -> None:
+        with self._state:
+            self._cancelled = True
+            if self._running:
+                self._sandbox.interrupt()
+
+
+async def _stop(turn: _Turn, future: asyncio.Future[Any]) -> None:
+    """Until the thread is out of the guest, however often we are cancelled meanwhile."""
+    while not future.done():
+        turn.interrupt()
+        try:
+            await asyncio.wait([future], timeout=RETRY)
+        except asyncio.CancelledError:
+            continue
+    if not future.cancelled():
+        future.exception()  # that of the interrupt: it has been dealt with
+
+
+async def call(function: _vx.Function, /, *args: Any, **kwargs: Any) -> Any:
+    """Call an exported function without blocking the event loop.
+
+    Cancelling the task interrupts the guest; the task ends when the guest has, and the sandbox is then
+    back in its initial state, as after any fault (``on_fault``).
+    """
+    turn = _Turn(sandbox_of(function), partial(function, *args, **kwargs))
+    future = asyncio.get_running_loop().run_in_executor(_get_executor(), turn.run)
+    try:
+        return await asyncio.shield(future)
+    except asyncio.CancelledError:
+        await _stop(turn, future)
+        raise
+
+
+class Calls:
+    """``box.aio``: the sandbox's exports as coroutine functions."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self._sandbox = sandbox
+
+    def __getitem__(self, name: str) -> Callable[..., Coroutine[Any, Any, Any]]:
+        return partial(call, self._sandbox[name])
+
+    def __getattr__(self, name: str) -> Callable[..., Coroutine[Any, Any, Any]]:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(f"{self._sandbox!r} has no export {name!r}") from None
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *self._sandbox.plugin.exports})
