@@ -97,7 +97,23 @@ typedef struct vx_hooks {
     /* Guest code ended in another way than returning.  Its memory is as it left it, to be read through
      * vx_guest_pointer; nothing else of the sandbox may be used. */
     void (*ended)(void *context, vx_sandbox *box, const vx_trap *trap);
+    /* A Linux system call that the core does not serve (linuxcalls.def: HOST, EITHER); arguments are
+     * ebx ecx edx esi edi ebp.  *result goes to the guest, an errno is negative.  Runs outside guest
+     * code and may use the memory of `box`.  False ends the guest call with VX_TRAP_HOOK.  Without
+     * this hook such a call ends with VX_TRAP_SYSCALL. */
+    bool (*linux_call)(void *context, vx_sandbox *box, uint32_t number, const uint32_t arguments[6],
+                       int32_t *result);
+    /* Any Linux system call after it was served; `result` is NULL when it ended the guest call. */
+    void (*linux_trace)(void *context, vx_sandbox *box, uint32_t number, const uint32_t arguments[6],
+                        const int32_t *result);
 } vx_hooks;
+
+/* A row of linuxcalls.def.  `server` is "core", "policy-core", "policy", "either", or the errno that denies. */
+typedef struct vx_linux_row {
+    uint16_t number;
+    const char *name, *server, *arguments;
+} vx_linux_row;
+const vx_linux_row *vx_linux_rows(size_t *count);
 
 typedef struct vx_options {
     uint64_t memory;            /* bytes of guest memory, everything counted */
@@ -120,6 +136,10 @@ vx_status vx_sandbox_reset(vx_sandbox *box);
 void vx_sandbox_free(vx_sandbox *box);      /* NULL is allowed; never inside a call */
 void vx_sandbox_interrupt(vx_sandbox *box); /* the running call, if any, ends with VX_TRAP_INTERRUPT */
 bool vx_sandbox_running(const vx_sandbox *box);
+/* In a hook: whether the running call is to end, so that the hook does not wait any longer. */
+bool vx_sandbox_stopping(const vx_sandbox *box);
+/* How often the sandbox began anew: what an embedder keeps for the guest belongs to one life. */
+uint32_t vx_sandbox_life(const vx_sandbox *box);
 uint64_t vx_sandbox_memory(const vx_sandbox *box); /* bytes mapped now, counted against the limit */
 
 typedef struct vx_result {

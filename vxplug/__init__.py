@@ -17,10 +17,12 @@ from .errors import (
 from .importer import install, uninstall
 from .interface import Export
 from .plugin import Plugin, open
-from .policy import LinuxPolicy
+from .policy import Directory, LinuxPolicy
+from .program import Program, ProgramExit, run_program
 from .sandbox import Sandbox
 
 __all__ = [
+    "Directory",
     "Error",
     "Export",
     "GuestEnd",
@@ -32,10 +34,13 @@ __all__ = [
     "Plugin",
     "PluginFormatError",
     "PolicyError",
+    "Program",
+    "ProgramExit",
     "Sandbox",
     "aio",
     "install",
     "open",
+    "run_program",
     "uninstall",
 ]
 

@@ -1,4 +1,4 @@
-"""The command line: ``vxplug build``, ``cc``, ``c++``, ``ar``, ``ranlib``, ``inspect``, ``call``, ``stubs``."""
+"""The command line: ``vxplug build``, ``cc``, ``c++``, ``ar``, ``ranlib``, ``inspect``, ``call``, ``stubs``, ``run``."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from .errors import Error, escape
+from .errors import Error, GuestTimeout, escape
 from .interface import Export
 from .stubs import stub_text
 from .plugin import Plugin, open as open_plugin
+from .policy import Directory, LinuxPolicy
+from .program import Program
 
 __all__ = ["main", "cc", "cxx", "ar", "ranlib"]
 
@@ -142,6 +144,60 @@ def _stubs(options: argparse.Namespace) -> int:
     return 0
 
 
+def _directory(text: str) -> tuple[str, Directory]:
+    """GUEST=HOST or GUEST=HOST:rw."""
+    guest, equals, host = text.partition("=")
+    if not equals or not guest.startswith("/") or not host:
+        raise argparse.ArgumentTypeError(f"{text!r} is not GUEST=HOST[:rw] with an absolute GUEST")
+    for suffix, writable in ((":rw", True), (":ro", False)):
+        if host.endswith(suffix):
+            return guest, Directory(host[: -len(suffix)], writable)
+    return guest, Directory(host)
+
+
+def _variable(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise argparse.ArgumentTypeError(f"{text!r} is not K=V")
+    return key, value
+
+
+def _trace_line(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _run(options: argparse.Namespace) -> int:
+    """The program's own status; 128 and the signal's number when one killed it; 124 at the time limit."""
+    policy = LinuxPolicy(
+        directories=dict(options.dir), cwd=options.cwd, env=dict(options.env), time=True, random=True, terminal=options.tty,
+    )
+    try:
+        ended = Program(options.program).run(
+            *options.arguments, policy=policy, stdin=0, stdout=1, stderr=2, memory=options.memory << 20,
+            timeout=options.timeout, trace=_trace_line if options.trace else None,
+        )
+    except GuestTimeout as error:
+        print(f"vxplug: {options.program}: {error}", file=sys.stderr)
+        return 124
+    if ended.signal is not None:
+        print(f"vxplug: {options.program}: {ended}", file=sys.stderr)
+    return ended.code
+
+
+def _add_run(commands: Any) -> None:
+    run = commands.add_parser("run", help="run a static i386 Linux program; nothing is allowed that is not asked for")
+    run.add_argument("--dir", type=_directory, action="append", default=[], metavar="GUEST=HOST[:rw]", help="map a directory")
+    run.add_argument("--cwd", default="/", metavar="DIR", help="working directory, a guest path")
+    run.add_argument("--env", type=_variable, action="append", default=[], metavar="K=V", help="environment variable")
+    run.add_argument("--memory", type=int, default=512, metavar="MIB")
+    run.add_argument("--timeout", type=float, metavar="SECONDS")
+    run.add_argument("--tty", action="store_true", help="let it ask and set the attributes of a terminal it has as a stream")
+    run.add_argument("--trace", action="store_true", help="print every system call to stderr")
+    run.add_argument("program", metavar="PROGRAM")
+    run.add_argument("arguments", nargs=argparse.REMAINDER, metavar="ARG")
+    run.set_defaults(run=_run)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="vxplug", description="Native plugins that nobody has to trust.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -169,6 +225,7 @@ def _parser() -> argparse.ArgumentParser:
     stubs = commands.add_parser("stubs", help="print type stubs (.pyi)")
     stubs.add_argument("file")
     stubs.set_defaults(run=_stubs)
+    _add_run(commands)
     for tool in ("cc", "c++", "ar", "ranlib"):
         commands.add_parser(tool, help=f"the guest toolchain's {tool}", add_help=False)
     return parser

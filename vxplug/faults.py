@@ -7,29 +7,15 @@ import stat
 import sys
 from collections.abc import Sequence
 from types import CodeType, TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from .binary import Binary
 from .errors import GuestEnd, GuestExit, GuestFault, GuestTimeout, PolicyError, escape
-
-if TYPE_CHECKING:
-    from .plugin import Plugin
+from .linux.calls import NAMES
 
 __all__ = ["from_trap"]
 
 Frame = tuple[str, "str | None", "int | None"]
-
-# Numbers of arch/x86/entry/syscalls/syscall_32.tbl that a refused plugin is likely to have tried.
-_SYSCALLS = {
-    2: "fork", 3: "read", 5: "open", 8: "creat", 10: "unlink", 11: "execve", 12: "chdir", 13: "time",
-    19: "lseek", 26: "ptrace", 37: "kill", 38: "rename", 39: "mkdir", 42: "pipe", 55: "fcntl",
-    67: "sigaction", 78: "gettimeofday", 85: "readlink", 90: "mmap", 102: "socketcall", 106: "stat",
-    114: "wait4", 116: "sysinfo", 120: "clone", 122: "uname", 123: "modify_ldt", 136: "personality",
-    140: "_llseek", 145: "readv", 162: "nanosleep", 168: "poll", 173: "rt_sigreturn", 183: "getcwd",
-    190: "vfork", 191: "ugetrlimit", 192: "mmap2", 195: "stat64", 197: "fstat64", 220: "getdents64",
-    221: "fcntl64", 265: "clock_gettime", 266: "clock_getres", 295: "openat", 340: "prlimit64",
-    355: "getrandom", 359: "socket", 383: "statx", 403: "clock_gettime64",
-}
-
 
 # The checks of -fsanitize-trap=undefined by their number in clang (its list of sanitizer handlers), which the
 # trapping instruction carries.
@@ -52,7 +38,7 @@ LAST_LINES = 6
 # ---- frames ----
 
 
-def _frames(info: dict[str, Any], plugin: Plugin) -> tuple[list[Frame], list[int]]:
+def _frames(info: dict[str, Any], plugin: Binary) -> tuple[list[Frame], list[int]]:
     returning = info["bytes"][:1] == b"\xc3"
     addresses = plugin.callers(info["registers"], info["stack_at"], info["stack"], returning)
     unknown = [(f"{address:#010x}", None, None) for address in addresses]
@@ -64,7 +50,7 @@ _SOURCE_SUFFIXES = (".c", ".h", ".cc", ".hh", ".cpp", ".hpp", ".cxx", ".hxx", ".
 SOURCE_MAX = 16 << 20
 
 
-def _shown_file(file: str | None, plugin: Plugin) -> str:
+def _shown_file(file: str | None, plugin: Binary) -> str:
     """The file name a traceback gets.  Python opens what it names to show the line, and the name is the
     plugin's: only what is a regular source file may be opened, or what is not there at all."""
     if file is None:
@@ -93,12 +79,12 @@ def _template() -> CodeType:
 _FRAME = _template()
 
 
-def _code(frame: Frame, plugin: Plugin) -> CodeType:
+def _code(frame: Frame, plugin: Binary) -> CodeType:
     function, file, line = frame
     return _FRAME.replace(co_name=function, co_filename=_shown_file(file, plugin), co_firstlineno=line or 0)
 
 
-def _python_traceback(frames: Sequence[Frame], plugin: Plugin) -> TracebackType | None:
+def _python_traceback(frames: Sequence[Frame], plugin: Binary) -> TracebackType | None:
     """Entries that Python prints like its own, the outermost call first."""
     chain = None
     for frame in frames:
@@ -169,13 +155,13 @@ def _exception(info: dict[str, Any], frames: list[Frame], limits: dict[str, Any]
     if kind == "exit":
         return GuestExit(f"the plugin called exit({info['code']}) {end}", info["code"])
     if kind == "syscall":
-        name = _SYSCALLS.get(info["code"], "unknown")
+        name = NAMES.get(info["code"], "unknown")
         return PolicyError(f"system call {info['code']} ({name}) is not allowed {end}", info["code"])
     detail = _detail(info, frames, limits)
     return GuestFault(f"{kind}: {detail} {end}", kind, info["address"], info["eip"], info["registers"], frames)
 
 
-def from_trap(info: dict[str, Any], plugin: Plugin, limits: dict[str, Any]) -> GuestEnd:
+def from_trap(info: dict[str, Any], plugin: Binary, limits: dict[str, Any]) -> GuestEnd:
     """The exception for the end of guest code that ``info`` (see ``_vx.Box``) describes."""
     frames, addresses = _frames(info, plugin)
     error = _exception(info, frames, limits)

@@ -6,25 +6,22 @@ import copy
 import hashlib
 import io
 import os
-import stat
-import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import _vx, pickling
+from .binary import FILE_MAX, Binary
 from .errors import PluginFormatError
 from .interface import Export, Interface, decode_note
 
 if TYPE_CHECKING:
-    from .debuginfo import DebugInfo
     from .sandbox import Sandbox
 
 __all__ = ["Plugin", "open"]
 
 PAGE = 4096
 GUEST_MIN, GUEST_MAX = 0x10000, 0xFFFE0000  # VX_GUEST_MIN, VX_GUEST_MAX of vx_abi.h
-FILE_MAX = 256 << 20
 IMAGE_MAX = 128 << 20
 PHNUM_MAX = 64
 SHNUM_MAX = 4096
@@ -36,12 +33,12 @@ def _check(condition: object, problem: str) -> None:
         raise PluginFormatError(problem)
 
 
-def _check_header(elf: Any) -> None:
+def check_header(elf: Any, types: tuple[str, ...] = ("ET_EXEC",)) -> None:
     header = elf.header
     _check(elf.elfclass == 32, "not a 32-bit ELF file: build it with `vxplug build`")
     _check(elf.little_endian, "not little-endian")
     _check(header.e_machine == "EM_386", f"machine is {header.e_machine}, not i386")
-    _check(header.e_type == "ET_EXEC", f"type is {header.e_type}, not a static executable (ET_EXEC)")
+    _check(header.e_type in types, f"type is {header.e_type}, not a static executable ({' or '.join(types)})")
     _check(header.e_phentsize == 32, f"program headers of {header.e_phentsize} bytes, not 32")
     _check(0 < header.e_phnum <= PHNUM_MAX, f"{header.e_phnum} program headers, at most {PHNUM_MAX}")
     _check(header.e_shnum <= SHNUM_MAX, f"{header.e_shnum} sections, at most {SHNUM_MAX}")
@@ -51,10 +48,10 @@ def _protection(flags: int) -> int:
     return (1 if flags & PF_R else 0) | (2 if flags & PF_W else 0) | (4 if flags & PF_X else 0)
 
 
-def _segment(data: bytes, number: int, ph: Any) -> tuple[int, int, int, bytes]:
+def _segment(data: bytes, number: int, ph: Any, base: int) -> tuple[int, int, int, bytes]:
     """One PT_LOAD as (page-aligned vaddr, memsz, protection, bytes)."""
     what = f"segment {number}"
-    start, memsz, filesz, offset = ph.p_vaddr, ph.p_memsz, ph.p_filesz, ph.p_offset
+    start, memsz, filesz, offset = ph.p_vaddr + base, ph.p_memsz, ph.p_filesz, ph.p_offset
     _check(filesz <= memsz, f"{what}: file size {filesz:#x} exceeds memory size {memsz:#x}")
     _check(offset + filesz <= len(data), f"{what}: bytes {offset:#x}+{filesz:#x} lie outside the file")
     _check(start >= GUEST_MIN, f"{what}: address {start:#x} is below {GUEST_MIN:#x}")
@@ -65,14 +62,15 @@ def _segment(data: bytes, number: int, ph: Any) -> tuple[int, int, int, bytes]:
     return start - pad, memsz + pad, protection, bytes(pad) + data[offset : offset + filesz]
 
 
-def _segments(elf: Any, data: bytes) -> list[tuple[int, int, int, bytes]]:
+def load_segments(elf: Any, data: bytes, base: int = 0) -> list[tuple[int, int, int, bytes]]:
+    """The PT_LOAD segments as they lie in memory.  With a base (static-pie) PT_DYNAMIC is the program's own."""
     found, total, lowest = [], 0, GUEST_MIN
     for number in range(elf.header.e_phnum):
         ph = elf.get_segment(number).header
-        _check(ph.p_type not in ("PT_INTERP", "PT_DYNAMIC"), "dynamically linked: link it statically")
+        _check(ph.p_type != "PT_INTERP" and (base or ph.p_type != "PT_DYNAMIC"), "dynamically linked: link it statically")
         if ph.p_type != "PT_LOAD" or ph.p_memsz == 0:
             continue
-        segment = _segment(data, number, ph)
+        segment = _segment(data, number, ph, base)
         _check(segment[0] >= lowest, f"segment {number}: shares a page with an earlier one, or precedes it")
         lowest = (segment[0] + segment[1] + PAGE - 1) // PAGE * PAGE
         total += segment[1]
@@ -91,11 +89,11 @@ def _note(elf: Any, data: bytes) -> bytes:
     return data[header.sh_offset : header.sh_offset + header.sh_size]
 
 
-def _in_code(segments: list[tuple[int, int, int, bytes]], address: int) -> bool:
+def in_code(segments: list[tuple[int, int, int, bytes]], address: int) -> bool:
     return any(p & 4 and start <= address < start + size for start, size, p, _ in segments)
 
 
-def _program_headers(elf: Any, segments: list[tuple[int, int, int, bytes]]) -> tuple[int, int, int]:
+def program_headers(elf: Any) -> tuple[int, int, int]:
     """(address, entry size, count) of the program headers where they are mapped, or zeros."""
     header = elf.header
     size = header.e_phentsize * header.e_phnum
@@ -111,20 +109,23 @@ def _parse(data: bytes) -> tuple[Interface, _vx.Plugin]:
     from elftools.elf.elffile import ELFFile
 
     elf = ELFFile(io.BytesIO(data))
-    _check_header(elf)
-    segments = _segments(elf, data)
-    _check(_in_code(segments, elf.header.e_entry), f"entry {elf.header.e_entry:#x} is not in executable memory")
+    check_header(elf)
+    segments = load_segments(elf, data)
+    _check(in_code(segments, elf.header.e_entry), f"entry {elf.header.e_entry:#x} is not in executable memory")
     interface = decode_note(_note(elf, data))
     for export in interface.exports:
-        _check(_in_code(segments, export.address), f"{export.name}: address {export.address:#x} is not code")
+        _check(in_code(segments, export.address), f"{export.name}: address {export.address:#x} is not code")
     release = interface.release
-    _check(release == 0 or _in_code(segments, release), f"release function {release:#x} is not code")
-    core = _vx.Plugin(segments, elf.header.e_entry, *_program_headers(elf, segments))
+    _check(release == 0 or in_code(segments, release), f"release function {release:#x} is not code")
+    core = _vx.Plugin(segments, elf.header.e_entry, *program_headers(elf))
     return interface, core
 
 
-def parse(data: bytes) -> tuple[Interface, _vx.Plugin]:
-    """Validate a plugin's bytes.  Raises PluginFormatError, whatever the bytes are.
+Parsed = TypeVar("Parsed")
+
+
+def parse(data: bytes, make: Callable[[bytes], Parsed]) -> Parsed:
+    """Validate a file's bytes by `make`.  Raises PluginFormatError, whatever the bytes are.
 
     pyelftools answers hostile bytes with many kinds of exception (construct, struct, Unicode, key,
     assertion …), so every Exception out of it means one thing: not a valid plugin.
@@ -132,7 +133,7 @@ def parse(data: bytes) -> tuple[Interface, _vx.Plugin]:
     _check(len(data) <= FILE_MAX, f"file larger than {FILE_MAX} bytes")
     _check(data[:4] == b"\x7fELF", "not an ELF file")
     try:
-        return _parse(data)
+        return make(data)
     except PluginFormatError:
         raise
     except (MemoryError, OSError):
@@ -147,41 +148,20 @@ def read_file(path: str) -> bytes:
         return file.read(FILE_MAX + 1)
 
 
-def _read_beside(path: str | None) -> bytes | None:
-    """NAME.vxm.debug, if there is such a regular file of a size that a plugin may have."""
-    if path is None:
-        return None
-    try:
-        found = os.stat(path + ".debug")
-        if not stat.S_ISREG(found.st_mode) or found.st_size > FILE_MAX:
-            return None
-        with io.open(path + ".debug", "rb") as file:
-            return file.read(FILE_MAX)
-    except OSError:
-        return None
-
-
-class Plugin:
+class Plugin(Binary):
     """A validated plugin: immutable, shareable between threads, the maker of sandboxes."""
 
     def __init__(self, data: bytes, path: str | None = None) -> None:
         try:
-            self._interface, self._core = parse(data)
+            self._interface, self._core = parse(data, _parse)
         except PluginFormatError as error:
             raise PluginFormatError(f"{path or 'plugin'}: {error}", path=path) from error.__cause__
-        self._data = data
-        self._path = path
+        super().__init__(data, path)
         self._exports = MappingProxyType({export.name: export for export in self._interface.exports})
-        self._debug: DebugInfo | None = None
         self._digest = hashlib.sha256(data).hexdigest()
         self._portable = False
         self._origin: Plugin | None = None
         pickling.remember_plugin(self)
-        self._debug_lock = threading.Lock()
-
-    @property
-    def path(self) -> str | None:
-        return self._path
 
     @property
     def doc(self) -> str | None:
@@ -202,11 +182,6 @@ class Plugin:
 
         return Sandbox(self, **limits)
 
-    @property
-    def digest(self) -> str:
-        """SHA-256 of the plugin's bytes, in hexadecimal: what a pickle names it by."""
-        return self._digest
-
     def portable(self) -> Plugin:
         """The same plugin, whose pickles, and those of its sandboxes and functions, carry its code: for
         processes that do not have the file."""
@@ -222,30 +197,6 @@ class Plugin:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return pickling.load_plugin, (self._digest, self._path, self._data if self._portable else None)
-
-    def locate(self, address: int) -> tuple[str, str | None, int | None] | None:
-        """(function, file, line) of a guest code address, as far as symbols and DWARF tell."""
-        with self._debug_lock:
-            return self._debug_info().locate(address)
-
-    def callers(
-        self, registers: dict[str, int], stack_at: int, stack: bytes, returning: bool = False
-    ) -> list[int]:
-        """Addresses of the open calls, innermost first, from registers and a copy of the guest's stack;
-        ``returning`` when the next instruction is a return."""
-        from .unwind import Stack, walk
-
-        with self._debug_lock:
-            debug = self._debug_info()
-            return walk(registers, Stack(stack_at, stack), debug.rule_at, debug.is_code, returning)
-
-    def _debug_info(self) -> DebugInfo:
-        """Read when it is first asked for; from NAME.vxm.debug too, where a build put it aside."""
-        from .debuginfo import DebugInfo
-
-        if self._debug is None:
-            self._debug = DebugInfo(self._data, _read_beside(self._path))
-        return self._debug
 
     def __repr__(self) -> str:
         return f"<vxplug.Plugin {self._path or '(bytes)'}: {len(self._exports)} exports>"

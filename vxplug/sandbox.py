@@ -124,6 +124,9 @@ class Sandbox:
             free=plugin._interface.release,
             write=self._write,
             trap=self._trap,
+            linux=None,
+            trace=None,
+            raw=False,
         )
         self._functions = {export.name: self._function(export, module) for export in plugin.exports.values()}
         for function in self._functions.values():

@@ -102,6 +102,7 @@ struct vx_sandbox {
     unsigned arena_count;
     unsigned depth; /* calls inside */
     uint64_t written; /* output bytes of the outermost call */
+    uint32_t life;  /* how often it began */
     vx_trap *trap;  /* of the running call: what a signal handler fills */
     bool flags_lost; /* where a signal stopped translated code: vx_trap.flags_lost */
     bool in_tick, unusable, initialising;
@@ -124,6 +125,10 @@ uint32_t region_find(vx_sandbox *box, uint64_t size);
 bool region_guard(vx_sandbox *box, uint32_t page, bool on);
 /* True when no page of the range has any of the PAGE_* bits in `mask`. */
 bool region_lacks(const vx_sandbox *box, uint32_t address, uint64_t size, uint8_t mask);
+/* VX_PROT_* that all pages of the range share; -1 if they differ or one is not mapped. */
+int region_prot(const vx_sandbox *box, uint32_t address, uint64_t size);
+/* Mapped pages are zero again.  False: one is not mapped, or the host refused. */
+bool region_discard(vx_sandbox *box, uint32_t address, uint64_t size);
 
 /* guestmem.c: the one range check (vx_guest_pointer of vx.h), and copies through it. */
 bool guest_read(vx_sandbox *box, uint32_t address, void *to, uint64_t size);
@@ -177,7 +182,7 @@ bool verify_block(const vx_cache *cache, const vx_block *block);
  * is moved behind it, else *trap says why (registers filled by the caller). */
 bool helper_run(vx_sandbox *box, vx_helper helper, vx_trap *trap);
 
-/* hostcall.c, linux.c: `int $0x30` and `int $0x80`.  Numbers and arguments in state->gpr, result
+/* hostcall.c, linux.c (whose own map is linux.h): `int $0x30` and `int $0x80`.  Numbers and arguments in state->gpr, result
  * to eax.  False: the call ends, *trap has kind and code. */
 bool hostcall_run(vx_sandbox *box, vx_trap *trap);
 bool linux_run(vx_sandbox *box, vx_trap *trap);

@@ -190,3 +190,34 @@ bool region_lacks(const vx_sandbox *box, uint32_t address, uint64_t size, uint8_
             return false;
     return true;
 }
+
+int region_prot(const vx_sandbox *box, uint32_t address, uint64_t size) {
+    if (!range_valid(address, size))
+        return -1;
+    const uint8_t *page = box->page_map + address / VX_PAGE_SIZE;
+    for (uint64_t i = 0; i < size / VX_PAGE_SIZE; i++)
+        if (!(page[i] & PAGE_MAPPED) || ((page[i] ^ page[0]) & 7))
+            return -1;
+    return page[0] & 7;
+}
+
+/* Pages of a file would come back with the file's bytes. */
+static bool discard_page(vx_sandbox *box, uint32_t address) {
+    uint8_t page = box->page_map[address / VX_PAGE_SIZE];
+    if (!(page & PAGE_FILE))
+        return os_discard(host(box, address), VX_PAGE_SIZE);
+    return zero_file_pages(box, address, VX_PAGE_SIZE) && os_protect(host(box, address), VX_PAGE_SIZE, page);
+}
+
+bool region_discard(vx_sandbox *box, uint32_t address, uint64_t size) {
+    change none = {UINT8_MAX, 0};
+    survey s;
+    if (!prepare(box, address, size, none, &s) || s.mapped_before != size / VX_PAGE_SIZE)
+        return false;
+    if (!s.in_file)
+        return os_discard(host(box, address), size);
+    for (uint64_t at = address; at < address + size; at += VX_PAGE_SIZE)
+        if (!discard_page(box, (uint32_t)at))
+            return give_up(box, address, size);
+    return true;
+}

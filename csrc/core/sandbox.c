@@ -177,6 +177,7 @@ static void init_state(vx_sandbox *box) {
 static const vx_kernel fresh_kernel = {.mxcsr = 0x1f80, .fcw = 0x37f};
 
 static bool map_fresh(vx_sandbox *box) {
+    box->life++;
     bool ok = pages_map(box, &box->plugin->image) &&
               region_map(box, box->stack_low, VX_STACK_TOP - box->stack_low, VX_PROT_READ | VX_PROT_WRITE);
     box->kernel = fresh_kernel; /* mapping the image's code was no change to it */
@@ -228,6 +229,7 @@ static bool publish_snapshot(vx_sandbox *box) {
 
 static vx_status from_snapshot(vx_sandbox *box) {
     const vx_plugin *plugin = box->plugin;
+    box->life++;
     bool ok = region_map(box, box->stack_low, VX_STACK_TOP - box->stack_low,
                          VX_PROT_READ | VX_PROT_WRITE) &&
               pages_map(box, &plugin->snapshot);
@@ -326,6 +328,12 @@ void vx_sandbox_free(vx_sandbox *box) {
 void vx_sandbox_interrupt(vx_sandbox *box) { atomic_store(&box->interrupt, true); }
 
 bool vx_sandbox_running(const vx_sandbox *box) { return box->depth != 0; }
+
+bool vx_sandbox_stopping(const vx_sandbox *box) {
+    return box->depth != 0 && watchdog_stop() != VX_TRAP_NONE;
+}
+
+uint32_t vx_sandbox_life(const vx_sandbox *box) { return box->life; }
 
 uint64_t vx_sandbox_memory(const vx_sandbox *box) { return box->pages * VX_PAGE_SIZE; }
 

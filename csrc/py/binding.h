@@ -76,6 +76,7 @@ typedef struct Evidence {
  * wins over `raised`, which wins over a result. */
 typedef struct Call {
     struct Call *outer;        /* of the same thread, whose hook made this call; or NULL */
+    vx_sandbox *serving;       /* while a system call's hook runs: Box.core may not be set yet */
     PyThreadState *suspended;  /* what PyEval_SaveThread gave, while the GIL is released */
     PyObject *error;           /* exception of a hook or of the host */
     PyObject *raised;          /* exception that the guest raised with vx_raise, the first */
@@ -92,6 +93,7 @@ typedef struct Box {
     State *state;              /* lives as long as our type, which holds the module */
     Plugin *plugin;
     PyObject *write, *trap;    /* the callables of the constructor; NULL only after tp_clear */
+    PyObject *linux_call, *linux_trace; /* the same, or NULL when there is none */
     vx_sandbox *core;          /* NULL: not yet made, closed, or given up after a fork */
     PyObject *broken;          /* str: why calls are refused until a reset, or NULL */
     uint64_t memory;           /* the limit, for messages */
@@ -213,6 +215,8 @@ bool box_enter_slow(Box *box, Call *call);
 void box_tidy(Box *box, Call *call);
 /* Guest code did not return from `call`: poisons the sandbox or has it reset. */
 void box_faulted(Box *box, Call *call, PyObject *who);
+/* Raises why the box takes no calls; always false. */
+bool box_refuse(Box *box);
 /* After box_leave: raises what the call kept; always false. */
 bool box_raise(Box *box, Call *call, PyObject *who);
 
@@ -252,6 +256,7 @@ static inline void lock_release(Box *box)
 static inline void call_init(Call *call)
 {
     call->outer = NULL;
+    call->serving = NULL;
     call->suspended = NULL;
     call->error = call->raised = NULL;
     call->faulted = false;
@@ -300,6 +305,12 @@ static inline bool box_outcome(Box *box, Call *call, PyObject *who)
 /* ---- hooks.c: what the core calls back; releasing and taking the GIL ---- */
 
 extern const vx_hooks hooks_table;
+/* A hook's view of a call that may or may not hold the GIL: takes it, and says whether it has to
+ * be released again. */
+bool hook_begin(Call *call);
+void hook_end(Call *call, bool released);
+/* False with an exception when a call made by the hook's own callback broke the sandbox. */
+bool hook_still_sound(const Box *box);
 void gil_release(Call *call);
 void gil_take_slow(Call *call);
 uint64_t clock_ms(void);
@@ -309,6 +320,24 @@ static inline void gil_take(Call *call)
     if (call->suspended != NULL)
         gil_take_slow(call);
 }
+
+/* ---- process.c: what a Linux personality needs of a box ---- */
+
+bool on_linux_call(void *context, vx_sandbox *core, uint32_t number, const uint32_t arguments[6],
+                   int32_t *result);
+void on_linux_trace(void *context, vx_sandbox *core, uint32_t number, const uint32_t arguments[6],
+                    const int32_t *result);
+PyObject *box_run(Box *self, PyObject *args);
+PyObject *box_read(Box *self, PyObject *args);
+PyObject *box_write(Box *self, PyObject *args);
+PyObject *box_text(Box *self, PyObject *args);
+PyObject *box_stopping(Box *self, PyObject *unused);
+PyObject *linux_rows(PyObject *module, PyObject *unused);
+
+/* ---- paths.c: opening files beneath a folder ---- */
+
+PyObject *open_beneath(PyObject *module, PyObject *args);
+PyObject *file_system(PyObject *module, PyObject *args);
 
 /* ---- function.c: the type Function, one call ---- */
 

@@ -6,7 +6,7 @@
 
 /* ---- using a box ---- */
 
-static bool refuse_unusable(Box *box)
+bool box_refuse(Box *box)
 {
     if (box->broken != NULL)
         error_vxplug("Error", "%S", box->broken);
@@ -20,7 +20,7 @@ static bool refuse_unusable(Box *box)
 static bool enter_nested(Box *box, Call *call)
 {
     if (!box_usable(box))
-        return refuse_unusable(box);
+        return box_refuse(box);
     call->outer = box->call;
     box->call = call;
     return true;
@@ -34,7 +34,7 @@ bool box_enter_slow(Box *box, Call *call)
         return false;
     if (!box_usable(box)) {
         lock_release(box);
-        return refuse_unusable(box);
+        return box_refuse(box);
     }
     box->call = call;
     return true;
@@ -146,6 +146,10 @@ static bool box_start(Box *box, vx_options *options)
     Call call;
     call_init(&call);
     options->hooks = hooks_table;
+    if (box->linux_call != NULL)
+        options->hooks.linux_call = on_linux_call;
+    if (box->linux_trace != NULL)
+        options->hooks.linux_trace = on_linux_trace;
     options->context = box;
     box->owner = thread_ident();
     box->call = &call;
@@ -157,26 +161,32 @@ static bool box_start(Box *box, vx_options *options)
 
 typedef struct BoxArguments {
     Plugin *plugin;
-    PyObject *write, *trap;
+    PyObject *write, *trap, *linux_call, *linux_trace;
     uint32_t release;
-    int poison;
+    int poison, raw;
     vx_options options;
 } BoxArguments;
 
 static bool box_parse(State *state, PyObject *args, PyObject *keywords, BoxArguments *out)
 {
     static char *names[] = {"plugin", "memory", "stack", "timeout", "init_timeout", "poison",
-                            "output", "free", "write", "trap", NULL};
+                            "output", "free", "write", "trap", "linux", "trace",
+                            "raw", NULL};
     double timeout, init_timeout;
     vx_options *options = &out->options;
-    return PyArg_ParseTupleAndKeywords(args, keywords, "O!$O&O&ddpO&O&OO:Box", names,
+    return PyArg_ParseTupleAndKeywords(args, keywords, "O!$O&O&ddpO&O&OOOOp:Box", names,
                                        state->plugin_type, &out->plugin, convert_long_word,
                                        &options->memory, convert_word, &options->stack, &timeout,
                                        &init_timeout, &out->poison, convert_long_word,
                                        &options->output, convert_word, &out->release, &out->write,
-                                       &out->trap)
+                                       &out->trap, &out->linux_call, &out->linux_trace, &out->raw)
         && seconds_to_ns(timeout, "timeout", &options->timeout_ns)
         && seconds_to_ns(init_timeout, "init_timeout", &options->init_timeout_ns);
+}
+
+static PyObject *given(PyObject *object)
+{
+    return object == NULL || object == Py_None ? NULL : Py_NewRef(object);
 }
 
 static Box *box_alloc(PyTypeObject *type, State *state, const BoxArguments *from)
@@ -196,6 +206,8 @@ static Box *box_alloc(PyTypeObject *type, State *state, const BoxArguments *from
     self->plugin = (Plugin *)Py_NewRef(from->plugin);
     self->write = Py_NewRef(from->write);
     self->trap = Py_NewRef(from->trap);
+    self->linux_call = given(from->linux_call);
+    self->linux_trace = given(from->linux_trace);
     self->memory = from->options.memory;
     self->stack_low = VX_STACK_TOP
         - (from->options.stack + VX_PAGE_SIZE - 1) / VX_PAGE_SIZE * VX_PAGE_SIZE;
@@ -210,6 +222,7 @@ static PyObject *box_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     BoxArguments parsed = {0};
     if (!box_parse(state, args, keywords, &parsed))
         return NULL;
+    parsed.options.raw = parsed.raw;
     Box *self = box_alloc(type, state, &parsed);
     if (self != NULL && !box_start(self, &parsed.options))
         Py_CLEAR(self);
@@ -223,11 +236,11 @@ static bool reset_locked(Box *box)
     Call call;
     call_init(&call);
     if (box->core == NULL)
-        return refuse_unusable(box);
+        return box_refuse(box);
     box->call = &call;
     vx_status status = box_restart(box, &call);
     box->call = NULL;
-    return status == VX_OK ? box_outcome(box, &call, NULL) : refuse_unusable(box);
+    return status == VX_OK ? box_outcome(box, &call, NULL) : box_refuse(box);
 }
 
 /* Also heals a poisoned sandbox: its memory is as new. */
@@ -288,6 +301,8 @@ static int box_traverse(Box *self, visitproc visit, void *arg)
     Py_VISIT(self->plugin);
     Py_VISIT(self->write);
     Py_VISIT(self->trap);
+    Py_VISIT(self->linux_call);
+    Py_VISIT(self->linux_trace);
     return 0;
 }
 
@@ -295,6 +310,8 @@ static int box_clear(Box *self)
 {
     Py_CLEAR(self->write);
     Py_CLEAR(self->trap);
+    Py_CLEAR(self->linux_call);
+    Py_CLEAR(self->linux_trace);
     return 0;
 }
 
@@ -322,6 +339,19 @@ static PyMethodDef box_methods[] = {
                "Free the sandbox, after waiting for a call in another thread.  Idempotent.")},
     {"interrupt", (PyCFunction)box_interrupt, METH_NOARGS,
      PyDoc_STR("interrupt($self)\n--\n\nEnd the running call, if any, from any thread.")},
+    {"run", (PyCFunction)box_run, METH_VARARGS,
+     PyDoc_STR("run($self, eip, esp, /)\n--\n\n"
+               "Run a raw box until it traps; raises what `trap` makes of it.")},
+    {"read", (PyCFunction)box_read, METH_VARARGS,
+     PyDoc_STR("read($self, address, size, /)\n--\n\nGuest memory, or None if not all readable.")},
+    {"write", (PyCFunction)box_write, METH_VARARGS,
+     PyDoc_STR("write($self, address, data, /)\n--\n\n"
+               "Change guest memory; False if not all of it is writable.")},
+    {"text", (PyCFunction)box_text, METH_VARARGS,
+     PyDoc_STR("text($self, address, limit, /)\n--\n\n"
+               "Bytes up to a NUL, or None if none follows within the limit.")},
+    {"stopping", (PyCFunction)box_stopping, METH_NOARGS,
+     PyDoc_STR("stopping($self)\n--\n\nWhether the running call is to end now.")},
     {0},
 };
 
@@ -339,7 +369,8 @@ static PyMemberDef box_members[] = {
 
 static PyType_Slot box_slots[] = {
     {Py_tp_doc, (void *)PyDoc_STR(
-        "Box(plugin, *, memory, stack, timeout, init_timeout, poison, output, free, write, trap)\n--\n\n"
+        "Box(plugin, *, memory, stack, timeout, init_timeout, poison, output, free, write, trap, linux,"
+        " trace, raw)\n--\n\n"
         "One guest address space and its CPU, with the lock that admits one call at a time.")},
     {Py_tp_new, box_new},
     {Py_tp_dealloc, box_dealloc},

@@ -38,15 +38,14 @@ void gil_take_slow(Call *call)
     call->suspended = NULL;
 }
 
-/* A hook's view of a call that may or may not hold the GIL. */
-static bool hook_begin(Call *call)
+bool hook_begin(Call *call)
 {
     bool released = call->suspended != NULL;
     gil_take(call);
     return released;
 }
 
-static void hook_end(Call *call, bool released)
+void hook_end(Call *call, bool released)
 {
     if (released)
         gil_release(call);
@@ -54,11 +53,11 @@ static void hook_end(Call *call, bool released)
 
 /* The callback may call the sandbox again.  If that call faulted and the callback hid it, the
  * running one cannot go on in what is left. */
-static bool still_sound(const Box *box)
+bool hook_still_sound(const Box *box)
 {
     if (!box->faulted && box->broken == NULL)
         return true;
-    error_vxplug("Error", "a call made by the sandbox's output callback faulted");
+    error_vxplug("Error", "a call made by the sandbox's callback faulted");
     return false;
 }
 
@@ -70,7 +69,7 @@ static bool send_output(Box *box, int fd, const void *data, size_t size)
     }
     PyObject *result = PyObject_CallFunction(box->write, "iy#", fd, data, (Py_ssize_t)size);
     Py_XDECREF(result);
-    return result != NULL && still_sound(box);
+    return result != NULL && hook_still_sound(box);
 }
 
 static bool on_output(void *context, int fd, const void *data, size_t size)

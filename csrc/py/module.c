@@ -119,6 +119,14 @@ static PyMethodDef module_methods[] = {
     {"reclaim_signals", reclaim_signals, METH_NOARGS,
      PyDoc_STR("reclaim_signals()\n--\n\n"
                "Take the fault signals again after another handler was installed.")},
+    {"linux_rows", linux_rows, METH_NOARGS,
+     PyDoc_STR("linux_rows()\n--\n\n"
+               "Every Linux system call: (number, name, server, arguments) of linuxcalls.def.")},
+    {"open_beneath", open_beneath, METH_VARARGS,
+     PyDoc_STR("open_beneath(folder, path, flags, /)\n--\n\n"
+               "openat2 that cannot leave the folder, nor follow any link, nor cross a mount.")},
+    {"file_system", file_system, METH_VARARGS,
+     PyDoc_STR("file_system(fd, /)\n--\n\nThe type of the file system a descriptor is on (statfs).")},
     {0},
 };
 

@@ -18,7 +18,7 @@ SYSTEM_CALLS = (
 LAYERS = [
     {"vx.h", "vx_abi.h", "status.def", "trap.def", "base.h", "limits.h", "state.h"},
     {"decode.h", "emit.h", "os.h", "signals.h", "cache.h", "opcodes.def"},
-    {"internal.h"},
+    {"internal.h", "linux.h"},
 ]
 HEADER_OF = {"decode.c": 1, "emit.c": 1, "os_linux.c": 1, "cache.c": 1, "enter_x64.S": 0}
 # Tables of cases, not logic.
@@ -117,7 +117,10 @@ def test_every_trap_is_documented(row):
     assert f"`{row[1]}`" in (ROOT / "docs" / "guest-abi.md").read_text()
 
 
-@pytest.mark.parametrize("row", rows_of(CORE / "linuxcalls.def", "LINUX"), ids=lambda row: row[0])
+ANY_PLUGIN = [row for row in rows_of(CORE / "linuxcalls.def", "LINUX") if row[2].startswith(("CORE", "EITHER"))]
+
+
+@pytest.mark.parametrize("row", ANY_PLUGIN, ids=lambda row: row[0])
 def test_every_served_system_call_is_documented(row):
     """Without it the list of what a guest may ask of the host could grow unseen."""
     assert f"| {row[0]} |" in (ROOT / "docs" / "guest-abi.md").read_text()

@@ -9,7 +9,6 @@ import pytest
 
 import vxplug
 from vxplug.interface import encode_note
-from vxplug.plugin import parse
 
 EHDR = {"class": 4, "order": 5, "type": 16, "machine": 18, "entry": 24, "phoff": 28, "shoff": 32,
         "phentsize": 42, "phnum": 44, "shnum": 48}
@@ -93,7 +92,7 @@ def test_truncated(good, size):
 
 def _with_note(good: bytes, change) -> bytes:
     """The good plugin with its note's JSON edited in place, padded to its old size with spaces."""
-    interface, _ = parse(good)
+    interface = vxplug.open(good)._interface
     old = encode_note(interface)
     at = good.index(old[20:80])
     size, = struct.unpack_from("<I", good, at - 16)

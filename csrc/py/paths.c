@@ -1,0 +1,45 @@
+/* Opening what a path names beneath a folder, by openat2: Python has no call for it. */
+#include "binding.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/openat2.h>
+#include <sys/syscall.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+/* No component may be a symbolic link: who follows links does it knowingly, one at a time. */
+#define RESOLVE \
+    (RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_XDEV)
+
+PyObject *open_beneath(PyObject *module, PyObject *args)
+{
+    int folder, flags;
+    const char *path;
+    long fd;
+    (void)module;
+    if (!PyArg_ParseTuple(args, "iyi:open_beneath", &folder, &path, &flags))
+        return NULL;
+    struct open_how how = {.flags = (unsigned)flags | O_CLOEXEC, .resolve = RESOLVE};
+    do {
+        Py_BEGIN_ALLOW_THREADS
+        fd = syscall(SYS_openat2, folder, path, &how, sizeof how);
+        Py_END_ALLOW_THREADS
+    } while (fd < 0 && (errno == EAGAIN || errno == EINTR) && PyErr_CheckSignals() == 0);
+    if (fd >= 0)
+        return PyLong_FromLong(fd);
+    return PyErr_Occurred() ? NULL : PyErr_SetFromErrno(PyExc_OSError);
+}
+
+PyObject *file_system(PyObject *module, PyObject *args)
+{
+    int fd, result;
+    struct statfs info;
+    (void)module;
+    if (!PyArg_ParseTuple(args, "i:file_system", &fd))
+        return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    result = fstatfs(fd, &info);
+    Py_END_ALLOW_THREADS
+    return result == 0 ? PyLong_FromLong(info.f_type) : PyErr_SetFromErrno(PyExc_OSError);
+}

@@ -1,0 +1,134 @@
+"""One life of a guest: its descriptors, working directory and other state that is the host's to keep."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from .. import _vx
+from ..policy import LinuxPolicy
+from .descriptors import Description, DirectoryHandle, HostStream, Sink, Source, Table
+from .paths import PATH_MAX, Found, Mounts, Names, fail, names_of
+
+__all__ = ["Process", "Streams"]
+
+AT_FDCWD = -100 & 0xFFFFFFFF
+IO_MAX = 1 << 20  # bytes of one read or write; more comes in pieces
+SLICE = 0.02  # seconds that a wait goes without looking whether the call has to end
+Result = TypeVar("Result")
+
+
+class Streams:
+    """What the application gives as standard streams: host descriptors, callables, bytes, file objects."""
+
+    def __init__(self, stdin: Any, stdout: Any, stderr: Any) -> None:
+        self.stdin, self.stdout, self.stderr = stdin, stdout, stderr
+
+    def put_into(self, table: Table, charge: Callable[[int], None]) -> None:
+        stdin = b"" if self.stdin is None else self.stdin
+        table.add(HostStream(stdin, 0, charge) if isinstance(stdin, int) else Source(stdin))
+        for target in (self.stdout, self.stderr):
+            table.add(HostStream(target, 1, charge) if isinstance(target, int) else Sink(target, charge))
+
+
+class Process:
+    """What one function a call works on.  ``box`` is the guest's memory."""
+
+    def __init__(self, policy: LinuxPolicy, mounts: Mounts, streams: Streams, memory: int, stack: int) -> None:
+        self.box: _vx.Box = None  # type: ignore[assignment]  # set for each call
+        self.policy = policy
+        self.memory_limit, self.stack_limit = memory, stack
+        self.name = b""
+        self.mounts = mounts
+        self.table = Table(policy.descriptors)
+        self.umask = 0o022
+        self.cwd: Names = tuple(names_of(os.fsencode(policy.cwd)))
+        self.started = time.monotonic()
+        self.started_processor = time.thread_time_ns()
+        self._output, self._storage = policy.output, policy.storage
+        streams.put_into(self.table, self.charge_output)
+
+    def close(self) -> None:
+        self.table.close_all()
+
+    # --- limits
+
+    def charge_output(self, size: int) -> None:
+        if size > self._output:
+            raise fail(errno.ENOSPC)
+        self._output -= size
+
+    def charge_storage(self, size: int) -> None:
+        if size > self._storage:
+            raise fail(errno.ENOSPC)
+        self._storage -= size
+
+    # --- guest memory
+
+    def read(self, address: int, size: int) -> bytes:
+        data = self.box.read(address, size)
+        if data is None:
+            raise fail(errno.EFAULT)
+        return data
+
+    def write(self, address: int, data: bytes) -> None:
+        if not self.box.write(address, data):
+            raise fail(errno.EFAULT)
+
+    def path(self, address: int) -> bytes:
+        path = self.box.text(address, PATH_MAX)
+        if path is None:
+            raise fail(errno.ENAMETOOLONG if self.box.read(address, PATH_MAX) is not None else errno.EFAULT)
+        return path
+
+    # --- paths
+
+    def start(self, dirfd: int, path: bytes) -> Names:
+        """Where a relative path begins."""
+        if dirfd == AT_FDCWD or path.startswith(b"/"):
+            return self.cwd
+        directory = self.table.get(dirfd)
+        if not isinstance(directory, DirectoryHandle):
+            raise fail(errno.ENOTDIR)
+        return directory.names
+
+    def find(self, dirfd: int, path: bytes, follow: bool = True) -> Found:
+        return self.mounts.find(self.start(dirfd, path), path, follow)
+
+    # --- waiting
+
+    def wait(self, ready: Callable[[], Result | None], events: dict[int, int], until: float | None = None) -> Result | None:
+        """What `ready` gives once it is not None; None when `until` (monotonic) has passed.
+
+        ``events`` are host descriptors and poll events that can make it so.  A call that has to end, and a
+        signal that the guest handles, end the wait with EINTR.
+        """
+        poll = select.poll()
+        for fd, mask in events.items():
+            poll.register(fd, mask)
+        while True:
+            result = ready()
+            if result is not None:
+                return result
+            if self.box.stopping():
+                raise fail(errno.EINTR)
+            left = SLICE if until is None else until - time.monotonic()
+            if left <= 0:
+                return None
+            poll.poll(min(left, SLICE) * 1000)
+
+    def transfer(self, description: Description, event: int, action: Callable[[], Result | None]) -> Result:
+        """Reads or writes when the description is ready, or fails with EAGAIN if it does not block."""
+        result = action()
+        if result is not None:
+            return result
+        if description.flags & 0o4000:
+            raise fail(errno.EAGAIN)
+        events = {description.fd: event} if description.fd >= 0 else {}
+        result = self.wait(action, events)
+        assert result is not None  # without a time limit there is a result
+        return result
