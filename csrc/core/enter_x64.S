@@ -34,6 +34,20 @@
     mov edi, [rdi + ST_GPR + 28]
     .endm
 
+/* A guest's DF would misdirect the host, its ID flag would tell the next guest; the other flags that it can
+ * set are dead at a call's end. */
+    .macro clean_flags
+    cld
+    pushfq
+    and dword ptr [rsp], EFLAGS_ID
+    pop r10
+    jz 9f
+    pushfq
+    and dword ptr [rsp], ~EFLAGS_ID
+    popfq
+9:
+    .endm
+
 /* uint32_t vx_enter(vx_state *rdi, uint32_t esi)
  * Requires gs base = window, guest_rsp inside the host-side stack. */
 entry vx_enter
@@ -100,7 +114,7 @@ leave_return:
     mov SLOT(ST_GPR), eax
     mov SLOT(ST_GPR + 8), edx
     mov rsp, SLOT(ST_HOST_RSP)
-    cld
+    clean_flags
     mov eax, LEAVE_RETURN
     jmp restore_host
 
@@ -142,7 +156,7 @@ leave_full:
     mov rdi, SLOT(ST_SELF)
     fxsave64 [rdi + ST_FX]
 
-    cld
+    clean_flags
     fninit
     fldcw [rdi + ST_HOST_FCW]
     ldmxcsr [rdi + ST_HOST_MXCSR]

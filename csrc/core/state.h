@@ -39,6 +39,9 @@
 #define ST_FX 320
 #define ST_TICK_FX 832
 
+/* The flag that programs toggle to see whether there is a cpuid: the guest's inside, clear outside. */
+#define EFLAGS_ID 0x200000
+
 /* How vx_enter sets up floating point. */
 #define ENTER_INTEGER 0  /* nothing: no code of the cache touches it */
 #define ENTER_SSE 1      /* clean vector registers, the guest's MXCSR */

@@ -478,7 +478,7 @@ static void rule_pop_rm(translation *t) {
 }
 
 /* Flags that are the guest's own; the rest is fixed: bit 1, and IF as user code sees it. */
-#define GUEST_FLAGS ((uint32_t)(FLAGS_ALL | FLAG_DF | 0x200000 /* ID */))
+#define GUEST_FLAGS ((uint32_t)(FLAGS_ALL | FLAG_DF | EFLAGS_ID))
 #define FIXED_FLAGS 0x202u
 
 static void rule_pushf(translation *t) {

@@ -62,7 +62,7 @@ static void read_registers(const ucontext_t *context, uint64_t gpr[16]) {
 
 static void send_to(ucontext_t *context, void (*code)(void)) {
     context->uc_mcontext.gregs[REG_RIP] = (greg_t)(uintptr_t)code;
-    context->uc_mcontext.gregs[REG_EFL] &= ~(greg_t)FLAG_DF;
+    context->uc_mcontext.gregs[REG_EFL] &= ~(greg_t)(FLAG_DF | EFLAGS_ID);
 }
 
 /* The host-side stack holds predictions only: when it is full it starts empty. */

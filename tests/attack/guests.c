@@ -114,6 +114,9 @@ VX_EXPORT __attribute__((naked)) uint32_t flags_after_popf(void) {
     __asm__ volatile("pushl $-1; popfl; pushfl; popl %eax; cld; ret");
 }
 NAKED(direction_left_set, "std; ret")
+NAKED(id_left_set, "pushfl; orl $0x200000,(%esp); popfl; xor %eax,%eax; ret")
+NAKED(id_left_at_fault, "pushfl; orl $0x200000,(%esp); popfl; ud2")
+VX_EXPORT __attribute__((naked)) uint32_t id_seen(void) { __asm__ volatile("pushfl; popl %eax; ret"); }
 NAKED(x87_left_full, "fld1; fld1; fld1; fld1; fld1; fld1; fld1; fld1; ret")
 NAKED(mmx_left_on, "pcmpeqb %mm0,%mm0; ret")
 VX_EXPORT void control_words(void) {

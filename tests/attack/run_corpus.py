@@ -20,7 +20,8 @@ MESSAGE = b"the process still decodes" * 40
 
 
 class HostState:
-    """What a guest could leave behind in the processor: direction flag, x87 control word, MXCSR."""
+    """What a guest could leave behind in the processor: direction, alignment and ID flags, x87 control word,
+    MXCSR."""
 
     READ_FLAGS = b"\x9c\x58\xc3"  # pushfq; pop rax; ret
 
@@ -35,7 +36,7 @@ class HostState:
 
     def _read(self) -> tuple[int, int, int]:
         self._store(self._environment)
-        return self._flags() & 0x40500, self._environment[0] & 0xFFFF, self._environment[7] & ~0x3F
+        return self._flags() & 0x240500, self._environment[0] & 0xFFFF, self._environment[7] & ~0x3F
 
     def changed(self) -> str:
         now = self._read()
