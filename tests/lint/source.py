@@ -7,7 +7,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 CORE = ROOT / "csrc" / "core"
-BUILT = {".git", ".hypothesis", ".tox", ".venv", ".cache", ".pytest_cache", "__pycache__", "build", "dist"}
+BUILT = {".git", ".hypothesis", ".tox", ".venv", ".cache", ".fuzz", ".pytest_cache", "__pycache__", "build", "dist"}
 TEXT = {".py", ".pyi", ".c", ".h", ".S", ".def", ".md", ".toml", ".ini", ".txt", ".in", ""}
 COMMENT = re.compile(r"/\*.*?\*/|//[^\n]*", re.DOTALL)
 STRING = re.compile(r'"(?:\\.|[^"\\\n])*"')

@@ -68,6 +68,7 @@ static void translate_at(target *t, uint32_t eip) {
         case TRANSLATE_OK: check_block(t, block, eip); return;
         case TRANSLATE_NEEDS: replace_cache(t, t->cache->uses | needs); break;
         case TRANSLATE_FULL: replace_cache(t, t->cache->uses); break;
+        case TRANSLATE_UNGUARDED: REQUIRE(!"nothing here is written by the guest"); break;
         case TRANSLATE_NOT_CODE: REQUIRE(!"not code"); break;
         case TRANSLATE_REFUSED: REQUIRE(!"the verifier refused a translation"); break;
         }
