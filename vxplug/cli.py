@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from . import project
 from .errors import Error, GuestTimeout, escape
 from .interface import Export
 from .stubs import stub_text
@@ -58,6 +59,7 @@ def _build(options: argparse.Namespace) -> int:
     path = build(
         options.sources, options.output, cflags=options.cflag, ldflags=options.ldflag,
         include=options.include, cc=options.cc, optimize=options.optimize,
+        debug=options.debug, reproducible=options.reproducible,
     )
     print(path)
     return 0
@@ -207,6 +209,10 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument("-O", dest="optimize", type="-O{}".format, default="2", metavar="LEVEL")
     build.add_argument("--cflag", action="append", default=[], help="passed to the compiler")
     build.add_argument("--ldflag", action="append", default=[], help="passed to the linker")
+    build.add_argument("--debug", choices=["inside", "beside", "none"],
+                       help="where debug information goes; beside: NAME.vxm.debug (default: inside)")
+    build.add_argument("--reproducible", action="store_true",
+                       help="the same source gives the same bytes on every machine; debug information goes beside")
     build.add_argument("--cc", help="another compiler command for i386")
     build.add_argument("sources", nargs="+", metavar="SRC")
     build.set_defaults(run=_build)
@@ -226,6 +232,7 @@ def _parser() -> argparse.ArgumentParser:
     stubs.add_argument("file")
     stubs.set_defaults(run=_stubs)
     _add_run(commands)
+    project.add_command(commands)
     for tool in ("cc", "c++", "ar", "ranlib"):
         commands.add_parser(tool, help=f"the guest toolchain's {tool}", add_help=False)
     return parser

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from .dwarf import SdkError, export_of
+from .elfstrip import strip_debug
 from .interface import Interface, decode_note, encode_note
+from .reproduce import absolute_flags, prefix_maps
 
 __all__ = ["SdkError", "build", "compiler", "sdk_path"]
 
@@ -23,6 +25,7 @@ COMPILE = ["-g", "-fno-sanitize=undefined", "-fomit-frame-pointer"]
 PREPROCESS = ["-UNDEBUG"]
 C_SUFFIXES = {".c", ".s", ".S"}
 CXX_SUFFIXES = {".cc", ".cpp", ".cxx"}
+DEBUG_PLACES = ("inside", "beside", "none")
 TOOLS = {"cc": "cc", "c++": "c++", "ar": "ar", "ranlib": "ranlib"}
 
 
@@ -198,6 +201,26 @@ def _same_layout(first: Path, second: Path) -> None:
         two.close()
 
 
+def _checked(sources: Sequence[str | os.PathLike[str]]) -> list[Path]:
+    paths = [Path(source) for source in sources]
+    for path in paths:
+        if path.suffix not in C_SUFFIXES | CXX_SUFFIXES | {".o", ".a"}:
+            raise SdkError(f"{path}: not a C, C++ or assembly source, object or archive")
+        if not path.is_file():
+            raise SdkError(f"{path}: no such file")
+    return paths
+
+
+def _write(target: Path, data: bytes, debug: str) -> None:
+    """The plugin, and its debug information where it was asked for; none of an earlier build stays."""
+    beside = target.with_name(target.name + ".debug")
+    target.write_bytes(data if debug == "inside" else strip_debug(data))
+    if debug == "beside":
+        beside.write_bytes(data)
+    else:
+        beside.unlink(missing_ok=True)
+
+
 def build(
     sources: Sequence[str | os.PathLike[str]],
     output: str | os.PathLike[str],
@@ -207,30 +230,51 @@ def build(
     include: Sequence[str | os.PathLike[str]] = (),
     cc: str | None = None,
     optimize: str = "-O2",
-    strip: bool = False,
+    debug: str | None = None,
+    reproducible: bool = False,
     progress: Callable[[str], None] | None = None,
 ) -> Path:
     """Compile and link C, C++ and assembly sources to a plugin; returns the output's path.
 
+    ``debug`` says where debug information goes: ``"inside"`` the plugin (the default), ``"beside"`` it in
+    ``NAME.vxm.debug`` (tracebacks find it there too), or ``"none"``.  With ``reproducible`` the plugin's
+    bytes depend on the sources and the toolchain's version only: file names are relative to the working
+    directory, or to the folder that the sources share, and debug information, which names the
+    toolchain's own folders, is beside or none.
+
     ``progress`` is called with each compiled file's name.  Raises SdkError with the compiler's own
     words, or with the function, parameter and C type that has no place in an interface.
     """
+    debug = debug or ("beside" if reproducible else "inside")
+    if debug not in DEBUG_PLACES:
+        raise ValueError(f"debug={debug!r} is none of {', '.join(DEBUG_PLACES)}")
+    if reproducible and debug == "inside":
+        raise SdkError("debug information names folders of this machine: a reproducible build has it beside or none")
     sdk = sdk_path()
-    paths = [Path(source) for source in sources]
-    for path in paths:
-        if path.suffix not in C_SUFFIXES | CXX_SUFFIXES | {".o", ".a"}:
-            raise SdkError(f"{path}: not a C, C++ or assembly source, object or archive")
-        if not path.is_file():
-            raise SdkError(f"{path}: no such file")
+    paths = _checked(sources)
+    flags = [optimize, f"-I{sdk / 'include'}", *(f"-I{os.fspath(i)}" for i in include), *cflags]
+    if reproducible:
+        paths = [path.absolute() for path in paths]
+        flags = absolute_flags(flags) + prefix_maps(paths, sdk, cc)
+        ldflags = absolute_flags(ldflags)
+    data = _build(paths, sdk, flags, ldflags, cc, progress or (lambda _: None))
+    target = Path(output)
+    _write(target, data, debug)
+    return target
+
+
+def _build(
+    paths: Sequence[Path], sdk: Path, flags: Sequence[str], ldflags: Sequence[str], cc: str | None,
+    progress: Callable[[str], None],
+) -> bytes:
+    """Two links: the first tells what the interface note must say, the second has it."""
     code = [p for p in paths if p.suffix not in (".o", ".a")]
     extra = [p for p in paths if p.suffix in (".o", ".a")]
-    flags = [optimize, f"-I{sdk / 'include'}", *(f"-I{os.fspath(i)}" for i in include), *cflags]
     cxx = any(p.suffix in CXX_SUFFIXES for p in paths)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         library = sorted((sdk / "lib").glob("*.c"))
-        objects = _compile_all([*code, *library], folder, flags, cc, progress or (lambda _: None))
-        objects += extra
+        objects = _compile_all([*code, *library], folder, flags, cc, progress) + extra
         draft, final, note = folder / "draft", folder / "final", folder / "note.s"
         _link(objects, draft, ldflags, cxx, cc)
         interface = _interface(draft)
@@ -240,7 +284,4 @@ def build(
         _compile(note, folder / "note.o", [], cc)
         _link([*objects, folder / "note.o"], final, ldflags, cxx, cc)
         _same_layout(draft, final)
-        data = final.read_bytes()
-    target = Path(output)
-    target.write_bytes(data)
-    return target
+        return final.read_bytes()

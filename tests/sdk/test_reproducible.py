@@ -1,0 +1,121 @@
+"""The same source gives the same bytes, wherever and whenever it is built; debug information goes where it is told."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from elftools.elf.elffile import ELFFile
+
+import vxplug
+from vxplug import sdk
+
+HEADER = "#include <assert.h>\nstatic inline int checked(int value) { assert(value < 100); return value; }\n"
+C_SOURCE = (
+    '#include <vxplug.h>\n#include "checked.h"\n'
+    "VX_EXPORT int32_t f(int32_t value) { return checked(value) + 1; }\n"
+    "VX_EXPORT const char *here(void) { return __FILE__; }\n"
+)
+CXX_SOURCE = (
+    '#include <vxplug.h>\n#include <map>\n#include <stdexcept>\n#include "checked.h"\n'
+    "VX_EXPORT int32_t f(int32_t value) {\n    std::map<int, int> m;\n    m[0] = checked(value);\n"
+    "    try { return m.at(0) + m.at(1); } catch (const std::out_of_range &) { return m[0] + 1; }\n}\n"
+)
+
+
+def _project(folder: Path, name: str, source: str, age: int) -> Path:
+    (folder / "src").mkdir(parents=True)
+    (folder / "src" / name).write_text(source)
+    (folder / "src" / "checked.h").write_text(HEADER)
+    for path in folder.rglob("*"):
+        os.utime(path, (age, age))
+    return folder
+
+
+def _built(folder: Path, name: str) -> bytes:
+    temporary = folder / "temporary"
+    temporary.mkdir()
+    subprocess.run(
+        [sys.executable, "-m", "vxplug", "build", "--reproducible", "-o", "plugin.vxm", f"src/{name}"],
+        cwd=folder, check=True, env=os.environ | {"TMPDIR": str(temporary), "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    return (folder / "plugin.vxm").read_bytes()
+
+
+@pytest.mark.parametrize(("name", "source"), [("plugin.c", C_SOURCE), ("plugin.cc", CXX_SOURCE)], ids=["c", "c++"])
+def test_another_folder_and_time_same_bytes(tmp_path, name, source):
+    """Without it nobody could check that a published plugin was built from the source it names."""
+    first = _built(_project(tmp_path / "one", name, source, 1_000_000_000), name)
+    second = _built(_project(tmp_path / "deeper" / "two", name, source, 1_500_000_000), name)
+    assert first == second
+    for machine in (str(tmp_path), str(Path.home()), sys.prefix):
+        assert machine.encode() not in first
+    with vxplug.open(first).sandbox() as box:
+        assert box.f(41) == 42
+        with pytest.raises(vxplug.GuestFault, match="src/plugin.c|src/checked.h"):
+            box.f(100)
+
+
+def test_from_another_working_directory(tmp_path, monkeypatch):
+    """A build from outside the project, by absolute paths, is the same build as one from inside it."""
+    folder = _project(tmp_path / "one", "plugin.c", C_SOURCE, 1_000_000_000)
+    outputs = []
+    for place, source in ((folder / "src", Path("plugin.c")), (tmp_path / "one", folder / "src" / "plugin.c")):
+        monkeypatch.chdir(place)
+        sdk.build([source], tmp_path / "plugin.vxm", reproducible=True)
+        outputs.append((tmp_path / "plugin.vxm").read_bytes())
+    # Within the working directory names start there, so that a project's folders stay told apart.
+    with vxplug.open(outputs[0]).sandbox() as inner, vxplug.open(outputs[1]).sandbox() as outer:
+        assert (inner.here(), outer.here()) == ("plugin.c", "src/plugin.c")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    sdk.build([folder / "src" / "plugin.c"], tmp_path / "plugin.vxm", reproducible=True)
+    assert (tmp_path / "plugin.vxm").read_bytes() == outputs[0]
+
+
+@pytest.mark.parametrize("debug", ["inside", "beside", "none"])
+def test_debug_information_goes_where_it_is_told(tmp_path, debug):
+    """Without it an author had to choose between small wheels and tracebacks that name lines."""
+    (tmp_path / "plugin.c").write_text(
+        "#include <vxplug.h>\nVX_EXPORT int32_t f(int32_t v) {\n    if (v) __builtin_trap();\n    return 7;\n}\n"
+    )
+    target = tmp_path / "plugin.vxm"
+    (tmp_path / "plugin.vxm.debug").write_bytes(b"left by an earlier build")
+    sdk.build([tmp_path / "plugin.c"], target, debug=debug)
+    assert (tmp_path / "plugin.vxm.debug").exists() == (debug == "beside")
+    with target.open("rb") as file:
+        assert ELFFile(file).has_dwarf_info(strict=True) == (debug == "inside")
+    with vxplug.open(target).sandbox() as box:
+        assert box.f(0) == 7
+        with pytest.raises(vxplug.GuestFault) as caught:
+            box.f(1)
+    function, file, line = caught.value.traceback[0]
+    assert function == "f"
+    assert (file is not None and file.endswith("plugin.c"), line) == ((False, None) if debug == "none" else (True, 3))
+
+
+def test_a_stripped_plugin_is_whole_to_binutils(tmp_path):
+    """The section table is rewritten by hand: readelf must find nothing wrong in it."""
+    readelf = shutil.which("readelf")
+    if readelf is None:
+        pytest.skip("readelf (binutils) is not installed")
+    (tmp_path / "plugin.c").write_text("#include <vxplug.h>\nVX_EXPORT int32_t f(void) { return 7; }\n")
+    sdk.build([tmp_path / "plugin.c"], tmp_path / "plugin.vxm", debug="beside")
+    done = subprocess.run([readelf, "-aW", "plugin.vxm"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert not done.stderr
+    kept = {line.split()[-1] for line in done.stdout.splitlines() if " FUNC " in line}
+    assert {"f", "vx_release_", "malloc"} <= kept
+    whole = subprocess.run([readelf, "-sW", "plugin.vxm.debug"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert kept == {line.split()[-1] for line in whole.stdout.splitlines() if " FUNC " in line}
+
+
+def test_an_unknown_place_for_debug_information(tmp_path):
+    """A misspelt word must not silently mean one of the others."""
+    with pytest.raises(ValueError, match="'besides' is none of inside, beside, none"):
+        sdk.build([], tmp_path / "plugin.vxm", debug="besides")
+    with pytest.raises(sdk.SdkError, match="names folders of this machine"):
+        sdk.build([], tmp_path / "plugin.vxm", debug="inside", reproducible=True)

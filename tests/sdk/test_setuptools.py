@@ -1,0 +1,174 @@
+"""The setuptools integration: pyproject.toml in, a wheel for every platform out.  Real installations into fresh
+environments are in tests/package."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tarfile
+import zipfile
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import pytest
+
+import vxplug
+from vxplug.project import make_project
+
+SOURCE = "#include <vxplug.h>\n#include <base.h>\nVX_EXPORT int32_t f(int32_t v) { return v + BASE; }\n"
+GROUP = "setuptools.finalize_distribution_options"
+
+
+@pytest.fixture
+def environment(tmp_path) -> dict[str, str]:
+    """This tree on the path of the build, with its entry point even where it is not installed."""
+    found = tmp_path / "registered"
+    path = [entry for entry in sys.path if entry]
+    if not entry_points(group=GROUP, name="vxplug"):
+        folder = found / "vxplug-0.dist-info"
+        folder.mkdir(parents=True)
+        (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: vxplug\nVersion: 0\n")
+        (folder / "entry_points.txt").write_text(f"[{GROUP}]\nvxplug = vxplug.setuptools:finalize_distribution\n")
+    root = str(Path(vxplug.__file__).parents[1])
+    return os.environ | {"PYTHONPATH": os.pathsep.join([str(found), root, *path])}
+
+
+def _backend(hook: str, folder: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    (folder / "dist").mkdir(exist_ok=True)
+    return subprocess.run(
+        [sys.executable, "-c", f"from setuptools import build_meta; print(build_meta.{hook}('dist'))"],
+        cwd=folder, env=environment, capture_output=True, text=True, check=False,
+    )
+
+
+def _built(hook: str, folder: Path, environment: dict[str, str]) -> Path:
+    done = _backend(hook, folder, environment)
+    assert done.returncode == 0, done.stderr
+    return folder / "dist" / done.stdout.splitlines()[-1]
+
+
+def _project(folder: Path, configuration: str, name: str = "plug") -> Path:
+    (folder / "src").mkdir(parents=True)
+    (folder / "include").mkdir()
+    (folder / "src" / "f.c").write_text(SOURCE)
+    (folder / "include" / "base.h").write_text("#define BASE 40\n")
+    (folder / "pyproject.toml").write_text(
+        f'[build-system]\nrequires = ["setuptools"]\nbuild-backend = "setuptools.build_meta"\n'
+        f'[project]\nname = "{name}"\nversion = "1"\n{configuration}'
+    )
+    return folder
+
+
+def _answer(data: bytes) -> int:
+    with vxplug.open(data).sandbox() as box:
+        return box.f(2)
+
+
+TOP_LEVEL = (
+    '[tool.vxplug.plugins.plug]\nsources = ["src/f.c"]\ninclude = ["include"]\n'
+    '[tool.setuptools]\npackages = []\n'
+)
+
+
+def test_wheel_is_for_every_platform(tmp_path, environment):
+    """One wheel serves all: a platform tag would make authors build one for each."""
+    wheel = _built("build_wheel", _project(tmp_path / "p", TOP_LEVEL), environment)
+    assert wheel.name == "plug-1-py3-none-any.whl"
+    with zipfile.ZipFile(wheel) as archive:
+        names = [name for name in archive.namelist() if ".dist-info" not in name]
+        assert sorted(names) == ["plug-stubs/__init__.pyi", "plug.vxm"]
+        assert _answer(archive.read("plug.vxm")) == 42
+        assert archive.read("plug-stubs/__init__.pyi").decode() == "def f(v: int) -> int: ...\n"
+
+
+def test_sdist_builds_the_same_wheel(tmp_path, environment):
+    """A source distribution without a header, or a build that depends on its folder, would be found by users."""
+    folder = _project(tmp_path / "p", TOP_LEVEL)
+    sdist = _built("build_sdist", folder, environment)
+    with tarfile.open(sdist) as archive:
+        names = archive.getnames()
+        assert {"plug-1/src/f.c", "plug-1/include/base.h"} <= set(names)
+        archive.extractall(tmp_path / "unpacked")
+    plugins = []
+    for place in (folder, tmp_path / "unpacked" / "plug-1"):
+        with zipfile.ZipFile(_built("build_wheel", place, environment)) as archive:
+            plugins.append(archive.read("plug.vxm"))
+    assert plugins[0] == plugins[1]
+
+
+def test_setup_py_and_a_package(tmp_path, environment):
+    """ext_modules=[Plugin(...)] beside Python code: in the package, with its debug information and stub."""
+    folder = _project(tmp_path / "p", '[tool.setuptools]\npackages = ["plug"]\n')
+    (folder / "plug").mkdir()
+    (folder / "plug" / "__init__.py").write_text("")
+    (folder / "setup.py").write_text(
+        "from setuptools import setup\nfrom vxplug.setuptools import Plugin\n"
+        'setup(ext_modules=[Plugin("plug.core", ["src/f.c"], include=["include"], debug="beside")])\n'
+    )
+    wheel = _built("build_wheel", folder, environment)
+    assert wheel.name == "plug-1-py3-none-any.whl"
+    with zipfile.ZipFile(wheel) as archive:
+        assert {"plug/__init__.py", "plug/core.vxm", "plug/core.vxm.debug", "plug/core.pyi"} <= set(archive.namelist())
+        assert _answer(archive.read("plug/core.vxm")) == 42
+
+
+def test_editable(tmp_path, environment):
+    """The plugin lies where the import hook finds it, with its author's paths in the debug information."""
+    folder = tmp_path / "demo_plugin"
+    make_project("demo_plugin", folder)
+    wheel = _built("build_editable", folder, environment)
+    with zipfile.ZipFile(wheel) as archive:
+        (path,) = [name for name in archive.namelist() if name.endswith(".pth")]
+        assert archive.read(path).decode().strip() == str(folder / "src")
+    plugin = vxplug.open(folder / "src" / "demo_plugin.vxm")
+    assert plugin.locate(plugin.exports["add"].address)[1] == str(folder / "src" / "demo_plugin.c")
+    with plugin.sandbox() as box:
+        assert box.reverse(b"abc") == b"cba"
+
+
+def test_a_project_without_plugins_is_left_alone(tmp_path, environment):
+    """The hook runs in every build of an environment that has vxplug: it must change none but its own."""
+    folder = _project(tmp_path / "p", '[tool.setuptools]\npy-modules = ["plain"]\n')
+    (folder / "plain.py").write_text("")
+    with zipfile.ZipFile(_built("build_wheel", folder, environment)) as archive:
+        assert [name for name in archive.namelist() if ".dist-info" not in name] == ["plain.py"]
+
+
+WRONG = {
+    '[tool.vxplug.plugins.plug]\nsource = ["src/f.c"]\n': "unknown key 'source'; there are: sources",
+    '[tool.vxplug.plugins.plug]\nsources = "src/f.c"\n': "sources is not a list of strings",
+    '[tool.vxplug.plugins.plug]\nsources = []\n': "sources is missing",
+    '[tool.vxplug.plugins.plug]\nsources = ["src/f.c"]\ndebug = true\n': "debug is not a string",
+    '[tool.vxplug.plugins]\nplug = 3\n': "tool.vxplug.plugins.plug: not a table",
+    '[tool.vxplug]\nplugin = 3\n': "unknown key 'plugin'; there is: plugins",
+    '[tool.vxplug.plugins."no-name"]\nsources = ["src/f.c"]\n': "plugin 'no-name': not an import name",
+    '[tool.vxplug.plugins.plug]\nsources = ["src/g.c"]\n': "plug: src/g.c: no such file",
+    '[tool.vxplug.plugins.plug]\nsources = ["src/f.c"]\n': "base.h",
+}
+
+
+@pytest.mark.parametrize("configuration", WRONG, ids=list(WRONG.values()))
+def test_mistakes_are_named(tmp_path, environment, configuration):
+    """A misspelt key that is passed over builds something else than its author asked for."""
+    done = _backend("build_wheel", _project(tmp_path / "p", configuration), environment)
+    assert done.returncode != 0 and WRONG[configuration] in done.stderr
+
+
+@pytest.mark.parametrize(("name", "why"), [
+    ("zlib", "a module that Python programs have already"), ("class", "cannot be imported"),
+    ("has-dash", "cannot be imported"), ("../up", "cannot be imported"), ("vxplug", "found first"),
+])
+def test_names_that_no_project_can_have(tmp_path, name, why):
+    """Without it the new project's own tests would import something else, or nothing."""
+    with pytest.raises(vxplug.Error, match=why):
+        make_project(name, tmp_path / "p")
+    assert not (tmp_path / "p").exists()
+
+
+def test_a_new_project_overwrites_nothing(tmp_path):
+    """Somebody's files could be in a folder of that name."""
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(vxplug.Error, match="exists: give another name"):
+        make_project("demo_plugin", tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]

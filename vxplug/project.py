@@ -1,0 +1,58 @@
+"""``vxplug new NAME``: a project that builds, tests and ships, from the SDK's template."""
+
+from __future__ import annotations
+
+import argparse
+import keyword
+import sys
+from pathlib import Path
+from typing import Any
+
+from .errors import Error
+from .sdk import sdk_path
+
+__all__ = ["add_command", "make_project"]
+
+PLACEHOLDER = "@NAME@"
+
+
+def _check_name(name: str) -> None:
+    if not name.isidentifier() or not name.isascii() or keyword.iskeyword(name):
+        raise Error(f"{name!r} cannot be imported: take letters, digits and underscores, no Python keyword")
+    if name in sys.stdlib_module_names or name == "vxplug":
+        raise Error(f"{name!r} is a module that Python programs have already, and theirs would be found first")
+
+
+def _target(folder: Path, relative: Path, name: str) -> Path:
+    """Hidden files are stored as dot.NAME, since packaging tools pass over them."""
+    parts = [part.replace(PLACEHOLDER, name).replace("dot.", ".", 1) for part in relative.parts]
+    return folder.joinpath(*parts)
+
+
+def make_project(name: str, folder: Path) -> list[Path]:
+    """Write a new project into a folder that is empty or not there; the files it has."""
+    _check_name(name)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise Error(f"{folder} exists: give another name, or another folder with --in")
+    template, written = sdk_path() / "template", []
+    for source in sorted(path for path in template.rglob("*") if path.is_file() and path.suffix != ".pyc"):
+        target = _target(folder, source.relative_to(template), name)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(source.read_text(encoding="utf-8").replace(PLACEHOLDER, name), encoding="utf-8")
+        written.append(target)
+    return written
+
+
+def _new(options: argparse.Namespace) -> int:
+    folder = Path(options.folder or options.name)
+    for path in make_project(options.name, folder):
+        print(path)
+    print(f"\nNext: cd {folder} && pip install -e '.[dev]' && pytest", file=sys.stderr)
+    return 0
+
+
+def add_command(commands: Any) -> None:
+    new = commands.add_parser("new", help="make a project for a plugin: source, tests, packaging")
+    new.add_argument("name", metavar="NAME", help="what programs will import")
+    new.add_argument("--in", dest="folder", metavar="DIR", help="the folder to make (default: NAME)")
+    new.set_defaults(run=_new)
