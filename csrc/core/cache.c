@@ -149,7 +149,7 @@ vx_block *cache_publish(vx_cache *c, const vx_block *block) {
     return kept;
 }
 
-/* Blocks that branch to this one, and its own head, come to its body: there they now leave.  The
+/* Whoever still comes to its body leaves there.  The
  * processor sees the change: nobody is inside, and it compares physical addresses. */
 void cache_drop(vx_cache *c, vx_block *block) {
     vx_emit e = {.at = c->edit + block->direct, .delta = c->run - c->edit};
@@ -199,13 +199,24 @@ static bool leads_to_its_stub(const vx_cache *c, uintptr_t site) {
     return memcmp(c->edit + stub, "\x4c\x8d\x0d", 3) == 0 && stub + 7 + back == offset;
 }
 
-void cache_link(vx_cache *c, uintptr_t site, const vx_block *block) {
+static void patch(vx_cache *c, size_t offset, uint32_t distance) {
+    atomic_store_explicit((_Atomic uint32_t *)(void *)(c->edit + offset), distance, memory_order_release);
+}
+
+bool cache_link(vx_cache *c, uintptr_t site, const vx_block *block, uint32_t *stub) {
     size_t offset = site - (uintptr_t)c->run;
     VX_CHECK((offset & 3) == 0 && offset >= FIRST_BLOCK && offset < atomic_load(&c->used));
     if (!leads_to_its_stub(c, site))
-        return;
-    uint32_t distance = block->direct - (uint32_t)(offset + 4);
-    atomic_store_explicit((_Atomic uint32_t *)(void *)(c->edit + offset), distance, memory_order_release);
+        return false;
+    memcpy(stub, c->edit + offset, 4);
+    patch(c, offset, block->direct - (uint32_t)(offset + 4));
+    return true;
+}
+
+void cache_unlink(vx_cache *c, uintptr_t site, uint32_t stub) {
+    const vx_block *block = cache_find(c, site);
+    if (block != NULL && block->marks != 0)
+        patch(c, site - (uintptr_t)c->run, stub);
 }
 
 vx_mark cache_mark(const vx_cache *c, const vx_block *block, uintptr_t address) {

@@ -85,8 +85,10 @@ vx_block *cache_publish(vx_cache *cache, const vx_block *block);
 void cache_drop(vx_cache *cache, vx_block *block);
 void cache_set_table(vx_cache *cache, const vx_block *block);
 /* Points the rel32 at host address `site` of the cache to the body of `block`, if it still leads to its
- * own stub; another thread may have been quicker. */
-void cache_link(vx_cache *cache, uintptr_t site, const vx_block *block);
+ * own stub (another thread may have been quicker); *stub is what it was then. */
+bool cache_link(vx_cache *cache, uintptr_t site, const vx_block *block, uint32_t *stub);
+/* Back to its stub, if the block it stands in was not dropped. */
+void cache_unlink(vx_cache *cache, uintptr_t site, uint32_t stub);
 
 /* signal-safe */
 static inline bool cache_contains(const vx_cache *cache, uintptr_t address) {

@@ -77,11 +77,20 @@ typedef struct vx_arena_chunk {
     uint32_t address, size, used;
 } vx_arena_chunk;
 
+/* A direct branch of one block that was linked to another. */
+typedef struct vx_branch {
+    uint32_t site, stub; /* offset in the cache, and where it leads when it is not linked */
+    uint32_t next;       /* number of the next one of the same block */
+} vx_branch;
+
 /* What a sandbox translates when its executable pages are its own; see owncode.c. */
 typedef struct vx_own {
     vx_cache *cache;
     uint32_t *first;     /* by guest page: the youngest block that depends on it, number + 1 */
     uint32_t (*next)[2]; /* by block: the next older one of its own page, and of the page behind */
+    uint32_t *links;     /* by block: the youngest branch linked to it, number in `branches` */
+    struct vx_branch *branches; /* number 0 heads the free ones */
+    uint32_t branch_count;      /* ever used, number 0 included */
     unsigned borders;    /* between guarded pages and others */
 } vx_own;
 
@@ -168,6 +177,8 @@ void own_free(vx_sandbox *box);
 vx_translate_result own_guard(vx_sandbox *box, uint32_t eip, uint32_t reach);
 /* After: its pages know the block. */
 void own_note(vx_sandbox *box, const vx_block *block, uint32_t reach);
+/* A branch was linked to a block; dropping the block takes it back. */
+void own_link(vx_sandbox *box, uintptr_t site, const vx_block *block, uint32_t stub);
 /* Pages change their mapping or rights, or, own_write, their bytes: what was translated from them is
  * dropped and they are not guarded.  False: the host refused, or this is no time to (in a tick). */
 bool own_change(vx_sandbox *box, uint32_t address, uint64_t size);
@@ -194,6 +205,8 @@ bool vx_on_tick(vx_state *state);
 /* watchdog.c */
 bool watchdog_enter(vx_sandbox *box, uint64_t timeout_ns); /* false: nesting too deep, no thread */
 void watchdog_leave(void);
+/* After a hook, which may have forked: the child's call has no watchdog yet.  False: no thread. */
+bool watchdog_resume(void);
 /* Why the calling thread's running call has to end, or VX_TRAP_NONE.  signal-safe */
 vx_trap_kind watchdog_stop(void);
 /* The sandbox whose guest code the calling thread runs, or NULL.  signal-safe */

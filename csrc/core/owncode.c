@@ -78,13 +78,42 @@ void own_note(vx_sandbox *box, const vx_block *block, uint32_t reach) {
         link_to(box->own, block, 1);
 }
 
+/* --- which branches were linked to a block ---------------------------------------------------------- */
+
+/* Without room for the note the branch stays linked: the dropped block leads out, only slower. */
+void own_link(vx_sandbox *box, uintptr_t site, const vx_block *block, uint32_t stub) {
+    vx_own *own = box->own;
+    uint32_t number = own->branches[0].next, *head = &own->links[block - own->cache->blocks];
+    if (number == 0 && own->branch_count == own->cache->block_max)
+        return;
+    if (number == 0)
+        number = own->branch_count++;
+    else
+        own->branches[0].next = own->branches[number].next;
+    own->branches[number] = (vx_branch){(uint32_t)(site - (uintptr_t)own->cache->run), stub, *head};
+    *head = number;
+}
+
+static void unlink_branches(vx_own *own, uint32_t block) {
+    for (uint32_t number = own->links[block], next; number != 0; number = next) {
+        vx_branch *branch = &own->branches[number];
+        next = branch->next;
+        cache_unlink(own->cache, (uintptr_t)own->cache->run + branch->site, branch->stub);
+        branch->next = own->branches[0].next;
+        own->branches[0].next = number;
+    }
+    own->links[block] = 0;
+}
+
 static void drop_blocks(vx_sandbox *box, uint32_t page) {
     vx_own *own = box->own;
     for (uint32_t number = own->first[page], next; number != 0; number = next) {
         vx_block *block = &own->cache->blocks[number - 1];
         next = own->next[number - 1][page_of(block->eip) != page];
-        if (block->marks != 0)
-            cache_drop(own->cache, block);
+        if (block->marks == 0)
+            continue;
+        unlink_branches(own, number - 1);
+        cache_drop(own->cache, block);
     }
     own->first[page] = 0;
     box->state->guest_rsp = box->state->stack_top;
@@ -128,21 +157,45 @@ bool own_write(vx_sandbox *box, uint32_t address, uint64_t size) {
 
 /* --- the cache ------------------------------------------------------------------------------------- */
 
-static void release(vx_own *own, size_t block_max) {
-    if (own->first != NULL)
-        os_release(own->first, PAGES * sizeof *own->first);
-    if (own->next != NULL)
-        os_release(own->next, page_up(block_max * sizeof *own->next));
-    cache_unref(own->cache);
-    free(own);
+/* Sizes in bytes of first, next, links, branches. */
+static void sizes_of(const vx_own *own, size_t sizes[4]) {
+    size_t blocks = own->cache->block_max;
+    sizes[0] = PAGES * sizeof *own->first;
+    sizes[1] = page_up(blocks * sizeof *own->next);
+    sizes[2] = page_up(blocks * sizeof *own->links);
+    sizes[3] = page_up(blocks * sizeof *own->branches);
 }
 
 static void *table_of(size_t size) {
-    void *memory = os_reserve(page_up(size), VX_PAGE_SIZE);
-    if (memory == NULL || os_map(memory, page_up(size), VX_PROT_READ | VX_PROT_WRITE))
+    void *memory = os_reserve(size, VX_PAGE_SIZE);
+    if (memory == NULL || os_map(memory, size, VX_PROT_READ | VX_PROT_WRITE))
         return memory;
-    os_release(memory, page_up(size));
+    os_release(memory, size);
     return NULL;
+}
+
+static void release(vx_own *own) {
+    if (own->cache != NULL) {
+        void *const tables[4] = {own->first, own->next, own->links, own->branches};
+        size_t sizes[4];
+        sizes_of(own, sizes);
+        for (unsigned i = 0; i < 4; i++)
+            if (tables[i] != NULL)
+                os_release(tables[i], sizes[i]);
+        cache_unref(own->cache);
+    }
+    free(own);
+}
+
+static bool make_tables(vx_own *own) {
+    size_t sizes[4];
+    sizes_of(own, sizes);
+    own->first = table_of(sizes[0]);
+    own->next = table_of(sizes[1]);
+    own->links = table_of(sizes[2]);
+    own->branches = table_of(sizes[3]);
+    own->branch_count = 1;
+    return own->first != NULL && own->next != NULL && own->links != NULL && own->branches != NULL;
 }
 
 /* Detached too: nobody is inside, and who comes next attaches what there is then. */
@@ -155,7 +208,7 @@ void own_free(vx_sandbox *box) {
         box->cache = NULL;
     }
     box->own = NULL;
-    release(own, own->cache->block_max);
+    release(own);
 }
 
 bool own_renew(vx_sandbox *box, unsigned uses) {
@@ -166,11 +219,8 @@ bool own_renew(vx_sandbox *box, unsigned uses) {
     if (own == NULL)
         return false;
     own->cache = cache_create(VX_OWN_CACHE / VX_CACHE_FACTOR, uses);
-    size_t block_max = own->cache == NULL ? 0 : own->cache->block_max;
-    own->first = own->cache == NULL ? NULL : table_of(PAGES * sizeof *own->first);
-    own->next = own->first == NULL ? NULL : table_of(block_max * sizeof *own->next);
-    if (own->next == NULL) {
-        release(own, block_max);
+    if (own->cache == NULL || !make_tables(own)) {
+        release(own);
         return false;
     }
     box->own = own;

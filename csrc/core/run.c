@@ -125,6 +125,12 @@ static vx_status find_block(vx_sandbox *box, bool alone, const vx_block **out, v
     }
 }
 
+static void link_branch(vx_sandbox *box, uintptr_t site, const vx_block *block) {
+    uint32_t stub;
+    if (cache_link(box->cache, site, block, &stub) && box->kernel.own_code)
+        own_link(box, site, block, stub);
+}
+
 /* Sets state->code for state->eip; `site` is a branch to patch, or 0. */
 static vx_status resolve(vx_sandbox *box, uintptr_t site, vx_trap *trap) {
     const vx_block *block = NULL;
@@ -137,7 +143,7 @@ static vx_status resolve(vx_sandbox *box, uintptr_t site, vx_trap *trap) {
     if (status == VX_OK) {
         cache_set_table(box->cache, block);
         if (site != 0 && box->cache == before)
-            cache_link(box->cache, site, block);
+            link_branch(box, site, block);
         box->state->code = box->cache->run + block->direct;
     }
     cache_unref(before);
@@ -183,7 +189,7 @@ static vx_status trapping(vx_sandbox *box, uint32_t argument, vx_trap *trap) {
 /* Something in C did the guest's bidding, or set the trap's kind and what belongs to it. */
 static vx_status after_service(vx_sandbox *box, bool ok, vx_trap *trap) {
     if (ok)
-        return resolve(box, 0, trap);
+        return watchdog_resume() ? resolve(box, 0, trap) : VX_LIMIT;
     trap_fill(box, trap->kind, trap);
     return VX_TRAP;
 }
@@ -300,7 +306,9 @@ static vx_trap_kind ask_tick(vx_sandbox *box) {
     box->in_tick = true;
     bool go_on = box->options.hooks.tick(box->options.context);
     box->in_tick = false;
-    return go_on ? watchdog_stop() : VX_TRAP_HOOK;
+    if (!go_on)
+        return VX_TRAP_HOOK;
+    return watchdog_resume() ? watchdog_stop() : VX_TRAP_TIMEOUT;
 }
 
 /* Called by vx_tick_enter on the thread's own stack.  Translated code was interrupted, so nobody

@@ -162,7 +162,8 @@ static void align_site(translation *t, unsigned ahead) {
 
 /* The rel32 of a branch just opened: to the target's block if there is one, else to a stub. */
 static void emit_target(translation *t, uint32_t target) {
-    const vx_block *known = cache_lookup(t->cache, target);
+    /* Where blocks are dropped every link has to be known: they are made by own_link only. */
+    const vx_block *known = t->box != NULL ? NULL : cache_lookup(t->cache, target);
     uint32_t here = (uint32_t)(t->e.at - t->cache->edit);
     if (known != NULL || (target == t->block.eip && !t->alone)) {
         emit_imm(&t->e, (known ? known->direct : t->block.direct) - (here + 4), 4);

@@ -179,12 +179,15 @@ bool watchdog_enter(vx_sandbox *box, uint64_t timeout_ns) {
     f->timeout_ns = timeout_ns;
     atomic_store_explicit(&f->sequence, ++self->next_sequence, memory_order_release);
     atomic_store_explicit(&self->depth, depth + 1, memory_order_release);
-    if (VX_UNLIKELY(atomic_load_explicit(&watchdog_state, memory_order_relaxed) != WATCHDOG_AWAKE) &&
-        !wake_watchdog()) {
+    if (!watchdog_resume()) {
         watchdog_leave();
         return false;
     }
     return true;
+}
+
+bool watchdog_resume(void) {
+    return VX_LIKELY(atomic_load_explicit(&watchdog_state, memory_order_relaxed) == WATCHDOG_AWAKE) || wake_watchdog();
 }
 
 void watchdog_leave(void) {

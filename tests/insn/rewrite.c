@@ -245,6 +245,21 @@ static void at_the_break(void) {
     print("break", sum);
 }
 
+/* A call to itself whose return address, the bytes c3 c3 00 20, takes the place of the call. */
+static void call_itself(void) {
+    const uint32_t at = 0x2000c3be;
+    NEED((uint32_t)call6(SYS_mmap2, at & ~(PAGE - 1u), PAGE, RWX, PRIVATE_ANONYMOUS | FIXED, (uint32_t)-1) == 0x2000c000);
+    uint32_t result = 0;
+    for (uint32_t i = 0; i < 5; i++) {
+        static const uint8_t code[] = {0xe8, 0xfb, 0xff, 0xff, 0xff, 0x40, 0x89, 0xcc, 0xc3}; /* ...; inc eax; mov esp, ecx; ret */
+        for (uint32_t j = 0; j < sizeof code; j++)
+            ((volatile uint8_t *)(uintptr_t)at)[j] = code[j];
+        __asm__ volatile("call 1f\n jmp 2f\n 1: mov %%esp, %%ecx\n mov %1, %%esp\n jmp *%2\n 2:\n"
+                         : "+a"(result) : "r"(at + 4), "r"(at) : "ecx", "memory", "cc");
+    }
+    print("call itself", result);
+}
+
 static __attribute__((noinline)) uint32_t on_the_stack(uint32_t depth) {
     uint8_t code[32];
     put_mov(code, depth);
@@ -280,6 +295,7 @@ void start(void) {
     just_in_time();
     mapped_over();
     at_the_break();
+    call_itself();
     print("on the stack", on_the_stack(20));
     copies_of_a_loop();
     for (;;)
