@@ -20,10 +20,10 @@ typedef struct change {
     uint8_t keep, set;
 } change;
 
-static uint8_t changed(uint8_t page, change c) { return (uint8_t)((page & c.keep) | c.set); }
-
 /* Guards come and go on their own, and count on their own (owncode.c). */
 static uint8_t unguarded(uint8_t page) { return page & (uint8_t)~PAGE_GUARDED; }
+
+static uint8_t changed(uint8_t page, change c) { return unguarded((uint8_t)((page & c.keep) | c.set)); }
 
 /* What a range holds before and after a change.  Mappings by the host are few and not refused for
  * their borders. */

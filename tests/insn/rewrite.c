@@ -3,7 +3,7 @@
  * `CASE` lies in the program's own text, which it makes writable first. */
 #include <stdint.h>
 
-enum { SYS_exit = 1, SYS_write = 4, SYS_brk = 45, SYS_munmap = 91, SYS_mprotect = 125, SYS_rt_sigprocmask = 175,
+enum { SYS_exit = 1, SYS_write = 4, SYS_brk = 45, SYS_munmap = 91, SYS_mprotect = 125, SYS_mremap = 163, SYS_madvise = 219, SYS_rt_sigprocmask = 175,
        SYS_mmap2 = 192 };
 enum { RW = 3, RX = 5, RWX = 7, X = 4, PRIVATE_ANONYMOUS = 0x22, FIXED = 0x10, PAGE = 4096 };
 
@@ -177,6 +177,11 @@ static void put_mov(uint8_t *at, uint32_t value) {
 
 static uint32_t run(const uint8_t *at) { return enter_case((uint32_t (*)(void))(uintptr_t)at); }
 
+static uint32_t run_put(uint8_t *at, uint32_t value) {
+    put_mov(at, value);
+    return run(at);
+}
+
 static uint8_t *pages(uint32_t count, uint32_t prot) {
     int32_t at = call6(SYS_mmap2, 0, count * PAGE, prot, PRIVATE_ANONYMOUS, (uint32_t)-1);
     NEED(at > 0 || at < -4095);
@@ -227,6 +232,28 @@ static void mapped_over(void) {
     NEED((uint32_t)at == (uint32_t)code);
     put_mov(code + 64, 77);
     print("unmapped and mapped", run(code + 64));
+}
+
+static void moved_and_emptied(void) {
+    uint8_t *code = pages(2, RWX), *behind = pages(1, RWX);
+    uint32_t sum = 0;
+    for (uint32_t i = 0; i < 10; i++) {
+        put_mov(code + 64, i);
+        sum = sum * 3 + run(code + 64);
+        int32_t at = call6(SYS_mremap, (uint32_t)code, 2 * PAGE, (i & 1 ? 1 : 64) * PAGE, 1, 0);
+        NEED(at > 0 || at < -4095);
+        code = (uint8_t *)(uintptr_t)(uint32_t)at;
+        sum = sum * 3 + run(code + 64);
+        code[65] = (uint8_t)(i + 50);
+        sum = sum * 3 + run(code + 64);
+        at = call6(SYS_mremap, (uint32_t)code, (i & 1 ? 1 : 64) * PAGE, 2 * PAGE, 1, 0);
+        NEED(at > 0 || at < -4095);
+        code = (uint8_t *)(uintptr_t)(uint32_t)at;
+        NEED(call6(SYS_madvise, (uint32_t)code, PAGE, 4, 0, 0) == 0);
+        code[69] = 0xc3, code[64] = 0x05; /* add $0, %eax */
+        sum = sum * 3 + run(code + 64) + run_put(behind, i);
+    }
+    print("moved and emptied", sum);
 }
 
 static void at_the_break(void) {
@@ -294,6 +321,7 @@ void start(void) {
             print(cases[i].name, enter_case(cases[i].code));
     just_in_time();
     mapped_over();
+    moved_and_emptied();
     at_the_break();
     call_itself();
     print("on the stack", on_the_stack(20));
