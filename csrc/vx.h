@@ -164,11 +164,14 @@ void *vx_guest_pointer(vx_sandbox *box, vx_gaddr address, uint64_t size, unsigne
 /* Length of the terminated string at `address`, or SIZE_MAX if no NUL within `limit` mapped bytes. */
 size_t vx_guest_strlen(vx_sandbox *box, vx_gaddr address, size_t limit);
 
-/* Everything a guest program can see of the CPU.  `fx` is an FXSAVE image (512 bytes). */
+/* Everything a guest program can see of the CPU.  `fx` is an FXSAVE image (512 bytes); above its xmm
+ * registers are the upper halves of ymm0-7 and of zmm0-7, and k0-7: all zero where the host has none. */
 typedef struct vx_cpu {
     vx_registers registers;
     uint32_t reserved[2];
     uint8_t fx[512];
+    uint8_t ymm_high[8][16], zmm_high[8][32];
+    uint64_t mask[8];
 } vx_cpu;
 
 /* Runs a raw sandbox from cpu->registers.eip until it traps, and gives back the whole CPU state.

@@ -29,8 +29,9 @@ typedef struct vx_mark {
     int16_t esp;          /* guest esp is r12d plus this */
 } vx_mark;
 
-/* FIX_SWAP + r: the low two bytes of host register r are exchanged. */
-enum { FIX_NONE, FIX_SWAP };
+/* FIX_SWAP + r: the low two bytes of host register r (eax to ebx) are exchanged.  FIX_EDI: the guest's is in
+ * r8d.  FIX_ESI: the base of its gs was added. */
+enum { FIX_NONE, FIX_SWAP, FIX_EDI = FIX_SWAP + 4, FIX_ESI };
 
 typedef struct vx_block {
     uint32_t eip;

@@ -7,15 +7,16 @@
 enum { P_NONE = 1, P_66 = 2, P_F3 = 4, P_F2 = 8, P_OPSIZE = 16 };
 enum { RM_R = 1, RM_M = 2 };
 enum { EXT_ANY = 0xff, EXT_NOMOD = 0 };
-enum { IMM_0, IMM_1, IMM_2, IMM_Z, IMM_3, IMM_A, IMM_P };
+enum { IMM_0, IMM_1, IMM_2, IMM_Z, IMM_3, IMM_A, IMM_P, IMM_R };
 enum { MODE_I386 = 1 };
 enum { SRC = STRING_SRC, DST = STRING_DST, UD = REFUSE_UD, SEGMENT = REFUSE_SEGMENT,
-       PORT = REFUSE_PORT, FAR = REFUSE_FAR, SYSTEM = REFUSE_SYSTEM,
+       PORT = REFUSE_PORT, FAR = REFUSE_FAR, SYSTEM = REFUSE_SYSTEM, WORD_BRANCH = REFUSE_WORD_BRANCH,
+       ABSENT = REFUSE_ABSENT,
        DAA = HELPER_DAA, DAS = HELPER_DAS, AAA = HELPER_AAA, AAS = HELPER_AAS, AAM = HELPER_AAM,
        AAD = HELPER_AAD, SALC = HELPER_SALC, PUSHA = HELPER_PUSHA, POPA = HELPER_POPA,
-       ENTER = HELPER_ENTER, INTO = HELPER_INTO, BOUND = HELPER_BOUND, CPUID = HELPER_CPUID,
+       ENTER = HELPER_ENTER, INTO = HELPER_INTO, BOUND = HELPER_BOUND, CPUID = HELPER_CPUID, XGETBV = HELPER_XGETBV,
        FROM_SEGMENT = HELPER_FROM_SEGMENT, TO_SEGMENT = HELPER_TO_SEGMENT,
-       FXSAVE = HELPER_FXSAVE, FXRSTOR = HELPER_FXRSTOR };
+       FXSAVE = HELPER_FXSAVE, FXRSTOR = HELPER_FXRSTOR, LOOP16 = HELPER_LOOP16 };
 
 /* The short words of opcodes.def. */
 #define M1 MAP_1
@@ -58,11 +59,36 @@ enum { SRC = STRING_SRC, DST = STRING_DST, UD = REFUSE_UD, SEGMENT = REFUSE_SEGM
 #define FX NEEDS_X87
 #define FS NEEDS_SSE
 #define I386 MODE_I386
+/* and of vectors.def */
+#define VV FORM_V
+#define VG (FORM_V | FORM_VG)
+#define VS FORM_VSIB
+#define BC FORM_BROADCAST
+#define ER FORM_ROUND
+#define KM FORM_MASK
+#define KZ (FORM_MASK | FORM_ZERO)
+#define KR (FORM_MASK | FORM_MASKED)
+#define IR IMM_R
+#define W0 W_0
+#define W1 W_1
+#define WI W_ANY
+#define WP W_PRECISION
+#define L0 L_128
+#define L1 L_256
+#define L2 L_512
+#define LV (L_128 | L_256)
+#define LZ (L_128 | L_256 | L_512)
+#define FV NEEDS_AVX
+#define FZ (NEEDS_AVX | NEEDS_AVX512)
 
 static const vx_op op_table[] = {
 #define OP(map, first, last, prefixes, ext, rm, form, imm, reads, writes, rule, arg, needs, modes, name) \
-    {map, first, last, prefixes, ext, rm, form, imm, reads, writes, RULE_##rule, arg, needs, modes, name},
+    {map, first, last, prefixes, ext, rm, form, imm, 0, 0, reads, writes, RULE_##rule, arg, needs, modes, name},
+#define VECTOR(map, first, last, pp, w, l, ext, rm, form, imm, writes, rule, needs, name)  \
+    {map, first, last, pp, ext, rm, form, imm, w, l, NF, writes, RULE_##rule, 0, needs, I386, name},
 #include "opcodes.def"
+#include "vectors.def"
+#undef VECTOR
 #undef OP
 };
 
@@ -73,9 +99,11 @@ const vx_op *vx_op_table(size_t *count) {
 
 /* A dense index over everything that selects a row; 0 is a hole, else row + 1. */
 typedef uint16_t op_cell;
-static op_cell op_index[MAP_COUNT][256][4][8][2];
+static op_cell op_index[MAP_LEGACY_COUNT][256][4][8][2];
 enum { KIND_HOLE, KIND_MODRM, KIND_PLAIN };
 static uint8_t op_kind[MAP_COUNT][256];
+/* More selects a vector row: the rows of an opcode are searched from the first to the last. */
+static struct { op_cell first, last; } vector_rows[MAP_COUNT - MAP_LEGACY_COUNT][256];
 static pthread_once_t op_index_once = PTHREAD_ONCE_INIT;
 
 static void claim_cell(op_cell *cell, size_t row) {
@@ -92,15 +120,40 @@ static void index_prefix(size_t row, unsigned opcode, unsigned prefix) {
                 claim_cell(&op_index[op->map][opcode][prefix][ext][mem], row);
 }
 
+/* A row that W selects by precision, beside one mandatory prefix. */
+static unsigned w_values(const vx_op *op, unsigned prefix) {
+    return op->w != W_PRECISION ? op->w : prefix & 1 ? W_1 : W_0;
+}
+
+static bool both_claim(const vx_op *a, const vx_op *b) {
+    bool prefix = false;
+    for (unsigned pp = 0; pp < 4; pp++)
+        prefix |= (a->prefixes & b->prefixes) >> pp & 1 && (w_values(a, pp) & w_values(b, pp));
+    return prefix && (a->ext & b->ext) && (a->rm & b->rm) && (a->l & b->l);
+}
+
+static void index_vector(size_t row, unsigned opcode) {
+    const vx_op *op = &op_table[row];
+    op_cell *first = &vector_rows[op->map - MAP_LEGACY_COUNT][opcode].first;
+    if (*first == 0)
+        *first = (op_cell)row;
+    for (size_t other = *first; other < row; other++)
+        VX_CHECK(op_table[other].last < opcode || op_table[other].first > opcode || !both_claim(&op_table[other], op));
+    vector_rows[op->map - MAP_LEGACY_COUNT][opcode].last = (op_cell)row;
+}
+
 static void index_row(size_t row) {
     const vx_op *op = &op_table[row];
     uint8_t kind = op->ext == EXT_NOMOD ? KIND_PLAIN : KIND_MODRM;
     for (unsigned opcode = op->first; opcode <= op->last; opcode++) {
         VX_CHECK(op_kind[op->map][opcode] == KIND_HOLE || op_kind[op->map][opcode] == kind);
         op_kind[op->map][opcode] = kind;
-        for (unsigned prefix = 0; prefix < 4; prefix++)
-            if (op->prefixes >> prefix & 1)
-                index_prefix(row, opcode, prefix);
+        if (op->map >= MAP_LEGACY_COUNT)
+            index_vector(row, opcode);
+        else
+            for (unsigned prefix = 0; prefix < 4; prefix++)
+                if (op->prefixes >> prefix & 1)
+                    index_prefix(row, opcode, prefix);
     }
 }
 
@@ -180,7 +233,7 @@ static bool read_prefixes(reader *r, vx_insn *in) {
     }
 }
 
-static void read_opcode(reader *r, vx_insn *in) {
+static void read_legacy_opcode(reader *r, vx_insn *in) {
     in->map = MAP_1;
     if (in->opcode != 0x0f)
         return;
@@ -192,6 +245,53 @@ static void read_opcode(reader *r, vx_insn *in) {
     in->opcode = read_byte(r);
 }
 
+/* In 32-bit mode these are les, lds and bound when a memory operand follows. */
+static bool starts_vector(const reader *r, uint8_t byte) {
+    return (byte == 0xc4 || byte == 0xc5 || byte == 0x62) && r->at < r->end && r->bytes[r->at] >= 0xc0;
+}
+
+/* The byte with vvvv and pp, which VEX and EVEX share. */
+static void read_vvvv(vx_insn *in, uint8_t byte) {
+    in->vvvv = ~byte >> 3 & 15;
+    in->pp = byte & 3;
+    in->l = byte >> 2 & 1;
+}
+
+static bool set_map(vx_insn *in, unsigned first, unsigned map) {
+    in->map = (uint8_t)(first + map - 1);
+    return map >= 1 && map <= 3;
+}
+
+/* Intel SDM volume 2, 2.3.5 and 2.7.1.  The bits that would name registers above 7 are ignored in
+ * 32-bit mode, so they are dropped here; vvvv keeps all four until it is known to be used. */
+static bool read_vector_opcode(reader *r, vx_insn *in) {
+    uint8_t kind = in->opcode, first = read_byte(r), second = kind == 0xc5 ? first : read_byte(r), third = 0;
+    bool known = set_map(in, MAP_VEX_0F, kind == 0xc5 ? 1 : first & 31);
+    read_vvvv(in, second);
+    in->w = kind == 0xc5 ? 0 : second >> 7;
+    if (kind == 0x62) {
+        third = read_byte(r);
+        known = set_map(in, MAP_EVEX_0F, first & 7) && (first & 8) == 0 && (second & 4) != 0;
+        in->l = third >> 5 & 3;
+        in->zero = third >> 7, in->b = third >> 4 & 1, in->mask = third & 7;
+    }
+    in->vector = true;
+    in->opcode = read_byte(r);
+    return known && !in->operand16 && in->rep == 0 && !in->lock;
+}
+
+static bool read_opcode(reader *r, vx_insn *in) {
+    if (starts_vector(r, in->opcode))
+        return read_vector_opcode(r, in);
+    read_legacy_opcode(r, in);
+    return true;
+}
+
+static void read_displacement(reader *r, vx_insn *in, unsigned size) {
+    in->disp = read_signed(r, size);
+    in->disp_size = (uint8_t)size;
+}
+
 static void read_sib(reader *r, vx_insn *in, unsigned mod) {
     uint8_t sib = read_byte(r);
     in->scale = sib >> 6;
@@ -199,7 +299,7 @@ static void read_sib(reader *r, vx_insn *in, unsigned mod) {
     in->base = (int8_t)(sib & 7);
     if (in->base == 5 && mod == 0) {
         in->base = -1;
-        in->disp = read_signed(r, 4);
+        read_displacement(r, in, 4);
     }
 }
 
@@ -209,10 +309,10 @@ static void read_ea32(reader *r, vx_insn *in, unsigned mod) {
         read_sib(r, in, mod);
     } else if (in->rm == 5 && mod == 0) {
         in->base = -1;
-        in->disp = read_signed(r, 4);
+        read_displacement(r, in, 4);
     }
     if (mod != 0)
-        in->disp = read_signed(r, mod == 1 ? 1 : 4);
+        read_displacement(r, in, mod == 1 ? 1 : 4);
 }
 
 static void read_ea16(reader *r, vx_insn *in, unsigned mod) {
@@ -223,9 +323,9 @@ static void read_ea16(reader *r, vx_insn *in, unsigned mod) {
     in->index = indexes[in->rm];
     if (in->rm == 6 && mod == 0) {
         in->base = -1;
-        in->disp = read_signed(r, 2);
+        read_displacement(r, in, 2);
     } else if (mod != 0) {
-        in->disp = read_signed(r, mod == 1 ? 1 : 2);
+        read_displacement(r, in, mod == 1 ? 1 : 2);
     }
 }
 
@@ -245,7 +345,7 @@ static void read_modrm(reader *r, vx_insn *in) {
 }
 
 static void read_immediate(reader *r, vx_insn *in) {
-    static const uint8_t sizes[] = {[IMM_0] = 0, [IMM_1] = 1, [IMM_2] = 2, [IMM_3] = 2};
+    static const uint8_t sizes[] = {[IMM_0] = 0, [IMM_1] = 1, [IMM_2] = 2, [IMM_3] = 2, [IMM_R] = 1};
     unsigned kind = in->op->imm;
     switch (kind) {
     case IMM_Z: in->imm_size = in->operand16 ? 2 : 4; break;
@@ -254,6 +354,8 @@ static void read_immediate(reader *r, vx_insn *in) {
     default: in->imm_size = sizes[kind];
     }
     in->imm = in->imm_size == 1 ? (uint32_t)read_signed(r, 1) : read_bytes(r, in->imm_size);
+    if (kind == IMM_R)
+        in->imm &= 0x7f; /* the top bit, ignored here, names register 8 and up in 64-bit mode */
     if (kind == IMM_3)
         in->imm2 = read_byte(r);
     if (kind == IMM_P)
@@ -264,10 +366,46 @@ static unsigned prefix_index(const vx_insn *in) {
     return in->rep == 0xf2 ? 3 : in->rep == 0xf3 ? 2 : in->operand16 ? 1 : 0;
 }
 
+static const vx_op *find_row(const vx_insn *in) {
+    op_cell cell = op_index[in->map][in->opcode][prefix_index(in)][in->reg][in->is_mem];
+    return cell == 0 ? NULL : &op_table[cell - 1];
+}
+
 static bool row_allows(const vx_insn *in) {
     if (in->rep != 0 && in->operand16 && !(in->op->prefixes & P_OPSIZE))
         return false;
     return !in->lock || ((in->op->form & FORM_LOCK) && in->is_mem);
+}
+
+static bool fits_vector_row(const vx_op *op, const vx_insn *in) {
+    /* On registers EVEX.b takes the length's place for a rounding mode, and the length is the longest. */
+    unsigned length = in->b && !in->is_mem ? 2 : in->l;
+    return in->opcode >= op->first && in->opcode <= op->last && (op->prefixes >> in->pp & 1) &&
+           (w_values(op, in->pp) >> in->w & 1) && (op->l >> length & 1) && (op->rm >> in->is_mem & 1) &&
+           (op->ext == EXT_NOMOD || (op->ext >> in->reg & 1));
+}
+
+static const vx_op *find_vector_row(const vx_insn *in) {
+    unsigned map = in->map - MAP_LEGACY_COUNT;
+    for (unsigned row = vector_rows[map][in->opcode].first; row <= vector_rows[map][in->opcode].last; row++)
+        if (fits_vector_row(&op_table[row], in))
+            return &op_table[row];
+    return NULL;
+}
+
+static bool has_form(const vx_insn *in, unsigned form) { return in->op->form & form; }
+
+/* What the row says of vvvv, masks, broadcasts and vector indexes; the processor faults otherwise. */
+static bool vector_row_allows(vx_insn *in) {
+    if ((in->vvvv != 0 && !has_form(in, FORM_V)) || (in->mask != 0 && !has_form(in, FORM_MASK)) ||
+        (in->mask == 0 && (in->zero || has_form(in, FORM_MASKED))) || (in->zero && !has_form(in, FORM_ZERO)) ||
+        (in->b && !has_form(in, in->is_mem ? FORM_BROADCAST : FORM_ROUND)))
+        return false;
+    in->vvvv &= 7;
+    if (!has_form(in, FORM_VSIB))
+        return true;
+    in->index = in->index < 0 ? 4 : in->index; /* there is a vector of that number */
+    return !in->address16 && in->rm == 4;
 }
 
 static vx_decode_result finish(const reader *r, vx_insn *in, bool valid) {
@@ -283,15 +421,13 @@ vx_decode_result vx_decode(const uint8_t *bytes, size_t available, vx_insn *in) 
     reader r = {.bytes = bytes, .end = available < VX_INSN_MAX ? available : VX_INSN_MAX};
     if (!read_prefixes(&r, in))
         return finish(&r, in, false);
-    read_opcode(&r, in);
-    if (r.ran_out || op_kind[in->map][in->opcode] == KIND_HOLE)
+    if (!read_opcode(&r, in) || r.ran_out || op_kind[in->map][in->opcode] == KIND_HOLE)
         return finish(&r, in, false);
     if (op_kind[in->map][in->opcode] == KIND_MODRM)
         read_modrm(&r, in);
-    op_cell cell = op_index[in->map][in->opcode][prefix_index(in)][in->reg][in->is_mem];
-    if (cell == 0)
+    in->op = in->vector ? find_vector_row(in) : find_row(in);
+    if (in->op == NULL)
         return finish(&r, in, false);
-    in->op = &op_table[cell - 1];
     read_immediate(&r, in);
-    return finish(&r, in, row_allows(in));
+    return finish(&r, in, in->vector ? vector_row_allows(in) : row_allows(in));
 }

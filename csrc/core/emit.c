@@ -1,5 +1,12 @@
 #include "emit.h"
 
+static void emit_segment(vx_emit *e, const vx_mem *m) {
+    if (m->guest || m->runtime)
+        emit_byte(e, 0x65);
+    if (m->guest)
+        emit_byte(e, 0x67);
+}
+
 static void emit_prefixes(vx_emit *e, const vx_form *f) {
     if (f->lock)
         emit_byte(e, 0xf0);
@@ -7,10 +14,8 @@ static void emit_prefixes(vx_emit *e, const vx_form *f) {
         emit_byte(e, 0x66);
     if (f->rep)
         emit_byte(e, f->rep);
-    if (f->is_mem && (f->mem.guest || f->mem.runtime))
-        emit_byte(e, 0x65);
-    if (f->is_mem && f->mem.guest)
-        emit_byte(e, 0x67);
+    if (f->is_mem)
+        emit_segment(e, &f->mem);
 }
 
 static void emit_opcode(vx_emit *e, const vx_form *f, unsigned low_bits) {
@@ -47,7 +52,7 @@ static void emit_address(vx_emit *e, unsigned reg, const vx_mem *m) {
         return;
     }
     bool none = m->disp == 0 && (m->base & 7) != RBP;
-    bool small = m->disp == (int8_t)m->disp;
+    bool small = m->disp_size == 0 ? m->disp == (int8_t)m->disp : m->disp_size == 1;
     emit_byte(e, (none ? 0u : small ? 0x40u : 0x80u) | field | rm);
     if (sib)
         emit_sib(e, m);
@@ -73,6 +78,35 @@ void emit_plain(vx_emit *e, const vx_form *f, unsigned reg) {
     if (rex)
         emit_byte(e, 0x40 | rex);
     emit_opcode(e, f, reg & 7);
+}
+
+/* Register numbers above 7 are extended by inverted bits (Intel SDM volume 2, 2.3.5 and 2.7.1); an
+ * index above 7 occurs with none. */
+static void emit_vector_prefix(vx_emit *e, const vx_vector_form *f) {
+    unsigned high_rm = f->is_mem ? f->mem.base >= 8 : f->rm >= 8;
+    unsigned extensions = (f->reg >= 8 ? 0u : 0x80u) | 0x40 | (high_rm ? 0u : 0x20u);
+    unsigned vvvv = (~(unsigned)f->vvvv & 15) << 3;
+    if (f->evex) {
+        emit_byte(e, 0x62), emit_byte(e, extensions | 0x10 | f->map);
+        emit_byte(e, (unsigned)f->w << 7 | vvvv | 4 | f->pp);
+        emit_byte(e, (f->zero ? 0x80u : 0u) | (unsigned)f->l << 5 | (f->b ? 0x10u : 0u) | 8 | f->mask);
+    } else if (f->map == 1 && f->w == 0 && !high_rm) {
+        emit_byte(e, 0xc5), emit_byte(e, (extensions & 0x80) | vvvv | (unsigned)f->l << 2 | f->pp);
+    } else {
+        emit_byte(e, 0xc4), emit_byte(e, extensions | f->map);
+        emit_byte(e, (unsigned)f->w << 7 | vvvv | (unsigned)f->l << 2 | f->pp);
+    }
+}
+
+void emit_vector(vx_emit *e, const vx_vector_form *f) {
+    if (f->is_mem)
+        emit_segment(e, &f->mem);
+    emit_vector_prefix(e, f);
+    emit_byte(e, f->opcode);
+    if (f->is_mem)
+        emit_address(e, f->reg, &f->mem);
+    else if (!f->plain)
+        emit_byte(e, 0xc0u | (f->reg & 7u) << 3 | (f->rm & 7u));
 }
 
 void emit_rr(vx_emit *e, unsigned opcode, unsigned reg, unsigned rm) {

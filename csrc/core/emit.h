@@ -27,6 +27,7 @@ typedef struct vx_mem {
     int8_t base, index; /* host registers or NO_REG */
     uint8_t scale;
     int32_t disp;
+    uint8_t disp_size; /* 0: the shortest; 1, 4: exactly so (EVEX scales one byte) */
     bool guest;   /* gs override and 32-bit address size: confined to the window */
     bool runtime; /* gs override alone: a slot of the state */
 } vx_mem;
@@ -44,6 +45,19 @@ typedef struct vx_form {
 } vx_form;
 
 void emit_form(vx_emit *e, const vx_form *form);
+
+/* An instruction with a VEX or EVEX prefix.  `map` is 1, 2 or 3; registers are host ones; vector
+ * registers, and a vector as index, are below 8. */
+typedef struct vx_vector_form {
+    bool evex, zero, b, plain; /* plain: without ModRM */
+    uint8_t map, opcode, pp, w, l, mask;
+    uint8_t vvvv, reg;
+    bool is_mem;
+    uint8_t rm;
+    vx_mem mem;
+} vx_vector_form;
+
+void emit_vector(vx_emit *e, const vx_vector_form *form);
 /* Opcode without ModRM; `reg` is added to its low bits, with REX.B when it needs it. */
 void emit_plain(vx_emit *e, const vx_form *form, unsigned reg);
 

@@ -48,6 +48,32 @@
 9:
     .endm
 
+/* Floating point and vectors to and from an area of the state at rdi.  Changes eax, edx and flags; FXSAVE
+ * leaves the header of the area alone, which says that x87 and SSE are present. */
+    .macro save_fp area
+    mov eax, [rdi + ST_XSAVE]
+    xor edx, edx
+    test eax, eax
+    jz 8f
+    xsave64 [rdi + \area]
+    or dword ptr [rdi + \area + ST_FX_PRESENT], XSAVE_X87 | XSAVE_SSE
+    vzeroupper
+    jmp 9f
+8:  fxsave64 [rdi + \area]
+9:
+    .endm
+
+    .macro restore_fp area
+    mov eax, [rdi + ST_XSAVE]
+    xor edx, edx
+    test eax, eax
+    jz 8f
+    xrstor64 [rdi + \area]
+    jmp 9f
+8:  fxrstor64 [rdi + \area]
+9:
+    .endm
+
 /* uint32_t vx_enter(vx_state *rdi, uint32_t esi)
  * Requires gs base = window, guest_rsp inside the host-side stack. */
 entry vx_enter
@@ -65,6 +91,8 @@ entry vx_enter
     jz 2f
     cmp esi, ENTER_FULL
     je 1f
+    cmp esi, ENTER_AVX
+    je 3f
     xorps xmm0, xmm0
     xorps xmm1, xmm1
     xorps xmm2, xmm2
@@ -75,7 +103,20 @@ entry vx_enter
     xorps xmm7, xmm7
     ldmxcsr [rdi + ST_GUEST_MXCSR]
     jmp 2f
-1:  fxrstor64 [rdi + ST_FX]
+3:  vzeroall
+    ldmxcsr [rdi + ST_GUEST_MXCSR]
+    test dword ptr [rdi + ST_XSAVE], XSAVE_MASKS
+    jz 2f
+    kxorw k0, k0, k0
+    kxorw k1, k1, k1
+    kxorw k2, k2, k2
+    kxorw k3, k3, k3
+    kxorw k4, k4, k4
+    kxorw k5, k5, k5
+    kxorw k6, k6, k6
+    kxorw k7, k7, k7
+    jmp 2f
+1:  restore_fp ST_FX
     mov eax, [rdi + ST_EFLAGS]
     push rax
     popfq
@@ -115,7 +156,10 @@ leave_return:
     mov SLOT(ST_GPR + 8), edx
     mov rsp, SLOT(ST_HOST_RSP)
     clean_flags
-    mov eax, LEAVE_RETURN
+    test dword ptr SLOT(ST_XSAVE), XSAVE_AVX
+    jz 1f
+    vzeroupper
+1:  mov eax, LEAVE_RETURN
     jmp restore_host
 
 entry vx_exit_miss_rcx
@@ -145,17 +189,16 @@ entry vx_exit_reason
     pushfq
     pop rax
     mov SLOT(ST_EFLAGS), eax
-    mov eax, r9d
     jmp leave_full
 
 /* A signal handler sent us here: registers are in the state already, flags are clean. */
 entry vx_fault_leave
     mov rsp, SLOT(ST_HOST_RSP)
-    mov eax, LEAVE_FAULT
+    mov r9d, LEAVE_FAULT
 leave_full:
     mov rdi, SLOT(ST_SELF)
-    fxsave64 [rdi + ST_FX]
-
+    save_fp ST_FX
+    mov eax, r9d
     clean_flags
     fninit
     fldcw [rdi + ST_HOST_FCW]
@@ -183,7 +226,7 @@ entry vx_fp_leave
 entry vx_tick_enter
     mov rdi, SLOT(ST_SELF)
     mov rsp, [rdi + ST_HOST_RSP]
-    fxsave64 [rdi + ST_TICK_FX]
+    save_fp ST_TICK_FX
     fninit
     fldcw [rdi + ST_HOST_FCW]
     ldmxcsr [rdi + ST_HOST_MXCSR]
@@ -192,7 +235,7 @@ entry vx_tick_enter
     mov rdi, rbx
     test al, al
     jz 1f
-    fxrstor64 [rdi + ST_TICK_FX]
+    restore_fp ST_TICK_FX
     push qword ptr [rdi + ST_TICK_FLAGS]
     popfq
     mov rax, [rdi + ST_TICK_GPR]
@@ -212,11 +255,14 @@ entry vx_tick_enter
     mov r15, [rdi + ST_TICK_GPR + 120]
     mov rdi, [rdi + ST_TICK_GPR + 56]
     jmp SLOT(ST_TICK_RIP)
-1:  mov eax, LEAVE_FAULT
+1:  cmp dword ptr [rdi + ST_XSAVE], 0
     lea rsi, [rdi + ST_TICK_FX]
     lea rdi, [rdi + ST_FX]
-    mov ecx, 64
+    mov ecx, ST_FX_SIZE / 8
+    mov eax, ST_FX_PRESENT / 8
+    cmove ecx, eax
     rep movsq
+    mov eax, LEAVE_FAULT
     jmp restore_host
 
     .section .note.GNU-stack, "", @progbits

@@ -3,8 +3,6 @@
  * the result, as the processors at hand do. */
 #include "internal.h"
 
-#include <cpuid.h>
-
 enum { EAX, ECX, EDX, EBX, ESP, EBP, ESI, EDI };
 enum { FX_MXCSR = 24, FX_MXCSR_MASK = 28, FX_ST0 = 32, FX_XMM0 = 160, FX_LEGACY_END = 288 };
 enum { SELECTOR_CODE = 0x23, SELECTOR_DATA = 0x2b, SELECTOR_TLS = 0x33 };
@@ -189,6 +187,17 @@ static bool check_bounds(job *j) {
     return true;
 }
 
+/* loopne, loope, loop and jcxz that count in cx. */
+static bool count_down(job *j) {
+    bool jcxz = j->in.opcode == 0xe3, wants_zero = j->in.opcode == 0xe1;
+    uint16_t count = (uint16_t)(j->s->gpr[ECX] - !jcxz);
+    set_low(&j->s->gpr[ECX], count, 2);
+    bool taken = jcxz ? count == 0 : count != 0 && (j->in.opcode == 0xe2 || flag(j, FLAG_ZF) == wants_zero);
+    if (taken)
+        j->s->eip += j->in.imm;
+    return true;
+}
+
 /* --- segments ------------------------------------------------------------------------------------- */
 
 /* The selectors of a 32-bit Linux process: es cs ss ds fs gs. */
@@ -212,25 +221,23 @@ static bool to_segment(job *j) {
 
 /* --- virtual processor ----------------------------------------------------------------------------- */
 
-/* Leaf 1, edx: fpu, cx8, cmov, mmx, fxsr, sse, sse2.  ecx bits are offered when the host has them:
- * sse3, pclmul, ssse3, sse4.1, sse4.2, movbe, popcnt, aes. */
-#define CPUID_EDX 0x07808101u
-#define CPUID_ECX 0x02d80203u
-#define CPUID_SIGNATURE 0x00000633u /* family 6: a generic i686 */
-
 static bool identify(job *j) {
-    static const uint32_t vendor[3] = {0x6c707856, 0x78566775, 0x67756c70}; /* "VxplugVxplug" in ebx edx ecx */
-    uint32_t leaf = j->s->gpr[EAX], a = 0, b = 0, c = 0, d = 0;
-    uint32_t host_a, host_b, host_c = 0, host_d;
-    if (leaf == 0) {
-        a = 1, b = vendor[0], d = vendor[1], c = vendor[2];
-    } else if (leaf == 1) {
-        __get_cpuid(1, &host_a, &host_b, &host_c, &host_d);
-        a = CPUID_SIGNATURE, c = host_c & CPUID_ECX, d = CPUID_EDX;
-    } else if (leaf == 0x80000000) {
-        a = leaf;
-    }
-    j->s->gpr[EAX] = a, j->s->gpr[EBX] = b, j->s->gpr[ECX] = c, j->s->gpr[EDX] = d;
+    uint32_t registers[4];
+    cpu_identify(j->s->gpr[EAX], j->s->gpr[ECX], registers);
+    j->s->gpr[EAX] = registers[0], j->s->gpr[EBX] = registers[1];
+    j->s->gpr[ECX] = registers[2], j->s->gpr[EDX] = registers[3];
+    return true;
+}
+
+/* XCR0 alone: which vector registers there are is all a guest may ask. */
+static bool extended_control(job *j) {
+    if (j->in.rm != 0)
+        return fail(j, VX_TRAP_PRIVILEGED); /* xsetbv and its like */
+    if (cpu_xcr0() == 0)
+        return fail(j, VX_TRAP_ILLEGAL);
+    if (j->s->gpr[ECX] != 0)
+        return fail(j, VX_TRAP_PROTECTION);
+    j->s->gpr[EAX] = cpu_xcr0(), j->s->gpr[EDX] = 0;
     return true;
 }
 
@@ -283,12 +290,18 @@ static bool perform(job *j, vx_helper helper) {
     case HELPER_INTO: return trap_if_overflow(j);
     case HELPER_BOUND: return check_bounds(j);
     case HELPER_CPUID: return identify(j);
+    case HELPER_XGETBV: return extended_control(j);
     case HELPER_FROM_SEGMENT: return from_segment(j);
     case HELPER_TO_SEGMENT: return to_segment(j);
     case HELPER_FXSAVE: return save_image(j);
     case HELPER_FXRSTOR: return restore_image(j);
+    case HELPER_LOOP16: return count_down(j);
     }
     vx_panic("known helper", __FILE__, __LINE__);
+}
+
+static bool is_helper(const vx_insn *in) {
+    return in->op->rule == RULE_HELPER || (in->op->rule == RULE_LOOP && in->address16);
 }
 
 bool helper_run(vx_sandbox *box, vx_helper helper, vx_trap *trap) {
@@ -296,7 +309,7 @@ bool helper_run(vx_sandbox *box, vx_helper helper, vx_trap *trap) {
     size_t available;
     const uint8_t *bytes = own_code(box, box->state->eip, &available);
     VX_CHECK(bytes != NULL && vx_decode(bytes, available, &j.in) == DECODE_OK &&
-             j.in.op->rule == RULE_HELPER && j.in.op->arg == helper);
+             is_helper(&j.in) && j.in.op->arg == helper);
     if (!perform(&j, helper))
         return false;
     box->state->eip += j.in.length;

@@ -102,6 +102,7 @@ struct vx_sandbox {
     vx_cache *cache; /* attached */
     vx_own *own;     /* NULL: none yet, or the plugin's cache will do */
     uint32_t code_store; /* set by a signal handler: the guest stores into a guarded page here */
+    unsigned needs;  /* NEEDS_* of every cache it was attached to: what of the processor is its own */
     vx_options options;
     uint64_t page_limit, pages; /* mapped guest pages, at most the limit */
     uint64_t borders;           /* between page map bytes that differ; see region.c */
@@ -148,6 +149,14 @@ const uint8_t *guest_code(const vx_sandbox *box, uint32_t eip, size_t *available
 void arena_forget(vx_sandbox *box);
 /* First byte of the range that is not mapped with `prot`; for fault reports. */
 uint32_t guest_first_bad(vx_sandbox *box, uint32_t address, uint64_t size, unsigned prot);
+
+/* cpu.c: what the host's processor has, and what of it a guest is told. */
+unsigned cpu_offers(void); /* NEEDS_* that code can run here */
+uint32_t cpu_xsave_mask(unsigned uses); /* for vx_state.xsave */
+/* Offset in an XSAVE area of one of XSAVE_AVX, MASKS, ZMM; 0 when cpu_offers() lacks it. */
+uint32_t cpu_xsave_offset(uint32_t component);
+void cpu_identify(uint32_t leaf, uint32_t subleaf, uint32_t registers[4]); /* eax ebx ecx edx */
+uint32_t cpu_xcr0(void);
 
 /* translate.c */
 typedef enum vx_translate_result {
@@ -199,6 +208,7 @@ bool hostcall_run(vx_sandbox *box, vx_trap *trap);
 bool linux_run(vx_sandbox *box, vx_trap *trap);
 
 /* run.c */
+void run_needs(vx_sandbox *box, unsigned needs);
 vx_status run_guest(vx_sandbox *box, uint32_t how, uint64_t timeout_ns, vx_trap *trap);
 bool vx_on_tick(vx_state *state);
 

@@ -3,6 +3,7 @@
 
 /* FXSAVE64 image (Intel SDM volume 1, table 10-2). */
 enum { FX_FCW = 0, FX_FSW = 2, FX_FTW = 4, FX_MXCSR = 24, FX_ST0 = 32, FX_XMM0 = 160, FX_XMM8 = 288 };
+enum { LEGACY = XSAVE_X87 | XSAVE_SSE };
 
 static void fresh_x87(vx_sandbox *box) {
     uint8_t *fx = box->state->fx;
@@ -15,6 +16,7 @@ static void fresh_fp(vx_sandbox *box) {
     fresh_x87(box);
     memset(box->state->fx + FX_XMM0, 0, sizeof box->state->fx - FX_XMM0);
     memcpy(box->state->fx + FX_MXCSR, &box->kernel.mxcsr, 4);
+    box->state->fx_present = LEGACY; /* the rest is in its initial state: zero */
 }
 
 /* What vx_enter did not set up was the host's when it was saved: make it the guest's fresh state,
@@ -22,14 +24,21 @@ static void fresh_fp(vx_sandbox *box) {
 static void complete_fp(vx_sandbox *box, uint32_t how) {
     if (how == ENTER_INTEGER)
         fresh_fp(box);
-    else if (how == ENTER_SSE)
+    else if (how != ENTER_FULL) {
         fresh_x87(box);
+        box->state->fx_present |= LEGACY; /* FXSAVE does not say so */
+    }
     memset(box->state->fx + FX_XMM8, 0, sizeof box->state->fx - FX_XMM8);
 }
 
 /* --- the attached code cache ------------------------------------------------------------------- */
 
 static void empty_host_stack(vx_sandbox *box) { box->state->guest_rsp = box->state->stack_top; }
+
+void run_needs(vx_sandbox *box, unsigned needs) {
+    box->needs |= needs;
+    box->state->xsave = cpu_xsave_mask(box->needs);
+}
 
 static void attach(vx_sandbox *box, vx_cache *cache) {
     if (box->cache == cache)
@@ -38,6 +47,7 @@ static void attach(vx_sandbox *box, vx_cache *cache) {
     cache_unref(box->cache);
     box->cache = cache;
     box->state->table = (void *const *)cache->table;
+    run_needs(box, cache->uses);
     empty_host_stack(box);
 }
 
@@ -221,15 +231,17 @@ static vx_status serve(vx_sandbox *box, uint32_t reason, vx_trap *trap) {
 
 /* --- the loop ----------------------------------------------------------------------------------- */
 
-static uint32_t how_to_enter(const vx_cache *cache) {
-    return cache->uses & NEEDS_X87 ? ENTER_FULL : cache->uses & NEEDS_SSE ? ENTER_SSE : ENTER_INTEGER;
+static uint32_t how_to_enter(const vx_sandbox *box) {
+    if (box->needs & NEEDS_X87)
+        return ENTER_FULL;
+    return box->needs & NEEDS_AVX ? ENTER_AVX : box->needs & NEEDS_SSE ? ENTER_SSE : ENTER_INTEGER;
 }
 
 /* The guest's floating-point state after a plain return, and the host's back. */
 static void leave_fp(vx_sandbox *box, uint32_t how) {
     if (how == ENTER_INTEGER)
         return;
-    if (how == ENTER_SSE) {
+    if (how != ENTER_FULL) {
         __builtin_ia32_ldmxcsr(box->state->host_mxcsr); /* no code of the cache loads control bits */
         return;
     }
@@ -280,7 +292,7 @@ vx_status run_guest(vx_sandbox *box, uint32_t how, uint64_t timeout_ns, vx_trap 
     if (!watchdog_enter(box, timeout_ns))
         return VX_LIMIT;
     if (how != ENTER_FULL) {
-        how = how_to_enter(box->cache);
+        how = how_to_enter(box);
         box->state->guest_mxcsr = box->kernel.mxcsr;
         if (how == ENTER_FULL)
             fresh_fp(box);

@@ -409,6 +409,35 @@ vx_status vx_call(vx_sandbox *box, vx_gaddr function, const uint32_t *words, siz
     return call(box, function.value, esp, result, trap);
 }
 
+/* Bytes of the state's area where a component is, or NULL if this host has none. */
+static uint8_t *component(vx_state *s, uint32_t which) {
+    uint32_t offset = cpu_xsave_offset(which);
+    return offset == 0 ? NULL : s->fx_extended + (offset - ST_FX_PRESENT - 64);
+}
+
+static void load_vectors(vx_state *s, const vx_cpu *cpu) {
+    struct { uint32_t which; const void *from; size_t size; } parts[] = {
+        {XSAVE_AVX, cpu->ymm_high, sizeof cpu->ymm_high}, {XSAVE_MASKS, cpu->mask, sizeof cpu->mask},
+        {XSAVE_ZMM, cpu->zmm_high, sizeof cpu->zmm_high}};
+    s->fx_present = XSAVE_X87 | XSAVE_SSE;
+    for (size_t i = 0; i < VX_COUNT(parts); i++)
+        if (component(s, parts[i].which) != NULL) {
+            memcpy(component(s, parts[i].which), parts[i].from, parts[i].size);
+            s->fx_present |= parts[i].which;
+        }
+}
+
+static void save_vectors(vx_state *s, vx_cpu *cpu) {
+    struct { uint32_t which; void *to; size_t size; } parts[] = {
+        {XSAVE_AVX, cpu->ymm_high, sizeof cpu->ymm_high}, {XSAVE_MASKS, cpu->mask, sizeof cpu->mask},
+        {XSAVE_ZMM, cpu->zmm_high, sizeof cpu->zmm_high}};
+    for (size_t i = 0; i < VX_COUNT(parts); i++)
+        if (s->fx_present & parts[i].which)
+            memcpy(parts[i].to, component(s, parts[i].which), parts[i].size);
+        else
+            memset(parts[i].to, 0, parts[i].size);
+}
+
 vx_status vx_run(vx_sandbox *box, vx_cpu *cpu, vx_trap *trap) {
     vx_state *s = box->state;
     if (box->unusable || box->depth != 0)
@@ -417,9 +446,12 @@ vx_status vx_run(vx_sandbox *box, vx_cpu *cpu, vx_trap *trap) {
     s->eip = cpu->registers.eip;
     s->eflags = (cpu->registers.eflags & 0x200cd5) | 0x202;
     memcpy(s->fx, cpu->fx, sizeof s->fx);
+    load_vectors(s, cpu);
+    run_needs(box, cpu_offers());
     vx_status status = run_guest(box, ENTER_FULL, box->options.timeout_ns, trap);
     if (status == VX_TRAP)
         cpu->registers = trap->registers;
     memcpy(cpu->fx, s->fx, sizeof cpu->fx);
+    save_vectors(s, cpu);
     return status;
 }

@@ -33,11 +33,22 @@
 #define ST_HOST_MXCSR 112
 #define ST_GUEST_MXCSR 116
 #define ST_HOST_FCW 120
+#define ST_XSAVE 124
 #define ST_TICK_GPR 128
 #define ST_TICK_RIP 256
 #define ST_TICK_FLAGS 264
 #define ST_FX 320
-#define ST_TICK_FX 832
+#define ST_TICK_FX 1984
+
+/* Components of XSAVE's mask (Intel SDM volume 1, 13.1), and bytes of its standard format up to the
+ * upper halves of zmm0-15: more than any processor's layout needs (checked in cpu.c). */
+#define XSAVE_X87 1
+#define XSAVE_SSE 2
+#define XSAVE_AVX 4
+#define XSAVE_MASKS 0x20
+#define XSAVE_ZMM 0x40
+#define ST_FX_SIZE 1664
+#define ST_FX_PRESENT 512 /* of the area: XSTATE_BV */
 
 /* The flag that programs toggle to see whether there is a cpuid: the guest's inside, clear outside. */
 #define EFLAGS_ID 0x200000
@@ -45,7 +56,8 @@
 /* How vx_enter sets up floating point. */
 #define ENTER_INTEGER 0  /* nothing: no code of the cache touches it */
 #define ENTER_SSE 1      /* clean vector registers, the guest's MXCSR */
-#define ENTER_FULL 2     /* everything from the state's FXSAVE image */
+#define ENTER_FULL 2     /* everything from the state's image */
+#define ENTER_AVX 3      /* as SSE, whole vector and mask registers */
 
 /* Why vx_enter came back: the low byte; the rest is the argument. */
 #define LEAVE_RETURN 1   /* the export call returned; eax and edx are in the state */
@@ -74,12 +86,17 @@ typedef struct vx_state {
     uint64_t tls_base;  /* guest %gs base, below 2^32 */
     uint32_t host_mxcsr, guest_mxcsr;
     uint16_t host_fcw;
-    uint16_t pad[3];
+    uint16_t pad;
+    uint32_t xsave; /* components the attached cache's code uses; 0: no more than FXSAVE has */
     uint64_t tick_gpr[16]; /* host registers where a tick interrupted translated code */
     uint64_t tick_rip, tick_flags;
     uint64_t pad2[6];
-    _Alignas(64) uint8_t fx[512];
-    _Alignas(64) uint8_t tick_fx[512];
+    /* An XSAVE area, standard format.  Components absent from `fx_present` are in their initial state;
+     * x87 and SSE are always said to be present. */
+    _Alignas(64) uint8_t fx[ST_FX_PRESENT];
+    uint64_t fx_present, fx_header[7];
+    uint8_t fx_extended[ST_FX_SIZE - ST_FX_PRESENT - 64];
+    _Alignas(64) uint8_t tick_fx[ST_FX_SIZE];
 } vx_state;
 
 #define VX_PIN(field, offset) \
@@ -99,6 +116,9 @@ VX_PIN(tls_base, ST_TLS_BASE);
 VX_PIN(host_mxcsr, ST_HOST_MXCSR);
 VX_PIN(guest_mxcsr, ST_GUEST_MXCSR);
 VX_PIN(host_fcw, ST_HOST_FCW);
+VX_PIN(xsave, ST_XSAVE);
+VX_PIN(fx_present, ST_FX + ST_FX_PRESENT);
+VX_PIN(fx_extended, ST_FX + ST_FX_PRESENT + 64);
 VX_PIN(tick_gpr, ST_TICK_GPR);
 VX_PIN(tick_rip, ST_TICK_RIP);
 VX_PIN(tick_flags, ST_TICK_FLAGS);

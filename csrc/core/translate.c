@@ -193,7 +193,7 @@ static void emit_stub(translation *t, const side_exit *exit) {
 /* Instructions that go on to the next one, or fault. */
 static bool goes_on(const vx_insn *in) {
     switch (in->op->rule) {
-    case RULE_COPY: case RULE_COPY_AS: case RULE_SHORT_INC: case RULE_LEA: case RULE_NOP: case RULE_PAUSE:
+    case RULE_COPY: case RULE_COPY_AS: case RULE_VECTOR: case RULE_SHORT_INC: case RULE_LEA: case RULE_NOP: case RULE_PAUSE:
     case RULE_PUSH_REG: case RULE_PUSH_IMM: case RULE_PUSH_RM: case RULE_POP_REG: case RULE_POP_RM:
     case RULE_LEAVE: case RULE_MOFFS: case RULE_XLAT: return true;
     default: return false;
@@ -268,14 +268,18 @@ static void emit_wrap16(translation *t) {
     emit_form(&t->e, &(vx_form){.map = MAP_0F, .opcode = 0xb7, .reg = R8, .rm = R8});
 }
 
+/* r8d += base of the guest's gs; changes r9 */
+static void emit_add_tls(translation *t) {
+    emit_rm(&t->e, OP_MOV_LOAD, R9, slot(ST_TLS_BASE));
+    emit_rm(&t->e, OP_LEA, R8, (vx_mem){.base = R8, .index = R9});
+}
+
 /* From the sum of base, index and displacement in r8d to the address, flags untouched. */
 static void emit_finish_address(translation *t, const vx_insn *in) {
     if (in->address16)
         emit_wrap16(t);
-    if (in->segment == SEG_GS) {
-        emit_rm(&t->e, OP_MOV_LOAD, R9, slot(ST_TLS_BASE));
-        emit_rm(&t->e, OP_LEA, R8, (vx_mem){.base = R8, .index = R9});
-    }
+    if (in->segment == SEG_GS)
+        emit_add_tls(t);
 }
 
 /* r8d = effective address, flags untouched. */
@@ -387,6 +391,49 @@ static void rule_copy_as(translation *t) {
     vx_form form = form_of(&t->in);
     form.opcode = t->in.op->arg;
     copy_form(t, &form);
+}
+
+/* The operand of a VEX or EVEX instruction.  One byte of displacement may be scaled by a size that only
+ * the processor knows, and a vector index is no part of what can be computed here: both stay in the
+ * operand, whatever else the address needs. */
+static vx_mem vector_operand(translation *t, bool vector_index) {
+    vx_insn in = t->in;
+    vx_mem mem = address_of(t, &in);
+    mem.disp_size = in.map >= MAP_EVEX_0F ? in.disp_size & 5 : 0;
+    mem.guest = true;
+    if (!in.address16 && in.segment != SEG_GS)
+        return mem;
+    in.index = vector_index ? -1 : in.index;
+    in.disp = in.address16 ? in.disp : 0;
+    emit_address_in_r8(t, &in);
+    return (vx_mem){.base = R8, .index = vector_index ? mem.index : NO_REG, .scale = mem.scale, .guest = true,
+                    .disp = in.address16 ? 0 : mem.disp, .disp_size = in.address16 ? 0 : mem.disp_size};
+}
+
+static uint8_t mapped(const vx_insn *in, unsigned form, unsigned reg) {
+    return in->op->form & form ? host_reg(reg) : (uint8_t)reg;
+}
+
+static vx_vector_form vector_form_of(const vx_insn *in) {
+    bool evex = in->map >= MAP_EVEX_0F;
+    return (vx_vector_form){.evex = evex, .map = (uint8_t)(in->map - (evex ? MAP_EVEX_0F : MAP_VEX_0F) + 1),
+                            .opcode = in->opcode, .pp = in->pp, .w = in->w, .l = in->l, .mask = in->mask,
+                            .zero = in->zero, .b = in->b, .plain = !in->has_modrm,
+                            .vvvv = mapped(in, FORM_VG, in->vvvv), .reg = mapped(in, FORM_REG, in->reg),
+                            .is_mem = in->is_mem, .rm = mapped(in, FORM_RM, in->rm)};
+}
+
+static void rule_vector(translation *t) {
+    const vx_insn *in = &t->in;
+    if (in->address16 && in->map >= MAP_EVEX_0F && in->disp_size == 1) { /* scaled, then cut to 16 bits */
+        emit_trap(t, VX_TRAP_ILLEGAL, 0);
+        return;
+    }
+    vx_vector_form form = vector_form_of(in);
+    if (in->is_mem)
+        form.mem = vector_operand(t, in->op->form & FORM_VSIB);
+    emit_vector(&t->e, &form);
+    copy_immediate(t);
 }
 
 static void rule_short_inc(translation *t) {
@@ -522,15 +569,27 @@ static void rule_xlat(translation *t) {
     emit_rm(&t->e, 0x8a, RAX, mem_guest(R8, 0));
 }
 
-/* Stores at ds:edi, which the prefixes confine like any operand. */
+/* Stores at ds:edi, which the prefixes confine like any operand.  Through gs or with 16-bit addresses edi holds
+ * the sum for this one instruction. */
 static void rule_maskmov(translation *t) {
-    if (t->in.address16 || t->in.segment == SEG_GS) {
-        emit_trap(t, VX_TRAP_ILLEGAL, 0);
-        return;
+    vx_insn in = t->in;
+    bool moved = in.address16 || in.segment == SEG_GS;
+    if (moved) {
+        in.base = RDI;
+        emit_address_in_r8(t, &in);
+        emit_rr(&t->e, OP_XCHG, RDI, R8);
+        add_mark(t, FIX_EDI);
     }
-    vx_form form = form_of(&t->in);
     emit_byte(&t->e, 0x65), emit_byte(&t->e, 0x67);
-    emit_form(&t->e, &form);
+    if (in.vector) {
+        in.w = 0; /* ignored */
+        emit_vector(&t->e, &(vx_vector_form){.map = 1, .opcode = in.opcode, .pp = in.pp, .reg = in.reg, .rm = in.rm});
+    } else {
+        vx_form form = form_of(&in);
+        emit_form(&t->e, &form);
+    }
+    if (moved)
+        emit_rr(&t->e, OP_MOV_STORE, R8, RDI);
 }
 
 /* bt [mem], reg reaches reg bits from mem: the address is computed here, so that the prefixes
@@ -542,11 +601,9 @@ static void rule_bit_string(translation *t) {
         return;
     }
     bool word = t->in.operand16;
-    if (t->in.address16 && t->in.segment == SEG_GS) {
-        emit_trap(t, VX_TRAP_ILLEGAL, 0);
-        return;
-    }
-    emit_address_in_r8(t, &t->in);
+    vx_insn in = t->in;
+    in.segment = SEG_NONE; /* its base comes last: 16-bit addresses wrap before it */
+    emit_address_in_r8(t, &in);
     emit_pushfq(t);
     emit_form(&t->e, &(vx_form){.wide = true, .map = word ? MAP_0F : MAP_1, .reg = R9,
                                 .opcode = word ? 0xbf : 0x63, .rm = form.reg}); /* movsx r9, reg */
@@ -558,19 +615,34 @@ static void rule_bit_string(translation *t) {
     if (t->in.address16) /* the sum wraps there too */
         emit_wrap16(t);
     emit_popfq(t);
+    if (t->in.segment == SEG_GS)
+        emit_add_tls(t);
     form.reg = R10;
     form.mem = mem_guest(R8, 0);
     emit_form(&t->e, &form);
 }
 
+/* reg -= r9 without flags: -a - 1 is its complement */
+static void emit_subtract_r9(translation *t, unsigned reg) {
+    emit_rr(&t->e, 0xf7, 2, reg); /* not */
+    emit_rm(&t->e, OP_LEA, reg, (vx_mem){.base = (int8_t)reg, .index = R9});
+    emit_rr(&t->e, 0xf7, 2, reg);
+}
+
 /* String instructions ignore overrides of es, so rsi and rdi become host addresses and are cut
  * back; base is a multiple of 4 GiB, so the low halves stay the guest's even in the middle. */
 static void rule_string(translation *t) {
-    if (t->in.address16 || (t->in.segment == SEG_GS && (t->in.op->arg & STRING_SRC))) {
+    bool through_gs = t->in.segment == SEG_GS && (t->in.op->arg & STRING_SRC);
+    if (t->in.address16) { /* the first 64 KiB hold nothing */
         emit_trap(t, VX_TRAP_ILLEGAL, 0);
         return;
     }
     vx_form form = form_of(&t->in);
+    if (through_gs) {
+        emit_rm(&t->e, OP_MOV_LOAD, R9, slot(ST_TLS_BASE));
+        emit_rm(&t->e, OP_LEA, RSI, (vx_mem){.base = RSI, .index = R9});
+        add_mark(t, FIX_ESI);
+    }
     emit_rm64(&t->e, OP_MOV_LOAD, R8, slot(ST_BASE));
     if (t->in.op->arg & STRING_SRC)
         emit_rm64(&t->e, OP_LEA, RSI, (vx_mem){.base = RSI, .index = R8});
@@ -581,6 +653,8 @@ static void rule_string(translation *t) {
         emit_rr(&t->e, OP_MOV_STORE, RSI, RSI);
     if (t->in.op->arg & STRING_DST)
         emit_rr(&t->e, OP_MOV_STORE, RDI, RDI);
+    if (through_gs)
+        emit_subtract_r9(t, RSI);
 }
 
 /* The 32-bit protected-mode x87 environment (Intel SDM volume 1, figure 8-9): the words that hold
@@ -610,7 +684,7 @@ static void rule_jcc(translation *t) {
 /* loop and jecxz know only short targets: over a jump they go. */
 static void rule_loop(translation *t) {
     if (t->in.address16) {
-        emit_trap(t, VX_TRAP_ILLEGAL, 0);
+        emit_leave(t, t->eip, LEAVE_HELPER | HELPER_LOOP16 << 8);
         return;
     }
     align_site(t, 6);
@@ -705,11 +779,12 @@ static void rule_helper(translation *t) {
 }
 
 static void rule_refuse(translation *t) {
-    emit_trap(t, t->in.op->arg == REFUSE_UD ? VX_TRAP_ILLEGAL : VX_TRAP_PRIVILEGED, 0);
+    emit_trap(t, t->in.op->arg >= REFUSE_UD ? VX_TRAP_ILLEGAL : VX_TRAP_PRIVILEGED, 0);
 }
 
 static void (*const rules[])(translation *) = {
-    [RULE_COPY] = rule_copy, [RULE_COPY_AS] = rule_copy_as, [RULE_SHORT_INC] = rule_short_inc,
+    [RULE_COPY] = rule_copy, [RULE_COPY_AS] = rule_copy_as, [RULE_VECTOR] = rule_vector,
+    [RULE_SHORT_INC] = rule_short_inc,
     [RULE_PUSH_REG] = rule_push_reg, [RULE_PUSH_IMM] = rule_push_imm,
     [RULE_PUSH_RM] = rule_push_rm, [RULE_POP_REG] = rule_pop_reg, [RULE_POP_RM] = rule_pop_rm,
     [RULE_PUSHF] = rule_pushf, [RULE_POPF] = rule_popf, [RULE_LEAVE] = rule_leave,
@@ -808,7 +883,7 @@ static void translate_insn(translation *t) {
 static bool next_insn(translation *t) {
     vx_decode_result result = fetch(t, t->eip, &t->in);
     add_mark(t, FIX_NONE);
-    if (result == DECODE_OK) {
+    if (result == DECODE_OK && (t->in.op->needs & ~cpu_offers()) == 0) {
         t->next = t->eip + t->in.length;
         return true;
     }

@@ -34,6 +34,15 @@ static uint32_t swap_low_bytes(uint32_t value) {
     return (value & 0xffff0000) | (value & 0xff) << 8 | (value >> 8 & 0xff);
 }
 
+static void undo(vx_state *s, unsigned fix, const uint64_t gpr[16]) {
+    if (fix == FIX_ESI)
+        s->gpr[6] -= (uint32_t)s->tls_base;
+    else if (fix == FIX_EDI)
+        s->gpr[7] = (uint32_t)gpr[8];
+    else if (fix != FIX_NONE)
+        s->gpr[fix - FIX_SWAP] = swap_low_bytes(s->gpr[fix - FIX_SWAP]);
+}
+
 void trap_recover(vx_sandbox *box, uintptr_t rip, const uint64_t gpr[16], uint64_t flags) {
     vx_state *s = box->state;
     const vx_block *block = cache_find(box->cache, rip);
@@ -48,8 +57,7 @@ void trap_recover(vx_sandbox *box, uintptr_t rip, const uint64_t gpr[16], uint64
     box->flags_lost = mark.flags_lost;
     if (mark.flags_lost)
         s->eflags &= ~(uint32_t)FLAGS_ALL;
-    if (mark.fix != FIX_NONE)
-        s->gpr[mark.fix - FIX_SWAP] = swap_low_bytes(s->gpr[mark.fix - FIX_SWAP]);
+    undo(s, mark.fix, gpr);
 }
 
 /* ucontext's order to encoding order. */

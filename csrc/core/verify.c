@@ -16,147 +16,7 @@
  *
  * Longer sequences are matched whole: a branch cannot enter them. */
 #include "internal.h"
-
-#include <pthread.h>
-
-enum { RBX = 3, RSP = 4, RDI = 7, R8 = 8, R10 = 10, R12 = 12 };
-
-/* --- what may be emitted as a single instruction ------------------------------------------------ */
-
-/* Mandatory prefixes: none, 66, f3, f2; X both of 66 and f2 or f3. */
-enum { N = 1, P = 2, F3 = 4, F2 = 8, X = 16, INT = N | P, ALL = N | P | F3 | F2 };
-/* Operand forms, and which ModRM fields are general registers (B: bytes of them). */
-enum { R = 1, M = 2, RM = 3, PLAIN = 4, OPREG = 8, OPREGB = 16 };
-enum { G = 1, GB = 2, E = 4, EB = 8, LOCK = 16 };
-enum { EXT_ALL = 0xff };
-enum { IMM_OPERAND = 0xf }; /* 2 or 4 bytes by operand size */
-
-typedef struct accept {
-    uint8_t map, first, last, prefixes, ext, forms, regs, imm;
-} accept;
-
-#define ALU(op, lock) \
-    {0, op, op, INT, EXT_ALL, RM, GB | EB | lock, 0}, {0, op + 1, op + 1, INT, EXT_ALL, RM, G | E | lock, 0}, \
-    {0, op + 2, op + 2, INT, EXT_ALL, RM, GB | EB, 0}, {0, op + 3, op + 3, INT, EXT_ALL, RM, G | E, 0}, \
-    {0, op + 4, op + 4, INT, 0, PLAIN, 0, 1}, {0, op + 5, op + 5, INT, 0, PLAIN, 0, IMM_OPERAND}
-
-static const accept accepts[] = {
-    ALU(0x00, LOCK), ALU(0x08, LOCK), ALU(0x10, LOCK), ALU(0x18, LOCK), ALU(0x20, LOCK), ALU(0x28, LOCK),
-    ALU(0x30, LOCK), ALU(0x38, 0),
-    {0, 0x69, 0x69, INT, EXT_ALL, RM, G | E, IMM_OPERAND},
-    {0, 0x6b, 0x6b, INT, EXT_ALL, RM, G | E, 1},
-    {0, 0x80, 0x80, INT, 0x7f, RM, EB | LOCK, 1}, {0, 0x80, 0x80, INT, 0x80, RM, EB, 1},
-    {0, 0x81, 0x81, INT, 0x7f, RM, E | LOCK, IMM_OPERAND}, {0, 0x81, 0x81, INT, 0x80, RM, E, IMM_OPERAND},
-    {0, 0x83, 0x83, INT, 0x7f, RM, E | LOCK, 1}, {0, 0x83, 0x83, INT, 0x80, RM, E, 1},
-    {0, 0x84, 0x84, INT, EXT_ALL, RM, GB | EB, 0}, {0, 0x85, 0x85, INT, EXT_ALL, RM, G | E, 0},
-    {0, 0x86, 0x86, INT, EXT_ALL, RM, GB | EB | LOCK, 0}, {0, 0x87, 0x87, INT, EXT_ALL, RM, G | E | LOCK, 0},
-    {0, 0x88, 0x88, INT, EXT_ALL, RM, GB | EB, 0}, {0, 0x89, 0x89, INT, EXT_ALL, RM, G | E, 0},
-    {0, 0x8a, 0x8a, INT, EXT_ALL, RM, GB | EB, 0}, {0, 0x8b, 0x8b, INT, EXT_ALL, RM, G | E, 0},
-    {0, 0x90, 0x90, INT | F3, 0, PLAIN, 0, 0}, /* nop, pause */
-    {0, 0x91, 0x97, INT, 0, OPREG, 0, 0},
-    {0, 0x98, 0x99, INT, 0, PLAIN, 0, 0}, {0, 0x9b, 0x9b, N, 0, PLAIN, 0, 0},
-    {0, 0x9e, 0x9f, INT, 0, PLAIN, 0, 0},
-    {0, 0xa8, 0xa8, INT, 0, PLAIN, 0, 1}, {0, 0xa9, 0xa9, INT, 0, PLAIN, 0, IMM_OPERAND},
-    {0, 0xb0, 0xb7, INT, 0, OPREGB, 0, 1}, {0, 0xb8, 0xbf, INT, 0, OPREG, 0, IMM_OPERAND},
-    {0, 0xc0, 0xc0, INT, EXT_ALL, RM, EB, 1}, {0, 0xc1, 0xc1, INT, EXT_ALL, RM, E, 1},
-    {0, 0xc6, 0xc6, INT, 1, RM, EB, 1}, {0, 0xc7, 0xc7, INT, 1, RM, E, IMM_OPERAND},
-    {0, 0xd0, 0xd0, INT, EXT_ALL, RM, EB, 0}, {0, 0xd1, 0xd1, INT, EXT_ALL, RM, E, 0},
-    {0, 0xd2, 0xd2, INT, EXT_ALL, RM, EB, 0}, {0, 0xd3, 0xd3, INT, EXT_ALL, RM, E, 0},
-    /* x87; the stores of environments are a sequence */
-    {0, 0xd8, 0xd8, N, EXT_ALL, RM, 0, 0},
-    {0, 0xd9, 0xd9, N, EXT_ALL, R, 0, 0}, {0, 0xd9, 0xd9, N, 0xff & ~(1 << 1 | 1 << 6), M, 0, 0},
-    {0, 0xda, 0xda, N, 0x2f, R, 0, 0}, {0, 0xda, 0xda, N, EXT_ALL, M, 0, 0},
-    {0, 0xdb, 0xdb, N, 0x7f, R, 0, 0}, {0, 0xdb, 0xdb, N, 0xff & ~(1 << 4 | 1 << 6), M, 0, 0},
-    {0, 0xdc, 0xdc, N, EXT_ALL, RM, 0, 0},
-    {0, 0xdd, 0xdd, N, 0x3f, R, 0, 0}, {0, 0xdd, 0xdd, N, 0xff & ~(1 << 5 | 1 << 6), M, 0, 0},
-    {0, 0xde, 0xde, N, EXT_ALL, RM, 0, 0},
-    {0, 0xdf, 0xdf, N, 0x7f, R, 0, 0}, {0, 0xdf, 0xdf, N, EXT_ALL, M, 0, 0},
-    {0, 0xf5, 0xf5, INT, 0, PLAIN, 0, 0}, {0, 0xf8, 0xf9, INT, 0, PLAIN, 0, 0},
-    {0, 0xfc, 0xfd, INT, 0, PLAIN, 0, 0},
-    {0, 0xf6, 0xf6, INT, 3, RM, EB, 1}, {0, 0xf6, 0xf6, INT, 0x0c, RM, EB | LOCK, 0},
-    {0, 0xf6, 0xf6, INT, 0xf0, RM, EB, 0},
-    {0, 0xf7, 0xf7, INT, 3, RM, E, IMM_OPERAND}, {0, 0xf7, 0xf7, INT, 0x0c, RM, E | LOCK, 0},
-    {0, 0xf7, 0xf7, INT, 0xf0, RM, E, 0},
-    {0, 0xfe, 0xfe, INT, 3, RM, EB | LOCK, 0}, {0, 0xff, 0xff, INT, 3, RM, E | LOCK, 0},
-
-    {1, 0x10, 0x11, ALL, EXT_ALL, RM, 0, 0}, {1, 0x12, 0x12, N | F3 | F2, EXT_ALL, RM, 0, 0},
-    {1, 0x12, 0x12, P, EXT_ALL, M, 0, 0}, {1, 0x13, 0x13, INT, EXT_ALL, M, 0, 0},
-    {1, 0x14, 0x15, INT, EXT_ALL, RM, 0, 0}, {1, 0x16, 0x16, N | F3, EXT_ALL, RM, 0, 0},
-    {1, 0x16, 0x16, P, EXT_ALL, M, 0, 0}, {1, 0x17, 0x17, INT, EXT_ALL, M, 0, 0},
-    {1, 0x28, 0x29, INT, EXT_ALL, RM, 0, 0},
-    {1, 0x2a, 0x2a, INT, EXT_ALL, RM, 0, 0}, {1, 0x2a, 0x2a, F3 | F2, EXT_ALL, RM, E, 0},
-    {1, 0x2b, 0x2b, INT, EXT_ALL, M, 0, 0},
-    {1, 0x2c, 0x2d, INT, EXT_ALL, RM, 0, 0}, {1, 0x2c, 0x2d, F3 | F2, EXT_ALL, RM, G, 0},
-    {1, 0x2e, 0x2f, INT, EXT_ALL, RM, 0, 0},
-    {1, 0x40, 0x4f, INT, EXT_ALL, RM, G | E, 0},
-    {1, 0x50, 0x50, INT, EXT_ALL, R, G, 0},
-    {1, 0x51, 0x51, ALL, EXT_ALL, RM, 0, 0}, {1, 0x52, 0x53, N | F3, EXT_ALL, RM, 0, 0},
-    {1, 0x54, 0x57, INT, EXT_ALL, RM, 0, 0}, {1, 0x58, 0x5a, ALL, EXT_ALL, RM, 0, 0},
-    {1, 0x5b, 0x5b, N | P | F3, EXT_ALL, RM, 0, 0}, {1, 0x5c, 0x5f, ALL, EXT_ALL, RM, 0, 0},
-    {1, 0x60, 0x6b, INT, EXT_ALL, RM, 0, 0}, {1, 0x6c, 0x6d, P, EXT_ALL, RM, 0, 0},
-    {1, 0x6e, 0x6e, INT, EXT_ALL, RM, E, 0}, {1, 0x6f, 0x6f, N | P | F3, EXT_ALL, RM, 0, 0},
-    {1, 0x70, 0x70, ALL, EXT_ALL, RM, 0, 1}, {1, 0x71, 0x72, INT, 0x54, R, 0, 1},
-    {1, 0x73, 0x73, N, 0x44, R, 0, 1}, {1, 0x73, 0x73, P, 0xcc, R, 0, 1},
-    {1, 0x74, 0x76, INT, EXT_ALL, RM, 0, 0}, {1, 0x77, 0x77, N, 0, PLAIN, 0, 0},
-    {1, 0x7c, 0x7d, P | F2, EXT_ALL, RM, 0, 0},
-    {1, 0x7e, 0x7e, INT, EXT_ALL, RM, E, 0}, {1, 0x7e, 0x7e, F3, EXT_ALL, RM, 0, 0},
-    {1, 0x7f, 0x7f, N | P | F3, EXT_ALL, RM, 0, 0},
-    {1, 0x90, 0x9f, INT, EXT_ALL, RM, EB, 0},
-    {1, 0xa3, 0xa3, INT, EXT_ALL, R, G | E, 0},
-    {1, 0xa4, 0xa4, INT, EXT_ALL, RM, G | E, 1}, {1, 0xa5, 0xa5, INT, EXT_ALL, RM, G | E, 0},
-    {1, 0xab, 0xab, INT, EXT_ALL, R, G | E, 0},
-    {1, 0xac, 0xac, INT, EXT_ALL, RM, G | E, 1}, {1, 0xad, 0xad, INT, EXT_ALL, RM, G | E, 0},
-    {1, 0xae, 0xae, N, 0x0c, M, 0, 0}, {1, 0xae, 0xae, N, 0xe0, R, 0, 0},
-    {1, 0xaf, 0xaf, INT, EXT_ALL, RM, G | E, 0},
-    {1, 0xb0, 0xb0, INT, EXT_ALL, RM, GB | EB | LOCK, 0}, {1, 0xb1, 0xb1, INT, EXT_ALL, RM, G | E | LOCK, 0},
-    {1, 0xb3, 0xb3, INT, EXT_ALL, R, G | E, 0},
-    {1, 0xb6, 0xb6, INT, EXT_ALL, RM, G | EB, 0}, {1, 0xb7, 0xb7, INT, EXT_ALL, RM, G | E, 0},
-    {1, 0xb8, 0xb8, F3 | X, EXT_ALL, RM, G | E, 0},
-    {1, 0xba, 0xba, INT, 0x10, RM, E, 1}, {1, 0xba, 0xba, INT, 0xe0, RM, E | LOCK, 1},
-    {1, 0xbb, 0xbb, INT, EXT_ALL, R, G | E, 0},
-    {1, 0xbc, 0xbd, INT | F3 | X, EXT_ALL, RM, G | E, 0},
-    {1, 0xbe, 0xbe, INT, EXT_ALL, RM, G | EB, 0}, {1, 0xbf, 0xbf, INT, EXT_ALL, RM, G | E, 0},
-    {1, 0xc0, 0xc0, INT, EXT_ALL, RM, GB | EB | LOCK, 0}, {1, 0xc1, 0xc1, INT, EXT_ALL, RM, G | E | LOCK, 0},
-    {1, 0xc2, 0xc2, ALL, EXT_ALL, RM, 0, 1}, {1, 0xc3, 0xc3, N, EXT_ALL, M, G, 0},
-    {1, 0xc4, 0xc4, INT, EXT_ALL, RM, E, 1}, {1, 0xc5, 0xc5, INT, EXT_ALL, R, G, 1},
-    {1, 0xc6, 0xc6, INT, EXT_ALL, RM, 0, 1},
-    {1, 0xc7, 0xc7, N, 1 << 1, M, LOCK, 0}, {1, 0xc8, 0xcf, N, 0, OPREG, 0, 0},
-    {1, 0xd0, 0xd0, P | F2, EXT_ALL, RM, 0, 0}, {1, 0xd1, 0xd5, INT, EXT_ALL, RM, 0, 0},
-    {1, 0xd6, 0xd6, P, EXT_ALL, RM, 0, 0}, {1, 0xd6, 0xd6, F3 | F2, EXT_ALL, R, 0, 0},
-    {1, 0xd7, 0xd7, INT, EXT_ALL, R, G, 0}, {1, 0xd8, 0xe5, INT, EXT_ALL, RM, 0, 0},
-    {1, 0xe6, 0xe6, P | F3 | F2, EXT_ALL, RM, 0, 0}, {1, 0xe7, 0xe7, INT, EXT_ALL, M, 0, 0},
-    {1, 0xe8, 0xef, INT, EXT_ALL, RM, 0, 0}, {1, 0xf0, 0xf0, F2, EXT_ALL, M, 0, 0},
-    {1, 0xf1, 0xf6, INT, EXT_ALL, RM, 0, 0},
-    {1, 0xf8, 0xfe, INT, EXT_ALL, RM, 0, 0},
-
-    {2, 0x00, 0x0b, INT, EXT_ALL, RM, 0, 0}, {2, 0x10, 0x10, P, EXT_ALL, RM, 0, 0},
-    {2, 0x14, 0x15, P, EXT_ALL, RM, 0, 0}, {2, 0x17, 0x17, P, EXT_ALL, RM, 0, 0},
-    {2, 0x1c, 0x1e, INT, EXT_ALL, RM, 0, 0}, {2, 0x20, 0x25, P, EXT_ALL, RM, 0, 0},
-    {2, 0x28, 0x29, P, EXT_ALL, RM, 0, 0},
-    {2, 0x2a, 0x2a, P, EXT_ALL, M, 0, 0}, {2, 0x2b, 0x2b, P, EXT_ALL, RM, 0, 0}, {2, 0x30, 0x35, P, EXT_ALL, RM, 0, 0},
-    {2, 0x37, 0x41, P, EXT_ALL, RM, 0, 0}, {2, 0xc8, 0xcd, N, EXT_ALL, RM, 0, 0},
-    {2, 0xdb, 0xdf, P, EXT_ALL, RM, 0, 0},
-    {2, 0xf0, 0xf1, INT, EXT_ALL, M, G, 0},
-    {2, 0xf6, 0xf6, P | F3, EXT_ALL, RM, G | E, 0},
-    {2, 0xf0, 0xf0, F2, EXT_ALL, RM, G | EB, 0}, {2, 0xf1, 0xf1, F2 | X, EXT_ALL, RM, G | E, 0},
-
-    {3, 0x08, 0x0e, P, EXT_ALL, RM, 0, 1}, {3, 0x0f, 0x0f, INT, EXT_ALL, RM, 0, 1},
-    {3, 0x14, 0x17, P, EXT_ALL, RM, E, 1}, {3, 0x20, 0x20, P, EXT_ALL, RM, E, 1},
-    {3, 0x21, 0x21, P, EXT_ALL, RM, 0, 1}, {3, 0x22, 0x22, P, EXT_ALL, RM, E, 1},
-    {3, 0x40, 0x42, P, EXT_ALL, RM, 0, 1}, {3, 0x44, 0x44, P, EXT_ALL, RM, 0, 1},
-    {3, 0x60, 0x63, P, EXT_ALL, RM, 0, 1}, {3, 0xcc, 0xcc, N, EXT_ALL, RM, 0, 1}, {3, 0xdf, 0xdf, P, EXT_ALL, RM, 0, 1},
-};
-
-/* First row of each opcode, plus one; its other rows follow it or come later in the table. */
-static uint8_t first_row[4][256];
-static pthread_once_t first_row_once = PTHREAD_ONCE_INIT;
-
-static void index_rows(void) {
-    _Static_assert(VX_COUNT(accepts) < 255, "rows fit a byte");
-    for (size_t row = VX_COUNT(accepts); row-- > 0;)
-        for (unsigned op = accepts[row].first; op <= accepts[row].last; op++)
-            first_row[accepts[row].map][op] = (uint8_t)(row + 1);
-}
+#include "verify.h"
 
 /* --- the walk ------------------------------------------------------------------------------------ */
 
@@ -296,10 +156,14 @@ static bool flags_out(walk *w) {
 /* mask; push r8; popfq */
 static bool flags_in(walk *w) { return flags_masked(w) && SKIP(w, 0x41, 0x50, 0x9d); }
 
-static bool general(unsigned reg) { return (reg <= RDI && reg != RSP) || reg == R12; }
+/* The guest's seven registers, and r12 for its esp. */
+static bool general(unsigned reg) { return (reg <= 7 && reg != 4) || reg == 12; }
+
+static bool thread_base(walk *w) { return SKIP(w, 0x65, 0x44, 0x8b, 0x0c, 0x25) && state_slot(w, ST_TLS_BASE); }
 
 /* pushfq; movsx r9, reg; mov r10d, r9d; and r10d, 31; sar r9, 5; lea r8d, [r8 + r9 * 4]; with 16-bit addresses
- * movzx r8d, r8w; popfq; then the one bt, bts, btr or btc of [r8], r10 (15, 4 and 2 with words). */
+ * movzx r8d, r8w; popfq; through gs mov r9d, its base; lea r8d, [r8 + r9]; then the one bt, bts, btr or btc of
+ * [r8], r10 (15, 4 and 2 with words). */
 static bool bit_string(walk *w) {
     if (!SKIP(w, 0x9c))
         return false;
@@ -315,7 +179,7 @@ static bool bit_string(walk *w) {
                       : SKIP(w, 0x45, 0x89, 0xca, 0x41, 0x81, 0xe2, 31, 0, 0, 0, 0x49, 0xc1, 0xf9, 5,
                              0x47, 0x8d, 0x04, 0x88);
     (void)SKIP(w, 0x45, 0x0f, 0xb7, 0xc0);
-    if (!split || !SKIP(w, 0x9d))
+    if (!split || !SKIP(w, 0x9d) || (PEEK(w, 0x65, 0x44) && !(thread_base(w) && SKIP(w, 0x47, 0x8d, 0x04, 0x08))))
         return false;
     (void)SKIP(w, 0xf0);
     if (word != SKIP(w, 0x66) || !SKIP(w, 0x65, 0x67, 0x45, 0x0f))
@@ -333,9 +197,9 @@ static bool environment(walk *w) {
     return true;
 }
 
-/* maskmovq and maskmovdqu store at rdi, which the prefixes confine. */
+/* maskmovq, maskmovdqu and vmaskmovdqu store at rdi, which the prefixes confine. */
 static bool masked_store(walk *w) {
-    return SKIP(w, 0x65, 0x67) && (SKIP(w, 0x66, 0x0f, 0xf7) || SKIP(w, 0x0f, 0xf7)) && next_byte(w) >= 0xc0;
+    return SKIP(w, 0x65, 0x67) && (SKIP(w, 0x66, 0x0f, 0xf7) || SKIP(w, 0x0f, 0xf7) || SKIP(w, 0xc5, 0xf9, 0xf7)) && next_byte(w) >= 0xc0;
 }
 
 /* jrcxz over a jump; loop, jecxz over the jump that is not taken */
@@ -347,8 +211,6 @@ static bool counted(walk *w) {
     }
     return SKIP(w, 0x67) && (next_byte(w) & 0xfc) == 0xe0 && SKIP(w, 2, 0xeb, 5, 0xe9) && branch(w);
 }
-
-static bool thread_base(walk *w) { return SKIP(w, 0x65, 0x44, 0x8b, 0x0c, 0x25) && state_slot(w, ST_TLS_BASE); }
 
 static bool long_nop(walk *w) { return SKIP(w, 0x0f, 0x1f, 0x00) || SKIP(w, 0x0f, 0x1f, 0x40, 0x00); }
 
@@ -374,126 +236,15 @@ static bool conditional(walk *w) {
     return branch(w);
 }
 
-/* --- single instructions ------------------------------------------------------------------------- */
-
-typedef struct insn {
-    bool lock, word, gs, address32;
-    uint8_t rep, rex, map, op;
-    bool mem;
-    uint8_t reg, rm;
-} insn;
-
-static bool named(unsigned reg) { return general(reg) || (reg >= R8 && reg <= R10); }
-
-/* With REX, 4 to 7 are spl to dil, which no one emits. */
-static bool named_byte(const insn *in, unsigned reg) {
-    return in->rex == 0 ? reg <= 7 : reg <= RBX || (reg >= R8 && reg <= R10);
-}
-
-static bool address(walk *w, const insn *in, uint8_t modrm) {
-    unsigned mod = modrm >> 6, base = modrm & 7, high = (in->rex & 1u) << 3;
-    if (base == 5 && mod == 0)
-        return false; /* relative to rip */
-    if (base == 4) {
-        uint8_t sib = next_byte(w);
-        unsigned index = (sib >> 3 & 7) | (in->rex & 2u) << 2;
-        if (index != 4 && !named(index))
-            return false;
-        base = sib & 7;
-        if (base == 5 && mod == 0) {
-            w->at += 4;
-            return true;
-        }
-    }
-    w->at += mod == 0 ? 0 : mod == 1 ? 1 : 4;
-    return named(base | high);
-}
-
-static bool read_modrm(walk *w, insn *in) {
-    uint8_t modrm = next_byte(w);
-    in->reg = (uint8_t)((modrm >> 3 & 7) | (in->rex & 4) << 1);
-    in->rm = (uint8_t)((modrm & 7) | (in->rex & 1) << 3);
-    in->mem = modrm < 0xc0;
-    return !in->mem || address(w, in, modrm);
-}
-
-/* Prefixes in the one order that is emitted, by their place in it; 0 is no prefix. */
-static const uint8_t prefix_order[256] = {
-    [0xf0] = 1, [0x66] = 2, [0xf2] = 3, [0xf3] = 3, [0x65] = 4, [0x67] = 5, [0x40] = 6, [0x41] = 6, [0x42] = 6,
-    [0x43] = 6, [0x44] = 6, [0x45] = 6, [0x46] = 6, [0x47] = 6};
-
-static void read_opcode(walk *w, insn *in) {
-    const uint8_t *p = w->code + w->at;
-    unsigned seen = 0;
-    in->rep = in->rex = in->map = 0;
-    for (unsigned last = 0, order; (order = prefix_order[*p]) > last; last = order, p++) {
-        seen |= 1u << order;
-        in->rep = order == 3 ? *p : in->rep;
-        in->rex = order == 6 ? *p : in->rex;
-    }
-    in->lock = seen >> 1 & 1, in->word = seen >> 2 & 1, in->gs = seen >> 4 & 1, in->address32 = seen >> 5 & 1;
-    if (*p == 0x0f) {
-        in->map = p[1] == 0x38 ? 2 : p[1] == 0x3a ? 3 : 1;
-        p += in->map == 1 ? 1 : 2;
-    }
-    in->op = *p++;
-    in->mem = false;
-    w->at = (uint32_t)(p - w->code);
-}
-
-static bool registers_ok(const insn *in, const accept *a) {
-    bool reg = a->regs & G ? named(in->reg) : a->regs & GB ? named_byte(in, in->reg) : in->reg <= 7;
-    bool rm = in->mem || (a->regs & E ? named(in->rm) : a->regs & EB ? named_byte(in, in->rm) : in->rm <= 7);
-    return reg && rm;
-}
-
-static bool prefix_ok(const insn *in, const accept *a) {
-    unsigned prefix = in->rep == 0xf2 ? F2 : in->rep == 0xf3 ? F3 : in->word ? P : N;
-    bool both = in->rep != 0 && in->word;
-    return (a->prefixes & prefix) && (!both || (a->prefixes & X)) && (!in->lock || (in->mem && (a->regs & LOCK)));
-}
-
-static bool row_ok(const insn *in, const accept *a, bool has_modrm) {
-    if (a->map != in->map || in->op < a->first || in->op > a->last || !prefix_ok(in, a))
-        return false;
-    if (has_modrm)
-        return (a->ext >> (in->reg & 7) & 1) && (a->forms & (in->mem ? M : R)) && registers_ok(in, a) &&
-               in->mem == in->gs;
-    unsigned reg = (in->op & 7) | (in->rex & 1u) << 3;
-    return !in->gs && (in->rex & ~0x41u) == 0 &&
-           (a->forms == OPREG ? named(reg) : a->forms == OPREGB ? named_byte(in, reg) : in->rex == 0);
-}
-
-/* lea computes, and touches no memory. */
-static bool lea(walk *w, insn *in) {
-    return read_modrm(w, in) && in->mem && !in->gs && !in->lock && in->rep == 0 && named(in->reg);
-}
+/* --- a block ------------------------------------------------------------------------------------- */
 
 static bool single(walk *w) {
-    insn in;
     const uint8_t *start = w->code + w->at;
-    read_opcode(w, &in);
-    if (in.gs != in.address32)
-        return false;
-    if (in.map == 0 && in.op == 0x8d)
-        return lea(w, &in);
-    unsigned first = first_row[in.map][in.op];
-    if (first == 0)
-        return false;
-    const accept *a = &accepts[first - 1], *end = accepts + VX_COUNT(accepts);
-    bool has_modrm = a->forms & RM;
-    if (has_modrm && !read_modrm(w, &in))
-        return false;
-    while (a < end && !row_ok(&in, a, has_modrm))
-        a++;
-    if (a == end)
-        return false;
+    uint32_t length = verify_insn(start);
     w->reason_in_r9 = start[0] == 0x41 && start[1] == 0xb9;
-    w->at += a->imm == IMM_OPERAND ? (in.word ? 2 : 4) : a->imm;
-    return true;
+    w->at += length;
+    return length != 0;
 }
-
-/* --- a block ------------------------------------------------------------------------------------- */
 
 /* Each form has its own first bytes: one reading is tried, but where a sequence starts like an
  * ordinary instruction. */
@@ -507,7 +258,7 @@ static bool either(walk *w, bool (*sequence)(walk *)) {
 
 static bool through_gs(walk *w, const uint8_t *p) {
     if (p[1] == 0x67)
-        return p[2] == 0x0f || p[2] == 0x66 ? either(w, masked_store)
+        return p[2] == 0x0f || p[2] == 0x66 || p[2] == 0xc5 ? either(w, masked_store)
                : p[3] == 0xd9 || p[3] == 0xdd ? either(w, environment) : single(w);
     return p[1] == 0x44 ? thread_base(w) : string(w);
 }
@@ -537,7 +288,6 @@ static bool step(walk *w) {
 }
 
 bool verify_block(const vx_cache *cache, const vx_block *block) {
-    pthread_once(&first_row_once, index_rows);
     VX_CHECK(block->end + LONGEST <= cache->size);
     walk w;
     w.cache = cache, w.block = block, w.code = cache->edit, w.at = block->start, w.end = block->end;

@@ -22,7 +22,7 @@ DENIED = {
 def _refused() -> list[tuple]:
     names = (
         "far_call far_jump far_return iret push_cs load_ds les hlt cli in_port outs_port sysenter "
-        "syscall_insn rdmsr rdtsc rdtscp sgdt xgetbv wrpkru sldt lar mov_cr clflush xsave rdfsbase "
+        "syscall_insn rdmsr rdtsc rdtscp sgdt xsetbv wrpkru sldt lar mov_cr clflush xsave rdfsbase "
         "wrgsbase int1 mov_gs"
     )
     return [(name, (), 16, PRIVILEGED) for name in names.split()]
@@ -34,9 +34,13 @@ CASES: list[tuple] = [
     ("both_reps", (), 2, ILLEGAL),
     ("lock_register", (), 3, ILLEGAL),
     ("lock_unlockable", (), 3, ILLEGAL),
-    ("vex", (), 5, ILLEGAL),
-    ("vex3", (), 5, ILLEGAL),
-    ("evex", (), 5, ILLEGAL),
+    ("vex_lds", (), 5, PRIVILEGED),
+    ("vex_map", (), 5, ILLEGAL),
+    ("vex_amx", (), 5, ILLEGAL),
+    ("vex_prefixed", (), 2, ILLEGAL),
+    ("vex_wide", (), 5, ILLEGAL),
+    ("evex_map", (), 5, ILLEGAL),
+    ("evex_reserved", (), 5, ILLEGAL),
     ("xop", (), 5, ILLEGAL),
     ("ret16", (), 7, ILLEGAL),
     ("jmp16", (), 7, ILLEGAL),
