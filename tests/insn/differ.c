@@ -8,17 +8,20 @@
 #include "forms.h"
 #include "layout.h"
 
+#include <cpuid.h>
 #include <errno.h>
 #include <stdio.h>
 #include <sys/mman.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #define MOST_INSNS 5
 #define MOST_REPORTS 20
 enum { EAX, ECX, EDX, EBX, ESP, EBP, ESI, EDI };
+enum { GS = 0x65 };
 
 static const struct form *table;
-static size_t form_count;
+static size_t form_count, vector_count;
 static uint64_t *reached; /* by form: how often its instruction was executed to its end */
 static uint64_t *row_seen;
 static struct shared *shared;
@@ -69,7 +72,7 @@ static uint32_t place(uint32_t size, bool aligned) {
     case 5: at = 0x300000 + below(0x1000); break;
     default: at = DATA_BASE + below(DATA_SIZE - 512);
     }
-    return aligned && !once_in(16) ? at & ~15u : at;
+    return aligned && !once_in(16) ? at & ~(size < 16 ? 15u : size - 1) : at;
 }
 
 /* --- sequences ------------------------------------------------------------------------------------ */
@@ -129,13 +132,22 @@ static operand_bytes absolute(unsigned reg, uint32_t target) {
     return o;
 }
 
-/* `kept` are registers the set-up of the instruction needs as they are. */
-static operand_bytes memory_operand(sequence *s, unsigned reg, uint32_t target, unsigned kept) {
+/* `kept` are registers the set-up of the instruction needs as they are; `unit` is what one byte of displacement
+ * counts. */
+static operand_bytes memory_operand(sequence *s, unsigned reg, uint32_t target, unsigned kept, uint32_t unit) {
     /* Not cs: natively a store through it faults, here it is one more name of the flat segment. */
     static const uint8_t segments[] = {0x26, 0x36, 0x3e};
     operand_bytes o = {.segment = once_in(16) ? segments[below(VX_COUNT(segments))] : 0};
     unsigned base = below(8), index = below(8), scale = below(4), shape = below(5);
-    if (once_in(64)) { /* 16-bit addresses reach nothing mapped: the fault's address is compared */
+    if (once_in(16))
+        o.segment = GS, target -= TLS_BASE;
+    if (o.segment == GS && once_in(4)) {
+        o.address16 = true;
+        put(&o, reg << 3 | 6, 1);
+        put(&o, target, 2);
+        return o;
+    }
+    if (once_in(64)) { /* 16-bit addresses reach nothing mapped but through gs: the fault's address is compared */
         o.address16 = true;
         put(&o, 0x80 | reg << 3 | below(8), 1);
         put(&o, value(), 2);
@@ -147,9 +159,11 @@ static operand_bytes memory_operand(sequence *s, unsigned reg, uint32_t target, 
         return plain;
     }
     bool indexed = shape >= 3 && index != ESP && index != base && !(kept >> index & 1);
-    uint32_t index_value = once_in(2) ? below(64) : value();
-    uint32_t disp = shape == 1 ? (uint32_t)(int8_t)next_random() : shape == 2 ? 0 : value();
-    bool small = disp == (uint32_t)(int8_t)disp;
+    /* esp stays near the data: on the runner's signal stack the kernel would take it for that */
+    uint32_t index_value = base == ESP || once_in(2) ? below(64) : value();
+    uint32_t disp = shape == 1 || base == ESP ? (uint32_t)(int8_t)next_random() * unit : shape == 2 ? 0 : value();
+    uint32_t units = (uint32_t)((int32_t)disp / (int32_t)unit);
+    bool small = units * unit == disp && units == (uint32_t)(int8_t)units;
     set_register(s, base, target - disp - (indexed ? index_value << scale : 0));
     if (indexed)
         set_register(s, index, index_value);
@@ -157,14 +171,14 @@ static operand_bytes memory_operand(sequence *s, unsigned reg, uint32_t target, 
     put(&o, (small ? 0x40u : 0x80u) | reg << 3 | (sib ? 4 : base), 1);
     if (sib)
         put(&o, scale << 6 | (indexed ? index : 4) << 3 | base, 1);
-    put(&o, disp, small ? 1 : 4);
+    put(&o, small ? units : disp, small ? 1 : 4);
     return o;
 }
 
 static uint32_t stack_place(void) { return STACK_BASE + 0x200 + below(0xb00); }
 
-/* Registers as the form's hook wants them.  Returns those that must stay. */
-static unsigned prepare(sequence *s, const struct form *f) {
+/* Registers as the form's hook wants them, its operand in a segment with this base.  Returns those that must stay. */
+static unsigned prepare(sequence *s, const struct form *f, uint32_t base) {
     switch (f->hook) {
     case HOOK_STACK:
         set_register(s, ESP, once_in(24) ? STACK_BASE + below(40) : stack_place());
@@ -174,18 +188,18 @@ static unsigned prepare(sequence *s, const struct form *f) {
         set_register(s, EBP, stack_place());
         return 1u << ESP | 1u << EBP;
     case HOOK_STRING:
-        set_register(s, ESI, place(64, false));
+        set_register(s, ESI, place(64, false) - base);
         set_register(s, EDI, place(64, false));
         set_register(s, ECX, once_in(16) ? 0 : below(80));
         return 1u << ESI | 1u << EDI | 1u << ECX;
-    case HOOK_XLAT: set_register(s, EBX, place(256, false)); return 1u << EBX;
+    case HOOK_XLAT: set_register(s, EBX, place(256, false) - base); return 1u << EBX;
     case HOOK_DIVIDE:
         if (!once_in(8)) {
             set_register(s, EDX, below(3));
             set_register(s, EAX, below(0x8000));
         }
         return 1u << EAX | 1u << EDX;
-    case HOOK_MASKMOV: set_register(s, EDI, place(16, false)); return 1u << EDI;
+    case HOOK_MASKMOV: set_register(s, EDI, place(16, false) - base); return 1u << EDI;
     case HOOK_POPF:
         set_register(s, ESP, stack_place());
         begin(s, -1);
@@ -194,6 +208,12 @@ static unsigned prepare(sequence *s, const struct form *f) {
         return 1u << ESP;
     default: return 0;
     }
+}
+
+/* Of instructions whose memory operand is not named. */
+static uint8_t implicit_segment(const struct form *f) {
+    bool implicit = f->hook == HOOK_STRING || f->hook == HOOK_XLAT || f->hook == HOOK_MASKMOV;
+    return implicit && once_in(8) ? GS : 0;
 }
 
 static void prefixes(sequence *s, const struct form *f, const operand_bytes *o, bool word) {
@@ -292,11 +312,125 @@ static bool structured(sequence *s, const struct form *f) {
     return true;
 }
 
+/* --- VEX and EVEX ----------------------------------------------------------------------------------- */
+
+/* The choices an encoding leaves, and those bits that 32-bit mode ignores. */
+typedef struct vector_bits {
+    uint8_t w, l, vvvv, mask; /* vvvv as written */
+    bool zero, b;
+} vector_bits;
+
+static bool rarely(void) { return once_in(32); }
+
+static vector_bits draw_vector_bits(const struct form *f, bool memory) {
+    unsigned a = f->vector.attributes;
+    vector_bits v = {.w = f->vector.w, .l = f->vector.l, .vvvv = 15};
+    if (a & VECTOR_ANY_W)
+        v.w = (uint8_t)below(2);
+    if (a & VECTOR_ANY_L)
+        v.l = (uint8_t)below(f->vector.kind == 1 ? 2 : 3);
+    if (a & VECTOR_VVVV)
+        v.vvvv = (uint8_t)(below(8) | (rarely() ? 0 : 8));
+    if ((a & VECTOR_MASKED) || ((a & VECTOR_MASK) && once_in(2)))
+        v.mask = (uint8_t)(1 + below(7));
+    v.zero = v.mask != 0 && (a & VECTOR_ZERO) && once_in(2);
+    v.b = memory ? f->vector.element != 0 && once_in(2) : (a & VECTOR_ROUND) && once_in(2);
+    if (v.b && !memory)
+        v.l = (uint8_t)below(4);
+    return v;
+}
+
+static void vector_prefix(sequence *s, const struct form *f, const vector_bits *v) {
+    unsigned extensions = 0xc0 | (rarely() ? 0 : 0x20);
+    if (f->vector.kind == 2) {
+        byte(s, 0x62), byte(s, extensions | (rarely() ? 0 : 0x10) | f->vector.map);
+        byte(s, (unsigned)v->w << 7 | (unsigned)v->vvvv << 3 | 4 | f->vector.pp);
+        byte(s, (unsigned)v->zero << 7 | (unsigned)v->l << 5 | (unsigned)v->b << 4 | (rarely() ? 0 : 8) | v->mask);
+    } else if (f->vector.map == 1 && v->w == 0 && v->vvvv >= 8 && once_in(2)) {
+        byte(s, 0xc5), byte(s, 0x80 | (unsigned)v->vvvv << 3 | (v->l & 1u) << 2 | f->vector.pp);
+    } else {
+        byte(s, 0xc4), byte(s, extensions | f->vector.map);
+        byte(s, (unsigned)v->w << 7 | (unsigned)v->vvvv << 3 | (v->l & 1u) << 2 | f->vector.pp);
+    }
+}
+
+/* Lanes too large to be a place become small indexes, by vpsrlq reg, reg, 57; vpsrad, 20, which leaves negative
+ * ones; or vpsrld, 25, whose quadwords have high halves that 32-bit addresses drop.  None stays wild: in a few
+ * million cases one would hit the runner. */
+static void small_lanes(sequence *s, unsigned reg, bool quad) {
+    bool negative = !quad && once_in(2);
+    quad = quad && once_in(2);
+    begin(s, -1);
+    byte(s, 0xc5), byte(s, 0x80 | (15 - reg) << 3 | 4 | 1), byte(s, quad ? 0x73 : 0x72);
+    byte(s, (negative ? 0xe0u : 0xd0u) | reg), byte(s, quad ? 57 : negative ? 20 : 25);
+}
+
+static operand_bytes vector_indexed(sequence *s, const struct form *f, unsigned reg, vector_bits *v) {
+    operand_bytes o = {.segment = once_in(16) ? GS : 0};
+    uint32_t target = place(1024, false) - (o.segment ? TLS_BASE : 0);
+    unsigned base = below(8), index = (reg + 1 + below(7)) & 7, scale = below(4);
+    uint32_t disp = base != ESP && once_in(2) ? value() : (uint32_t)(int8_t)next_random() * f->rm.size;
+    bool absolute_base = base == EBP && once_in(2), small = !absolute_base && f->vector.kind == 2;
+    small = small && (int32_t)disp / (int32_t)f->rm.size == (int8_t)((int32_t)disp / (int32_t)f->rm.size) &&
+            (int32_t)disp % (int32_t)f->rm.size == 0;
+    if (f->vector.kind == 1 && !once_in(16)) /* the mask is a third register */
+        v->vvvv = (uint8_t)(15 - ((index + 1 + below(6)) & 7));
+    small_lanes(s, index, f->opcode[0] & 1);
+    if (!absolute_base)
+        set_register(s, base, target - disp);
+    put(&o, (absolute_base ? 0 : small ? 0x40u : 0x80u) | reg << 3 | 4, 1);
+    put(&o, scale << 6 | index << 3 | base, 1);
+    put(&o, small ? disp / f->rm.size : absolute_base ? target : disp, small ? 1 : 4);
+    return o;
+}
+
+static operand_bytes vector_operand(sequence *s, const struct form *f, vector_bits *v, bool memory, unsigned kept) {
+    unsigned reg = f->digit_fixed ? f->digit : below(8);
+    uint32_t size = v->b ? f->vector.element : f->rm.size, at = saved_area();
+    operand_bytes o = {.size = 0};
+    if (f->vector.attributes & VECTOR_VSIB)
+        return vector_indexed(s, f, reg, v);
+    if (f->hook == HOOK_MXCSR) {
+        store_word(s, at, once_in(16) ? value() : 0x1f80 | (value() & 0xe03f));
+        return absolute(reg, at);
+    }
+    if (memory)
+        return memory_operand(s, reg, place(size, f->rm.aligned), kept, f->vector.kind == 2 ? size : 1);
+    put(&o, 0xc0 | reg << 3 | below(8), 1);
+    return o;
+}
+
+static void one_vector(sequence *s, const struct form *f) {
+    operand_bytes o = {.segment = implicit_segment(f)};
+    unsigned kept = prepare(s, f, o.segment ? TLS_BASE : 0);
+    bool memory = f->rm.mem && (!f->rm.reg || once_in(2));
+    vector_bits v = draw_vector_bits(f, memory);
+    if (f->modrm)
+        o = vector_operand(s, f, &v, memory, kept);
+    if (once_in(64))
+        v.vvvv = (uint8_t)below(16); /* an illegal instruction where none is used */
+    begin(s, (int)(f - table));
+    if (o.segment)
+        byte(s, o.segment);
+    if (o.address16)
+        byte(s, 0x67);
+    vector_prefix(s, f, &v);
+    byte(s, f->opcode[0]);
+    memcpy(s->at, o.bytes, o.size);
+    s->at += o.size;
+    immediate(s, f, false);
+    s->dead = (s->dead & ~(f->writes & ~f->undefined)) | f->undefined;
+}
+
 static void one(sequence *s, const struct form *f) {
+    if (f->vector.kind != 0) {
+        one_vector(s, f);
+        return;
+    }
     if (structured(s, f))
         return;
-    unsigned kept = prepare(s, f);
-    operand_bytes o = {.size = 0};
+    operand_bytes o = {.segment = implicit_segment(f)};
+    unsigned kept = prepare(s, f, o.segment ? TLS_BASE : 0);
     bool word = f->sized && once_in(4);
     if (f->modrm) {
         unsigned reg = f->digit_fixed ? f->digit : below(8);
@@ -306,7 +440,7 @@ static void one(sequence *s, const struct form *f) {
         }
         if (f->rm.mem && (!f->rm.reg || once_in(2)))
             o = memory_operand(s, reg, f->hook == HOOK_BITS ? DATA_BASE + 0x800 + below(0x400)
-                                                           : place(f->rm.size, f->rm.aligned), kept);
+                                                           : place(f->rm.size, f->rm.aligned), kept, 1);
         else
             put(&o, 0xc0 | reg << 3 | below(8), 1);
     }
@@ -321,7 +455,9 @@ static void one(sequence *s, const struct form *f) {
 
 static const struct form *draw(const sequence *s) {
     for (;;) {
-        const struct form *f = &table[below((uint32_t)form_count)];
+        size_t legacy = form_count - vector_count;
+        const struct form *f = once_in(2) ? &table[below((uint32_t)legacy)]
+                                          : &table[legacy + below((uint32_t)vector_count)];
         if (((f->attributes & ATTR_RARE) && !once_in(16)) || (f->reads & s->dead))
             continue;
         return f;
@@ -347,15 +483,19 @@ static void to_stack(sequence *s) { set_register(s, ESP, stack_place()); }
 /* The ways to the next instruction that end a block in the middle. */
 static void branch(sequence *s) {
     unsigned reg = EAX + below(4);
-    uint32_t condition = below(16);
+    uint32_t condition = below(16), loop;
     switch (s->dead != 0 ? 2 + below(8) : below(10)) {
     case 0: skip_one(s, 0x70 | condition, 0, 1); break;
     case 1: skip_one(s, 0x0f, 0x80 | condition, 4); break;
     case 2: skip_one(s, 0xeb, 0, 1); break;
     case 3: skip_one(s, 0xe9, 0, 4); break;
     case 4: /* loopne and loope read zf */
-        set_register(s, ECX, below(3));
-        skip_one(s, s->dead ? 0xe2 + below(2) : 0xe0 + below(4), 0, 1);
+        set_register(s, ECX, below(3) | (once_in(4) ? 0x10000 : 0));
+        loop = s->dead ? 0xe2 + below(2) : 0xe0 + below(4);
+        if (once_in(4))
+            skip_one(s, 0x67, loop, 1);
+        else
+            skip_one(s, loop, 0, 1);
         break;
     case 5: /* call; ret; jump over both */
         to_stack(s);
@@ -448,6 +588,42 @@ static void generate(sequence *s, uint8_t *slot) {
     }
 }
 
+/* Where the processor keeps what FXSAVE leaves out: the upper halves of ymm and of zmm registers, masks. */
+typedef struct component {
+    unsigned number, size, offset;
+} component;
+
+static component components[] = {{2, 8 * 16, 0}, {5, 8 * 8, 0}, {6, 8 * 32, 0}};
+
+static uint32_t find_components(void) {
+    uint32_t a, b, c, d, low, high, all = 0;
+    if (!__get_cpuid(1, &a, &b, &c, &d) || !(c >> 27 & 1))
+        return 0;
+    __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    for (unsigned i = 0; i < VX_COUNT(components); i++)
+        if (low >> components[i].number & 1) {
+            __get_cpuid_count(0xd, components[i].number, &a, &components[i].offset, &c, &d);
+            all |= 1u << components[i].number;
+        }
+    return all == 0 ? 0 : all | 3;
+}
+
+static uint32_t host_components;
+
+static void initial_vectors(struct cpu *cpu) {
+    uint64_t present = host_components;
+    cpu->components = host_components;
+    memcpy(cpu->fx + XSAVE_PRESENT, &present, sizeof present);
+    for (unsigned i = 0; i < VX_COUNT(components); i++)
+        if (host_components >> components[i].number & 1)
+            fill(cpu->fx + components[i].offset, components[i].size);
+}
+
+/* The same part of a vx_cpu. */
+static uint8_t *vector_part(vx_cpu *cpu, unsigned number) {
+    return number == 2 ? cpu->ymm_high[0] : number == 5 ? (uint8_t *)cpu->mask : cpu->zmm_high[0];
+}
+
 static void initial_cpu(struct cpu *cpu, uint32_t eip) {
     static const uint16_t tops[] = {0, 0, 0x3800, 0x2000};
     memset(cpu, 0, sizeof *cpu);
@@ -472,6 +648,7 @@ static void initial_cpu(struct cpu *cpu, uint32_t eip) {
     memcpy(cpu->fx, &fcw, 2);
     memcpy(cpu->fx + 2, &fsw, 2);
     memcpy(cpu->fx + 24, &mxcsr, 4);
+    initial_vectors(cpu);
 }
 
 /* --- the sandbox's side --------------------------------------------------------------------------- */
@@ -490,6 +667,7 @@ static void open_box(void) {
     vx_trap trap;
     if (vx_plugin_create(&image, &plugin) != VX_OK || vx_sandbox_create(plugin, &options, &box, &trap) != VX_OK)
         die("sandbox");
+    box->state->tls_base = TLS_BASE;
 }
 
 static void close_box(void) {
@@ -511,7 +689,10 @@ static void run_sandboxed(const struct cpu *input, vx_cpu *cpu, vx_trap *trap) {
     memcpy(cpu->registers.gpr, input->gpr, sizeof input->gpr);
     cpu->registers.eip = input->eip;
     cpu->registers.eflags = input->eflags;
-    memcpy(cpu->fx, input->fx, sizeof input->fx);
+    memcpy(cpu->fx, input->fx, sizeof cpu->fx);
+    for (unsigned i = 0; i < VX_COUNT(components); i++)
+        if (host_components >> components[i].number & 1)
+            memcpy(vector_part(cpu, components[i].number), input->fx + components[i].offset, components[i].size);
     memset(trap, 0, sizeof *trap);
     if (vx_run(box, cpu, trap) != VX_TRAP)
         die("vx_run");
@@ -557,6 +738,22 @@ static unsigned instruction_at(const sequence *s, uint32_t offset) {
     return last;
 }
 
+static const uint8_t *native_part(const struct outcome *o, const component *c) {
+    static const uint8_t initial[256];
+    uint64_t present;
+    memcpy(&present, o->cpu.fx + XSAVE_PRESENT, sizeof present);
+    return present >> c->number & 1 ? o->cpu.fx + c->offset : initial;
+}
+
+static void compare_vectors(const struct outcome *o, const vx_cpu *cpu) {
+    static const char *const names[] = {"upper halves of ymm registers", "mask registers",
+                                        "upper halves of zmm registers"};
+    for (unsigned i = 0; i < VX_COUNT(components); i++)
+        if (host_components >> components[i].number & 1)
+            differs(memcmp(native_part(o, &components[i]), vector_part((vx_cpu *)cpu, components[i].number),
+                           components[i].size) != 0, names[i]);
+}
+
 static bool compare(const sequence *s, const struct cpu *input, const struct outcome *o, const vx_cpu *cpu,
                     const vx_trap *trap) {
     uint32_t eip = cpu->registers.eip;
@@ -572,6 +769,7 @@ static bool compare(const sequence *s, const struct cpu *input, const struct out
     for (unsigned i = 0; i < 8; i++)
         differs(memcmp(o->cpu.fx + 32 + 16 * i, cpu->fx + 32 + 16 * i, 10) != 0, "x87 registers");
     differs(memcmp(o->cpu.fx + 160, cpu->fx + 160, 128) != 0, "xmm registers");
+    compare_vectors(o, cpu);
     differs(memcmp(o->memory.data, guest(DATA_BASE, DATA_SIZE), DATA_SIZE) != 0, "data");
     differs(memcmp(o->memory.stack, guest(STACK_BASE, STACK_SIZE), STACK_SIZE) != 0, "stack");
     return difference == NULL;
@@ -636,11 +834,19 @@ static void start_runner(const char *path, int file) {
     to_runner = down[1], from_runner = up[0];
 }
 
-static void run_native(uint32_t count) {
+static void die_of_runner(uint64_t first) {
+    int status = 0;
+    wait(&status);
+    fprintf(stderr, "differ: the native runner ended in the cases from %llu on, with status %x\n",
+            (unsigned long long)first, (unsigned)status);
+    exit(2);
+}
+
+static void run_native(uint64_t first, uint32_t count) {
     struct command command = {0, count}, answer;
     if (write(to_runner, &command, sizeof command) != sizeof command ||
         read(from_runner, &answer, sizeof answer) != sizeof answer || answer.count != count)
-        die("the native runner ended");
+        die_of_runner(first);
 }
 
 static void share(const char *runner) {
@@ -663,7 +869,7 @@ static void run_batch(uint64_t seed, uint64_t first, uint32_t count) {
         generate(&sequences[i], shared->code + i * SLOT_SIZE);
         initial_cpu(&shared->input[i], CODE_BASE + i * SLOT_SIZE);
     }
-    run_native(count);
+    run_native(first, count);
     open_box();
     for (uint32_t i = 0; i < count && reports < MOST_REPORTS; i++) {
         vx_cpu cpu;
@@ -703,6 +909,8 @@ int main(int argc, char **argv) {
     uint64_t seed = strtoull(argv[1], NULL, 0), total = strtoull(argv[2], NULL, 0), done = 0;
     size_t rows;
     table = forms(&form_count);
+    vector_count = vector_forms();
+    host_components = find_components();
     (void)vx_op_table(&rows);
     reached = calloc(form_count, sizeof *reached);
     row_seen = calloc(rows, sizeof *row_seen);

@@ -22,6 +22,28 @@ static const struct row rows[] = {
 
 enum { ROWS = sizeof rows / sizeof *rows };
 
+struct vector_row {
+    const char *name;
+    struct vector vector;
+    uint8_t opcode, digit_or_none, reg, mem, immediate;
+    uint16_t size;
+    uint8_t aligned;
+    const char *flags;
+    enum hook hook;
+};
+
+/* vector_forms.def is what vectors.py wrote for this build. */
+static const struct vector_row vector_rows[] = {
+#define VECTOR_ROW(name, kind, map, opcode, pp, w, l, digit, reg, mem, immediate, size, element, aligned, flags, hook, \
+                   attributes) \
+    { name, { kind, map, pp, w, l, element, attributes }, opcode, (uint8_t)(digit), reg, mem, immediate, size, \
+      aligned, flags, HOOK_##hook },
+#include "vector_forms.def"
+#undef VECTOR_ROW
+};
+
+enum { VECTOR_ROWS = sizeof vector_rows / sizeof *vector_rows };
+
 static void bad_row(const struct row *row, const char *word) {
     fprintf(stderr, "forms.def: %s \"%s\": cannot read \"%s\"\n", row->name, row->encoding, word);
     exit(2);
@@ -148,11 +170,31 @@ static void parse_row(const struct row *row, struct form *form) {
     parse_kills(row, form);
 }
 
+static void take_vector_row(const struct vector_row *row, struct form *form) {
+    const struct row named = { .name = row->name, .flags = row->flags };
+    form->name = row->name;
+    form->vector = row->vector;
+    form->opcode[0] = row->opcode;
+    form->opcode_size = 1;
+    form->modrm = row->reg || row->mem;
+    form->digit_fixed = row->digit_or_none < 8;
+    form->digit = row->digit_or_none & 7;
+    form->immediate = row->immediate ? 'b' : 0;
+    form->rm = (struct operand){ .reg = row->reg, .mem = row->mem, .size = row->size, .aligned = row->aligned };
+    form->hook = row->hook;
+    parse_flags(&named, form);
+}
+
 const struct form *forms(size_t *count) {
-    static struct form table[ROWS];
-    if (!table[0].name)
+    static struct form table[ROWS + VECTOR_ROWS];
+    if (!table[0].name) {
         for (size_t i = 0; i < ROWS; i++)
             parse_row(&rows[i], &table[i]);
-    *count = ROWS;
+        for (size_t i = 0; i < VECTOR_ROWS; i++)
+            take_vector_row(&vector_rows[i], &table[ROWS + i]);
+    }
+    *count = ROWS + VECTOR_ROWS;
     return table;
 }
+
+size_t vector_forms(void) { return VECTOR_ROWS; }

@@ -1,4 +1,4 @@
-/* The table of instruction forms the generator draws from, parsed from forms.def. */
+/* The table of instruction forms the generator draws from, parsed from forms.def and vector_forms.def. */
 #ifndef INSN_FORMS_H
 #define INSN_FORMS_H
 
@@ -43,6 +43,21 @@ struct operand {
     bool aligned;        /* faults when the address is no multiple of the size */
 };
 
+/* What a VEX or EVEX row says (vectors.py); legacy ones have kind 0. */
+enum {
+    VECTOR_VVVV = 1, VECTOR_VSIB = 2,   /* vvvv is a register; the index is a vector */
+    VECTOR_ROUND = 4,                   /* EVEX.b on registers */
+    VECTOR_MASK = 8, VECTOR_MASKED = 16, VECTOR_ZERO = 32,
+    VECTOR_ANY_W = 64, VECTOR_ANY_L = 128,
+};
+
+struct vector {
+    uint8_t kind;            /* 1 VEX, 2 EVEX */
+    uint8_t map, pp, w, l;
+    uint8_t element;         /* bytes of a broadcast element, 0 if none */
+    unsigned attributes;
+};
+
 struct form {
     const char *name;
     uint8_t opcode[4];       /* mandatory prefix apart */
@@ -62,9 +77,12 @@ struct form {
     bool destination_rm;     /* the first operand, which is written, is the r/m one */
     enum hook hook;
     unsigned attributes;
+    struct vector vector;
 };
 
 /* Parses the table; a row that does not parse ends the program, naming it. */
 const struct form *forms(size_t *count);
+/* How many of them, at the end, are VEX and EVEX ones. */
+size_t vector_forms(void);
 
 #endif

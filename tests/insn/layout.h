@@ -23,6 +23,8 @@
 #define RO_SIZE 0x1000u
 #define STACK_BASE 0x00600000u
 #define STACK_SIZE 0x1000u
+/* Base of gs: 16-bit addresses reach the data from there. */
+#define TLS_BASE (DATA_BASE - 0x8000u)
 #define RUNNER_BASE 0x10000000u
 #define RUNNER_SIZE 0x00020000u
 
@@ -42,13 +44,18 @@
 #define EFLAGS_ARITH 0x8d5u         /* the six above but TF and DF */
 #define EFLAGS_COMPARED 0xcd5u      /* what a guest may observe and change */
 
-/* Registers in encoding order: eax ecx edx ebx esp ebp esi edi; fx is an FXSAVE image. */
+/* Components of XSAVE in the standard format (Intel SDM volume 1, 13.4); the driver asks cpuid where they lie. */
+#define XSAVE_BYTES 1664u
+#define XSAVE_PRESENT 512u          /* of the area: which components are not in their initial state */
+
+/* Registers in encoding order: eax ecx edx ebx esp ebp esi edi; fx is an XSAVE area of the components in
+ * `components`, or if that is zero an FXSAVE image. */
 struct cpu {
     uint32_t gpr[8];
     uint32_t eip, eflags;
-    uint32_t unused[2];
-    uint8_t fx[512];
-} __attribute__((aligned(16)));
+    uint32_t components, unused[5];
+    uint8_t fx[XSAVE_BYTES];
+} __attribute__((aligned(64)));
 
 /* Memory a case can change, in the order of the file. */
 struct memory {

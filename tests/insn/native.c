@@ -13,7 +13,7 @@ typedef __UINTPTR_TYPE__ word;
 
 enum { SYS_exit = 1, SYS_write = 4, SYS_munmap = 91, SYS_setitimer = 104, SYS_prctl = 172,
        SYS_sigreturn = 173, SYS_rt_sigaction = 174, SYS_pread = 180, SYS_pwrite = 181,
-       SYS_sigaltstack = 186, SYS_mmap2 = 192, SYS_read = 3 };
+       SYS_sigaltstack = 186, SYS_mmap2 = 192, SYS_set_thread_area = 243, SYS_read = 3 };
 enum { SIG_ILL = 4, SIG_TRAP = 5, SIG_BUS = 7, SIG_FPE = 8, SIG_SEGV = 11, SIG_ALRM = 14 };
 enum { READ = 1, WRITE = 2, EXEC = 4, SHARED = 1, PRIVATE = 2, FIXED = 16, ANONYMOUS = 32 };
 enum { SA_INFO = 4, SA_RESTORER = 0x04000000, SA_ONSTACK = 0x08000000, SA_NODEFER = 0x40000000,
@@ -37,7 +37,7 @@ struct ucontext32 {
     uint32_t flags, link, stack_pointer, stack_flags, stack_size;
     struct sigcontext32 context;
 };
-#define FPSTATE_FXSAVE 112      /* the FXSAVE image follows the old FSAVE one */
+#define FPSTATE_FXSAVE 112      /* the FXSAVE image, or XSAVE area, follows the old FSAVE image */
 
 struct sigaction32 { word handler; uint32_t flags; word restorer; uint32_t mask[2]; };
 struct stack32 { void *pointer; int32_t flags; uint32_t size; };
@@ -63,7 +63,8 @@ __asm__(".text\n"
         "  mov $own_stack+0x2000, %esp\n  call start\n"
         ".globl run_case\nrun_case:\n"
         "  pusha\n  mov %esp, saved_esp\n"
-        "  fxrstor input+48\n"
+        "  mov input+40, %eax\n  xor %edx, %edx\n  test %eax, %eax\n  jz 1f\n  xrstor input+64\n  jmp 2f\n"
+        "1:  fxrstor input+64\n2:\n"
         "  mov $input+36, %esp\n  popf\n"
         "  mov input, %eax\n  mov input+4, %ecx\n  mov input+8, %edx\n  mov input+12, %ebx\n"
         "  mov input+20, %ebp\n  mov input+24, %esi\n  mov input+28, %edi\n"
@@ -114,7 +115,8 @@ static void record(const struct ucontext32 *u, uint32_t why) {
     copy(state.gpr, gpr, sizeof gpr);
     state.eip = c->eip;
     state.eflags = c->eflags;
-    copy(state.fx, (const uint8_t *)c->fpstate + FPSTATE_FXSAVE, sizeof state.fx);
+    state.components = input.components;
+    copy(state.fx, (const uint8_t *)c->fpstate + FPSTATE_FXSAVE, input.components ? sizeof state.fx : XSAVE_PRESENT);
     vector = why;
     error = c->error;
     address = c->cr2;
@@ -149,6 +151,14 @@ static void map(word base, word size, word protection, word flags, word file_off
     need(got == base, 14);
 }
 
+/* One flat descriptor, writable, from TLS_BASE on: gs. */
+static void set_gs(void) {
+    enum { SEG_32BIT = 1, IN_PAGES = 16, USEABLE = 64 };
+    uint32_t descriptor[4] = { (uint32_t)-1, TLS_BASE, 0xfffff, SEG_32BIT | IN_PAGES | USEABLE };
+    need(call3(SYS_set_thread_area, (word)descriptor, 0, 0) == 0, 18);
+    __asm__ volatile("mov %0, %%gs" : : "r"(descriptor[0] << 3 | 3));
+}
+
 static void set_up(void) {
     static const int signals[] = { SIG_ILL, SIG_TRAP, SIG_BUS, SIG_FPE, SIG_SEGV };
     static const uint32_t timer[4] = { 0, TICK_MICROSECONDS, 0, TICK_MICROSECONDS };
@@ -162,6 +172,7 @@ static void set_up(void) {
     for (word i = 0; i < sizeof signals / sizeof *signals; i++)
         handle(signals[i], (word)on_fault, 0);
     handle(SIG_ALRM, (word)on_tick, SA_RESTART);
+    set_gs();
     call3(SYS_prctl, 1 /* PR_SET_PDEATHSIG */, 9, 0);
     need(call3(SYS_setitimer, 0, (word)timer, 0) == 0, 16);
 }

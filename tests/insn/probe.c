@@ -35,7 +35,7 @@ probe *probe_open(const uint8_t *code, uint32_t size) {
     probe *p = calloc(1, sizeof *p);
     if (p == NULL || vx_plugin_create(&image, &p->plugin) != VX_OK)
         return NULL;
-    p->cache = cache_create(size, NEEDS_X87 | NEEDS_SSE);
+    p->cache = cache_create(size, cpu_offers());
     return p->cache == NULL ? NULL : p;
 }
 

@@ -17,15 +17,19 @@ OK, INVALID, SHORT = 0, 1, 2
 GATES = 5  # GATE_COUNT of cache.h
 # vx_rule of decode.h, in order.
 RULES = (
-    "copy copy_as short_inc push_reg push_imm push_rm pop_reg pop_rm pushf popf leave lea moffs xlat maskmov "
+    "copy copy_as vector short_inc push_reg push_imm push_rm pop_reg pop_rm pushf popf leave lea moffs xlat maskmov "
     "bit_string string fnstenv nop pause jcc loop jmp_rel jmp_ind call_rel call_ind ret int3 int helper refuse"
 ).split()
-REFUSALS = ("segment register", "port", "far transfer", "system", "undefined by definition")
+REFUSALS = ("segment register", "port", "far transfer", "system", "undefined by definition",
+            "16-bit branch: lands where nothing is mapped", "not offered by cpuid")
+# vx_op.form of decode.h.
+FORM_GENERAL, FORM_VSIB, FORM_ROUND = 1 | 4 | 256, 512, 2048
 
 
 class _Op(Structure):
     _fields_ = [
-        *((name, c_uint8) for name in ("map", "first", "last", "prefixes", "ext", "rm", "form", "imm")),
+        *((name, c_uint8) for name in ("map", "first", "last", "prefixes", "ext", "rm")), ("form", c_uint16),
+        *((name, c_uint8) for name in ("imm", "w", "l")),
         ("reads", c_uint16), ("writes", c_uint16),
         *((name, c_uint8) for name in ("rule", "arg", "needs", "modes")),
         ("name", c_char_p),
@@ -55,6 +59,9 @@ class Row:
     prefixes: int
     ext: int
     rm: int
+    form: int
+    w: int
+    l: int
     reads: int
     writes: int
     rule: str
@@ -100,7 +107,7 @@ def table() -> tuple[Row, ...]:
     count = c_uint32()
     ops = library().probe_table(byref(count))
     return tuple(
-        Row(op.map, op.first, op.last, op.prefixes, op.ext, op.rm, op.reads, op.writes, RULES[op.rule], op.arg,
+        Row(op.map, op.first, op.last, op.prefixes, op.ext, op.rm, op.form, op.w, op.l, op.reads, op.writes, RULES[op.rule], op.arg,
             op.name.decode())
         for op in ops[: count.value]
     )
