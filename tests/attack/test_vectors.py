@@ -57,6 +57,15 @@ def test_registers_are_kept(box):
 
 
 @needs_avx
+def test_first_avx_of_a_call(build_plugin):
+    """The state saved by FXSAVE is restored by XRSTOR, which believes its header: without one the registers are lost."""
+    plugin = vxplug.open(build_plugin(Path(__file__).with_name("vectors.c")))
+    with plugin.sandbox() as first, plugin.sandbox() as second:
+        first.use_sse()
+        assert second.sse_to_avx() == 1
+
+
+@needs_avx
 def test_high_registers_are_ignored(box):
     """Threat 5: bits that name xmm8 to xmm15 in 64-bit mode, which hold what the host left there."""
     assert box.high_registers() == 1

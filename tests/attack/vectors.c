@@ -65,6 +65,15 @@ VX_EXPORT uint32_t keeps_in_misses(void) {
     KEPT("mov $64, %%ecx; 1: call 2f; dec %%ecx; jnz 1b; jmp 3f; 2: xor %0, %%eax; ret; 3:", 1);
 }
 
+/* Legacy SSE; then the same registers by AVX, whose state is saved otherwise. */
+VX_EXPORT void use_sse(void) { __asm__ volatile("xorps %%xmm0, %%xmm0" : : : "memory"); }
+VX_EXPORT uint32_t sse_to_avx(void) {
+    fill();
+    __asm__ volatile("movups (%0), %%xmm1; movups 16(%0), %%xmm7; jmp 1f; ud2; 1: vmovups %%xmm1, (%1); vmovups %%xmm7, 16(%1)"
+                     : : "r"(mine.vectors), "r"(seen.vectors) : "memory");
+    return memcmp(mine.vectors, seen.vectors, 32) == 0;
+}
+
 /* Registers 8 and up are bits that 32-bit mode ignores, and registers of the host in 64-bit mode: the sum is xmm1 + xmm2
  * whatever they say.  vblendvps names its mask in an immediate, whose top bit is such a one. */
 VX_EXPORT uint32_t high_registers(void) {
