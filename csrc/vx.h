@@ -46,6 +46,7 @@ typedef struct vx_image {
     size_t count;
     uint32_t entry;               /* ELF entry point */
     uint32_t phdr, phent, phnum;  /* program headers as mapped, for the guest's libc; 0 if none */
+    bool exec_stack;              /* the program wants to run code on its stack */
 } vx_image;
 
 /* Copies everything it needs from `image`.  VX_BAD_IMAGE, VX_NO_MEMORY, VX_UNSUPPORTED_HOST. */

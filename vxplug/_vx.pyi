@@ -13,6 +13,7 @@ class Plugin:
         phdr: int = 0,
         phent: int = 0,
         phnum: int = 0,
+        exec_stack: bool = False,
     ) -> None:
         """Raise ValueError when the core does not accept the image, MemoryError, OSError (host unsupported)."""
     def stats(self) -> dict[str, int]: ...

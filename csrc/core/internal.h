@@ -62,7 +62,8 @@ struct vx_plugin {
     size_t code_bytes;
     uint32_t entry, phdr, phent, phnum;
     uint32_t image_end; /* first page above the image */
-    bool rewritable;    /* a segment is both writable and executable */
+    bool rewritable;    /* a segment, or the stack, is both writable and executable */
+    uint32_t stack_prot;
     vx_pages image;
     /* Under the translation lock: */
     vx_cache *cache; /* read without it to compare */
