@@ -18,9 +18,9 @@ from .reproduce import absolute_flags, prefix_maps
 
 __all__ = ["SdkError", "build", "compiler", "sdk_path"]
 
-TARGET = ["-target", "x86-linux-musl", "-mcpu=pentium4"]
 # zig traps undefined behaviour by default; a port of existing C must behave as it does elsewhere.
-COMPILE = ["-g", "-fno-sanitize=undefined", "-fomit-frame-pointer"]
+TARGET = ["-target", "x86-linux-musl", "-mcpu=pentium4", "-fno-sanitize=undefined"]
+COMPILE = ["-g", "-fomit-frame-pointer"]
 # With -O2 zig defines NDEBUG, which no other compiler does: a failed assertion is to be heard.
 PREPROCESS = ["-UNDEBUG"]
 C_SUFFIXES = {".c", ".s", ".S"}
