@@ -220,6 +220,8 @@ void watchdog_leave(void);
 bool watchdog_resume(void);
 /* Why the calling thread's running call has to end, or VX_TRAP_NONE.  signal-safe */
 vx_trap_kind watchdog_stop(void);
+/* The sandbox of the outermost such call, or NULL.  signal-safe */
+vx_sandbox *watchdog_overdue(vx_trap_kind *why);
 /* The sandbox whose guest code the calling thread runs, or NULL.  signal-safe */
 vx_sandbox *watchdog_current(void);
 /* Does a call of this thread wait in its tick hook, in the middle of translated code? */
