@@ -46,7 +46,6 @@ typedef struct vx_image {
     size_t count;
     uint32_t entry;               /* ELF entry point */
     uint32_t phdr, phent, phnum;  /* program headers as mapped, for the guest's libc; 0 if none */
-    bool exec_stack;              /* the program wants to run code on its stack */
 } vx_image;
 
 /* Copies everything it needs from `image`.  VX_BAD_IMAGE, VX_NO_MEMORY, VX_UNSUPPORTED_HOST. */
@@ -79,7 +78,9 @@ typedef struct vx_trap {
                               * them unread */
     bool has_address;
     uint32_t address;        /* the guest address that could not be accessed */
-    uint32_t code;           /* exit status, or the number of the refused system call or interrupt */
+    uint32_t code;           /* exit status, signal, or the number of the refused system call or interrupt; of
+                              * a memory fault the processor's bit for a write (2) */
+    uint32_t signal;         /* the Linux signal that the end is, for a guest under a policy; or 0 */
     uint8_t bytes[15];       /* of the instruction at eip, as far as readable */
     uint8_t byte_count;
 } vx_trap;
@@ -100,17 +101,13 @@ typedef struct vx_hooks {
     void (*ended)(void *context, vx_sandbox *box, const vx_trap *trap);
     /* A Linux system call that the core does not serve (linuxcalls.def: HOST, EITHER); arguments are
      * ebx ecx edx esi edi ebp.  *result goes to the guest, an errno is negative.  Runs outside guest
-     * code and may use the memory of `box`.  False ends the guest call with VX_TRAP_HOOK.  Without
+     * code and may use the memory of `box`; -512 is EINTR, but the call may be made again after a handler.  False ends the guest call with VX_TRAP_HOOK.  Without
      * this hook such a call ends with VX_TRAP_SYSCALL. */
     bool (*linux_call)(void *context, vx_sandbox *box, uint32_t number, const uint32_t arguments[6],
                        int32_t *result);
     /* Any Linux system call after it was served; `result` is NULL when it ended the guest call. */
     void (*linux_trace)(void *context, vx_sandbox *box, uint32_t number, const uint32_t arguments[6],
                         const int32_t *result);
-    /* The call has to end, but its thread is in a hook: asked every tick until it returns.  Runs in a
-     * signal handler on that thread, which may be anywhere: async-signal-safe functions only.  True gives
-     * the tick (SIGURG) to the handler that was there before ours, which may know how to end a wait. */
-    bool (*overdue)(void *context);
 } vx_hooks;
 
 /* A row of linuxcalls.def.  `server` is "core", "policy-core", "policy", "either", or the errno that denies. */
@@ -140,11 +137,10 @@ vx_status vx_sandbox_create(vx_plugin *plugin, const vx_options *options, vx_san
 vx_status vx_sandbox_reset(vx_sandbox *box);
 void vx_sandbox_free(vx_sandbox *box);      /* NULL is allowed; never inside a call */
 void vx_sandbox_interrupt(vx_sandbox *box); /* the running call, if any, ends with VX_TRAP_INTERRUPT */
-/* vx_options.context of the outermost call of this thread that has to end, and why; NULL for none. */
-void *vx_overdue(vx_trap_kind *why);
 bool vx_sandbox_running(const vx_sandbox *box);
-/* In a hook: whether the running call is to end, so that the hook does not wait any longer. */
-bool vx_sandbox_stopping(const vx_sandbox *box);
+/* In a hook: whether the running call is to end, or a signal waits that the guest handles, so that the
+ * hook does not wait any longer. */
+bool vx_sandbox_stopping(vx_sandbox *box);
 /* How often the sandbox began anew: what an embedder keeps for the guest belongs to one life. */
 uint32_t vx_sandbox_life(const vx_sandbox *box);
 uint64_t vx_sandbox_memory(const vx_sandbox *box); /* bytes mapped now, counted against the limit */

@@ -138,6 +138,8 @@ def _detail(info: dict[str, Any], frames: Sequence[Frame], limits: dict[str, Any
         return f"{text} (undefined behaviour: {_undefined(info['bytes'])})"
     if kind in ("illegal-instruction", "privileged-instruction", "protection"):
         return f"{text} ({info['bytes'].hex(' ')})"
+    if kind == "signal":
+        return f"{text} ({info['code']})"
     if kind == "software-interrupt":
         return f"{text} (int {info['code']:#x})"
     return text

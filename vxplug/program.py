@@ -14,7 +14,7 @@ from . import _vx
 from .binary import FILE_MAX, Binary
 from .errors import GuestFault
 from .faults import from_trap
-from .plugin import GUEST_MAX, PAGE, PF_X, _check as check, check_header, in_code, load_segments, parse, program_headers
+from .plugin import GUEST_MAX, PAGE, _check as check, check_header, in_code, load_segments, parse, program_headers
 from .policy import LinuxPolicy
 from .sandbox import MEMORY_MAX, MIB, STACK_MAX, _limit, _Output, _seconds
 
@@ -22,15 +22,6 @@ __all__ = ["Program", "ProgramExit", "run_program"]
 
 PIE_BASE = 0x56555000  # where Linux loads a static-pie when it does not randomise
 ARGUMENTS_MAX = 1 << 20
-# Linux's answer to each way in which guest code ends (arch/x86/kernel/traps.c).
-FAULT_SIGNALS = {
-    "memory": signal.SIGSEGV, "execute": signal.SIGSEGV, "stack-overflow": signal.SIGSEGV,
-    "illegal-instruction": signal.SIGILL, "privileged-instruction": signal.SIGSEGV, "divide": signal.SIGFPE,
-    "floating-point": signal.SIGFPE, "protection": signal.SIGSEGV, "breakpoint": signal.SIGTRAP,
-    "overflow": signal.SIGSEGV, "bound": signal.SIGSEGV, "software-interrupt": signal.SIGSEGV,
-    "abort": signal.SIGABRT,
-}
-
 
 @dataclass(frozen=True)
 class ProgramExit:
@@ -48,7 +39,8 @@ class ProgramExit:
     def __str__(self) -> str:
         if self.status is not None:
             return f"exit status {self.status}"
-        name = signal.Signals(self.signal or 0).name
+        known = {int(number): number.name for number in signal.Signals}
+        name = known.get(self.signal or 0, f"signal {self.signal}")
         return f"killed by {name}" + (f": {self.fault}" if self.fault else "")
 
 
@@ -63,18 +55,12 @@ def _parse(data: bytes) -> tuple[_vx.Plugin, dict[str, int]]:
     check(in_code(segments, entry), f"entry {entry:#x} is not in executable memory")
     phdr, phent, phnum = program_headers(elf)
     start = {"entry": entry, "phdr": phdr + base if phdr else 0, "phent": phent, "phnum": phnum}
-    return _vx.Plugin(segments, **start, exec_stack=_exec_stack(elf)), {**start, "base": base}
-
-
-def _exec_stack(elf: Any) -> bool:
-    """Linux's rule for i386: as PT_GNU_STACK says; a program without one is from the time before."""
-    headers = [elf.get_segment(number).header for number in range(elf.header.e_phnum)]
-    flags = [header.p_flags for header in headers if header.p_type == "PT_GNU_STACK"]
-    return not flags or bool(flags[-1] & PF_X)
+    return _vx.Plugin(segments, **start), {**start, "base": base}
 
 
 AT_PHDR, AT_PHENT, AT_PHNUM, AT_PAGESZ, AT_BASE, AT_FLAGS, AT_ENTRY, AT_UID, AT_EUID, AT_GID, AT_EGID = *range(3, 10), 11, 12, 13, 14
-AT_PLATFORM, AT_HWCAP, AT_CLKTCK, AT_SECURE, AT_RANDOM, AT_EXECFN = 15, 16, 17, 23, 25, 31
+AT_PLATFORM, AT_HWCAP, AT_CLKTCK, AT_SECURE, AT_RANDOM, AT_EXECFN, AT_MINSIGSTKSZ = 15, 16, 17, 23, 25, 31, 51
+SIGNAL_FRAME_MAX = 3072  # linux_frame.c
 
 
 class _Strings:
@@ -95,7 +81,7 @@ class _Strings:
 
 def _first_stack(start: dict[str, int], argv: Sequence[bytes], env: Sequence[bytes]) -> tuple[int, bytes]:
     """(esp, bytes from there up): argc, argv, envp, auxiliary vector, strings (i386 System V ABI, figure 3-31)."""
-    from .linux.names import GUEST_ID
+    from .linux.process import GUEST_ID
 
     strings = _Strings(GUEST_MAX - 4)
     name = strings.put(argv[0] + b"\0")
@@ -106,7 +92,7 @@ def _first_stack(start: dict[str, int], argv: Sequence[bytes], env: Sequence[byt
         AT_PHDR: start["phdr"], AT_PHENT: start["phent"], AT_PHNUM: start["phnum"], AT_PAGESZ: PAGE, AT_BASE: 0,
         AT_FLAGS: 0, AT_ENTRY: start["entry"], AT_UID: GUEST_ID, AT_EUID: GUEST_ID, AT_GID: GUEST_ID,
         AT_EGID: GUEST_ID, AT_PLATFORM: platform, AT_HWCAP: 0, AT_CLKTCK: 100, AT_SECURE: 0, AT_RANDOM: seed,
-        AT_EXECFN: name, 0: 0,
+        AT_EXECFN: name, AT_MINSIGSTKSZ: SIGNAL_FRAME_MAX, 0: 0,
     }
     words = [len(argv), *arguments, 0, *environment, 0, *(word for pair in vector.items() for word in pair)]
     esp = (strings.at - 4 * len(words)) & ~15
@@ -193,8 +179,8 @@ class Program(Binary):
         if info["kind"] == "exit":
             return _Ended(ProgramExit(status=info["code"]))
         error = from_trap(info, self, limits)
-        if isinstance(error, GuestFault) and error.kind in FAULT_SIGNALS:
-            return _Ended(ProgramExit(signal=int(FAULT_SIGNALS[error.kind]), fault=error))
+        if isinstance(error, GuestFault) and info["signal"]:
+            return _Ended(ProgramExit(signal=info["signal"], fault=error))
         return error
 
     def __repr__(self) -> str:

@@ -219,11 +219,28 @@ void cache_unlink(vx_cache *c, uintptr_t site, uint32_t stub) {
         patch(c, site - (uintptr_t)c->run, stub);
 }
 
-vx_mark cache_mark(const vx_cache *c, const vx_block *block, uintptr_t address) {
-    uint32_t offset = (uint32_t)(address - (uintptr_t)c->run) - block->start;
-    const vx_mark *marks = &c->marks[block->first_mark];
+static unsigned last_mark(const vx_mark *marks, const vx_block *block, uint32_t offset) {
     unsigned last = 0;
     while (last + 1u < block->marks && marks[last + 1].host <= offset)
         last++;
-    return marks[last];
+    return last;
+}
+
+vx_mark cache_mark(const vx_cache *c, const vx_block *block, uintptr_t address) {
+    uint32_t offset = (uint32_t)(address - (uintptr_t)c->run) - block->start;
+    const vx_mark *marks = &c->marks[block->first_mark];
+    return marks[last_mark(marks, block, offset)];
+}
+
+/* An instruction's first mark is where it starts; later ones of the same are inside.  The block's first mark
+ * is of its checking head, the last one of its stubs, where the guest is elsewhere. */
+bool cache_exact(const vx_cache *c, uintptr_t address) {
+    const vx_block *block = cache_contains(c, address) ? cache_find(c, address) : NULL;
+    if (block == NULL)
+        return false;
+    uint32_t offset = (uint32_t)(address - (uintptr_t)c->run) - block->start;
+    const vx_mark *marks = &c->marks[block->first_mark];
+    unsigned i = last_mark(marks, block, offset);
+    return i > 0 && i + 1u < block->marks && marks[i].host == offset && marks[i].fix == FIX_NONE &&
+           (i == 1 || marks[i - 1].guest != marks[i].guest);
 }

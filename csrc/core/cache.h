@@ -99,5 +99,7 @@ static inline bool cache_contains(const vx_cache *cache, uintptr_t address) {
 const vx_block *cache_find(const vx_cache *cache, uintptr_t address);
 /* The last mark at or before `address` in `block`.  signal-safe */
 vx_mark cache_mark(const vx_cache *cache, const vx_block *block, uintptr_t address);
+/* Whether `address` is where a guest instruction starts: all before it are done, nothing of it is. */
+bool cache_exact(const vx_cache *cache, uintptr_t address);
 
 #endif

@@ -5,7 +5,6 @@
 
 enum { EAX, ECX, EDX, EBX, ESP, EBP, ESI, EDI };
 enum { FX_MXCSR = 24, FX_MXCSR_MASK = 28, FX_ST0 = 32, FX_XMM0 = 160, FX_LEGACY_END = 288 };
-enum { SELECTOR_CODE = 0x23, SELECTOR_DATA = 0x2b, SELECTOR_TLS = 0x33 };
 
 typedef struct job {
     vx_sandbox *box;

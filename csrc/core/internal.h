@@ -44,6 +44,23 @@ typedef struct vx_pages {
     size_t count;
 } vx_pages;
 
+/* Selectors as the guest sees them. */
+enum { SELECTOR_CODE = 0x23, SELECTOR_DATA = 0x2b, SELECTOR_TLS = 0x33 };
+
+typedef struct vx_signal_action {
+    uint32_t handler, flags, restorer;
+    uint64_t mask;
+} vx_signal_action;
+
+/* Signals of a guest under a policy; bit n - 1 of a mask is signal n. */
+typedef struct vx_signals {
+    vx_signal_action actions[VX_SIGNALS];
+    uint64_t blocked, pending, saved; /* saved: what `blocked` was before sigsuspend */
+    int16_t codes[VX_SIGNALS];        /* si_code of what is pending */
+    bool suspended;
+    uint32_t stack_base, stack_size;  /* the alternate stack; no size: none */
+} vx_signals;
+
 /* What of the sandbox's bookkeeping belongs to the guest's state and returns on reset. */
 typedef struct vx_kernel {
     uint32_t brk_start, brk;
@@ -53,6 +70,7 @@ typedef struct vx_kernel {
     bool own_code;      /* executable pages are not just the image's as it was; see owncode.c */
     uint32_t mxcsr;
     uint16_t fcw;
+    vx_signals signals;
 } vx_kernel;
 
 struct vx_plugin {
@@ -62,8 +80,7 @@ struct vx_plugin {
     size_t code_bytes;
     uint32_t entry, phdr, phent, phnum;
     uint32_t image_end; /* first page above the image */
-    bool rewritable;    /* a segment, or the stack, is both writable and executable */
-    uint32_t stack_prot;
+    bool rewritable;    /* a segment is both writable and executable */
     vx_pages image;
     /* Under the translation lock: */
     vx_cache *cache; /* read without it to compare */
@@ -114,6 +131,7 @@ struct vx_sandbox {
     unsigned depth; /* calls inside */
     uint64_t written; /* output bytes of the outermost call */
     uint32_t life;  /* how often it began */
+    uint64_t timer_at, timer_every; /* when SIGALRM is due, and every how many ns then; 0: never */
     vx_trap *trap;  /* of the running call: what a signal handler fills */
     bool flags_lost; /* where a signal stopped translated code: vx_trap.flags_lost */
     bool in_tick, unusable, initialising;
@@ -208,6 +226,15 @@ bool helper_run(vx_sandbox *box, vx_helper helper, vx_trap *trap);
 bool hostcall_run(vx_sandbox *box, vx_trap *trap);
 bool linux_run(vx_sandbox *box, vx_trap *trap);
 
+/* linux_signal.c */
+/* Whether a signal waits that the guest would take now.  Not in a signal handler of the host. */
+bool signal_due(vx_sandbox *box);
+/* Takes what is due.  False: it kills. */
+bool signal_take(vx_sandbox *box, vx_trap *trap);
+/* A fault that a handler of the guest's takes: true, the state is that of the handler's start.  Else the
+ * trap stands, with the signal it is. */
+bool signal_fault(vx_sandbox *box, vx_trap *trap);
+
 /* run.c */
 void run_needs(vx_sandbox *box, unsigned needs);
 vx_status run_guest(vx_sandbox *box, uint32_t how, uint64_t timeout_ns, vx_trap *trap);
@@ -220,8 +247,6 @@ void watchdog_leave(void);
 bool watchdog_resume(void);
 /* Why the calling thread's running call has to end, or VX_TRAP_NONE.  signal-safe */
 vx_trap_kind watchdog_stop(void);
-/* The sandbox of the outermost such call, or NULL.  signal-safe */
-vx_sandbox *watchdog_overdue(vx_trap_kind *why);
 /* The sandbox whose guest code the calling thread runs, or NULL.  signal-safe */
 vx_sandbox *watchdog_current(void);
 /* Does a call of this thread wait in its tick hook, in the middle of translated code? */

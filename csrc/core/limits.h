@@ -57,6 +57,8 @@ static inline uint64_t page_up(uint64_t size) { return (size + VX_PAGE_SIZE - 1)
 #define VX_IOV_MAX 1024
 /* Bytes of a file read at once for a mapping: bounds the embedder's copy. */
 #define VX_FILE_CHUNK ((uint32_t)1 << 20)
+/* Signals of Linux. */
+#define VX_SIGNALS 64
 /* Bytes of an exception's name and text that a guest may send. */
 #define VX_RAISE_NAME_MAX 64
 #define VX_RAISE_TEXT_MAX 4096

@@ -4,34 +4,17 @@
 #include "linux.h"
 
 /* Linux's values, which the guest uses; the host's own are not assumed to be equal. */
-enum { GUEST_SIGABRT = 6, GUEST_FUTEX_WAIT = 0, GUEST_FUTEX_WAKE = 1, GUEST_FUTEX_COMMAND = 0x7f };
+enum { GUEST_SIGPIPE = 13, RESTART = -512, GUEST_CLONE_THREAD = 0x10000, GUEST_FUTEX_WAIT = 0, GUEST_FUTEX_WAKE = 1, GUEST_FUTEX_COMMAND = 0x7f };
 
 bool call_nothing(linux_call *c) { return done(c, 0); }
 bool call_self_id(linux_call *c) { return done(c, 1); }
 bool call_close(linux_call *c) { return done(c, c->arguments[0] <= 2 ? 0 : -EBADF); }
 bool call_ioctl(linux_call *c) { return done(c, -ENOTTY); }
+
+/* A thread would need a process of its own to run in; a process could not be shown to be the guest's. */
+bool call_clone(linux_call *c) { return done(c, c->arguments[0] & GUEST_CLONE_THREAD ? -EAGAIN : -ENOSYS); }
+
 bool call_exit_group(linux_call *c) { return end(c, VX_TRAP_EXIT, c->arguments[0] & 0xff); }
-
-/* --- signals to itself --------------------------------------------------------------------------- */
-
-static bool kill_itself(linux_call *c, uint32_t signal) {
-    return signal == GUEST_SIGABRT ? end(c, VX_TRAP_ABORT, signal) : refuse(c);
-}
-
-bool call_kill(linux_call *c) { return kill_itself(c, c->arguments[1]); }
-bool call_tkill(linux_call *c) { return kill_itself(c, c->arguments[1]); }
-bool call_tgkill(linux_call *c) { return kill_itself(c, c->arguments[2]); }
-
-/* No signal is ever delivered: the old action and mask read as empty. */
-static bool zero_old(linux_call *c, uint32_t address, uint32_t size) {
-    static const uint8_t zeros[140];
-    if (size > sizeof zeros)
-        return done(c, -EINVAL);
-    return done(c, address == 0 || guest_write(c->box, address, zeros, size) ? 0 : -EFAULT);
-}
-
-bool call_sigaction(linux_call *c) { return zero_old(c, c->arguments[2], 20); }
-bool call_sigprocmask(linux_call *c) { return zero_old(c, c->arguments[2], c->arguments[3]); }
 
 /* --- output without a policy ---------------------------------------------------------------------- */
 
@@ -149,7 +132,12 @@ static bool serve_by_host(linux_call *c) {
     int32_t result;
     if (!under_policy(c->box))
         return refuse(c);
-    return linux_ask(c, c->number, c->arguments, &result) && done(c, result);
+    if (!linux_ask(c, c->number, c->arguments, &result))
+        return false;
+    c->interrupted = result == RESTART;
+    if (result == -EPIPE)
+        signal_send(c->box, GUEST_SIGPIPE, 0);
+    return done(c, c->interrupted ? -EINTR : result);
 }
 
 static bool deny(linux_call *c, int error) { return under_policy(c->box) ? done(c, -error) : refuse(c); }
@@ -183,10 +171,10 @@ static void trace(const linux_call *c, bool go_on) {
 bool linux_run(vx_sandbox *box, vx_trap *trap) {
     uint32_t *gpr = box->state->gpr;
     linux_call c = {box, gpr, trap, gpr[EAX], {gpr[EBX], gpr[ECX], gpr[EDX], gpr[ESI], gpr[EDI], gpr[EBP]},
-                    VX_TRAP_HOOK};
+                    VX_TRAP_HOOK, false};
     bool go_on = dispatch(&c);
     trace(&c, go_on);
-    return go_on;
+    return go_on && (!under_policy(box) || signal_deliver(box, &c, trap));
 }
 
 const vx_linux_row *vx_linux_rows(size_t *count) {

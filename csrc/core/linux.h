@@ -16,6 +16,7 @@ typedef struct linux_call {
     vx_trap *trap;
     uint32_t number, arguments[6]; /* ebx ecx edx esi edi ebp, as the guest gave them */
     vx_trap_kind output_end;        /* why output without a policy ended the call */
+    bool interrupted;               /* by a signal, before it did anything: it may be made again */
 } linux_call;
 
 /* How a function ends: a result for the guest, or the end of the guest's call. */
@@ -37,6 +38,23 @@ static inline bool under_policy(const vx_sandbox *box) { return box->options.hoo
 
 /* linux.c: has the embedder serve a call.  False: the guest's call ends. */
 bool linux_ask(linux_call *c, uint32_t number, const uint32_t arguments[6], int32_t *result);
+
+/* linux_signal.c.  `after`: the system call that just ended, or NULL.  False: a signal killed, *trap says
+ * which; what signal_deliver and signal_fault leave in the state is the guest's, in its handler or not. */
+bool signal_deliver(vx_sandbox *box, const linux_call *after, vx_trap *trap);
+void signal_send(vx_sandbox *box, unsigned signal, int code);
+void signal_set_mask(vx_sandbox *box, uint64_t mask);
+
+/* Why a handler runs: siginfo's fields, and the exception's of the processor. */
+typedef struct vx_signal_info {
+    unsigned signal;
+    int code;
+    uint32_t address, vector, error, cr2;
+} vx_signal_info;
+
+/* linux_frame.c: the state saved on the guest's stack, and the state of a handler's first instruction.
+ * `mask` is the one to return to.  False: no room. */
+bool frame_push(vx_sandbox *box, const vx_signal_action *action, const vx_signal_info *info, uint64_t mask);
 
 /* Every function that linuxcalls.def names, call_NAME; several rows may share one. */
 #define CORE(function) bool call_##function(linux_call *c);

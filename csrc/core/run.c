@@ -210,6 +210,19 @@ static vx_status faulted(vx_sandbox *box, vx_trap *trap) {
     return VX_TRAP;
 }
 
+/* A tick found a signal for the guest, between two of its instructions.  What the host-side stack holds
+ * belongs to where it was. */
+static vx_status interrupted(vx_sandbox *box, vx_trap *trap) {
+    empty_host_stack(box);
+    return after_service(box, signal_take(box, trap), trap);
+}
+
+static vx_status left_by_signal(vx_sandbox *box, vx_trap *trap) {
+    if (box->code_store != 0)
+        return store_into_code(box, trap);
+    return trap->kind == VX_TRAP_NONE ? interrupted(box, trap) : faulted(box, trap);
+}
+
 static vx_status serve(vx_sandbox *box, uint32_t reason, vx_trap *trap) {
     vx_state *s = box->state;
     uint32_t argument = reason >> 8;
@@ -220,7 +233,7 @@ static vx_status serve(vx_sandbox *box, uint32_t reason, vx_trap *trap) {
     switch (reason & 0xff) {
     case LEAVE_MISS: return resolve(box, 0, trap);
     case LEAVE_LINK: return resolve(box, s->link_site, trap);
-    case LEAVE_FAULT: return box->code_store != 0 ? store_into_code(box, trap) : faulted(box, trap);
+    case LEAVE_FAULT: return left_by_signal(box, trap);
     case LEAVE_TRAP: return trapping(box, argument, trap);
     case LEAVE_HELPER: return after_service(box, helper_run(box, (vx_helper)argument, trap), trap);
     case LEAVE_HOSTCALL: return after_service(box, hostcall_run(box, trap), trap);
@@ -265,6 +278,10 @@ static vx_status loop(vx_sandbox *box, uint32_t how, vx_trap *trap) {
         if (kind != VX_TRAP_NONE && (reason & 0xff) != LEAVE_FAULT)
             return stop(box, kind, trap);
         vx_status status = serve(box, reason, trap);
+        while (status == VX_TRAP && signal_fault(box, trap)) {
+            empty_host_stack(box);
+            status = after_service(box, true, trap);
+        }
         if (status != VX_OK)
             return status;
         kind = watchdog_stop();
@@ -286,7 +303,7 @@ vx_status run_guest(vx_sandbox *box, uint32_t how, uint64_t timeout_ns, vx_trap 
     vx_trap *outer = box->trap;
     trap->kind = VX_TRAP_NONE;
     trap->has_address = trap->flags_lost = false;
-    trap->code = 0;
+    trap->code = trap->signal = 0;
     if (!ready_cache(box))
         return VX_NO_MEMORY;
     if (!watchdog_enter(box, timeout_ns))
@@ -329,7 +346,7 @@ bool vx_on_tick(vx_state *state) {
     vx_sandbox *box = watchdog_current();
     vx_trap_kind kind = ask_tick(box);
     os_set_gs(box->base);
-    if (kind == VX_TRAP_NONE)
+    if (kind == VX_TRAP_NONE && !(cache_exact(box->cache, state->tick_rip) && signal_due(box)))
         return true;
     trap_recover(box, state->tick_rip, state->tick_gpr, state->tick_flags);
     box->trap->kind = kind;

@@ -131,6 +131,8 @@ bool trap_fault(vx_sandbox *box, int signal, const siginfo_t *info, void *contex
     }
     if (info->si_code <= 0 || (!store_into_code(box, signal, info) && !classify(box, signal, info, box->trap)))
         return false; /* sent by someone, or not the guest's doing */
+    if (signal == SIGSEGV)
+        box->trap->code = (uint32_t)c->uc_mcontext.gregs[REG_ERR] & 2;
     read_registers(c, gpr);
     trap_recover(box, (uintptr_t)c->uc_mcontext.gregs[REG_RIP], gpr,
                  (uint64_t)c->uc_mcontext.gregs[REG_EFL]);

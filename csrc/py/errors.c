@@ -168,11 +168,11 @@ static PyObject *trap_facts(const Call *call, PyObject *who)
 {
     const vx_trap *trap = &call->trap;
     const char *text = call->fault_text != NULL ? call->fault_text : vx_trap_kind_text(trap->kind);
-    return Py_BuildValue("{sssssOsNsIsNsy#sI}", "kind", vx_trap_kind_name(trap->kind), "text",
+    return Py_BuildValue("{sssssOsNsIsNsy#sIsI}", "kind", vx_trap_kind_name(trap->kind), "text",
                          text, "function", who != NULL ? who : Py_None, "address",
                          trap_address(trap), "eip", trap->registers.eip, "registers",
                          registers_dict(&trap->registers), "bytes", (const char *)trap->bytes,
-                         (Py_ssize_t)trap->byte_count, "code", trap->code);
+                         (Py_ssize_t)trap->byte_count, "code", trap->code, "signal", trap->signal);
 }
 
 static PyObject *trap_info(const Call *call, PyObject *who)

@@ -17,7 +17,12 @@ from .paths import PATH_MAX, Found, Mounts, Names, fail, names_of
 __all__ = ["Process", "Streams"]
 
 AT_FDCWD = -100 & 0xFFFFFFFF
+AT_SYMLINK_NOFOLLOW, AT_SYMLINK_FOLLOW, AT_EMPTY_PATH = 0x100, 0x400, 0x1000
+GUEST_ID, OTHER_ID = 1000, 65534  # who owns files: the guest, or nobody it knows
+MODE = 0o777  # no set-user-id, set-group-id or sticky bits by a guest
+NEW_FILE_CHARGE = 4096  # bytes of storage that a new name counts as
 IO_MAX = 1 << 20  # bytes of one read or write; more comes in pieces
+ERESTART = 512  # of the kernel: EINTR, unless the handler wants the call to be made again
 SLICE = 0.02  # seconds that a wait goes without looking whether the call has to end
 Result = TypeVar("Result")
 
@@ -101,11 +106,14 @@ class Process:
 
     # --- waiting
 
-    def wait(self, ready: Callable[[], Result | None], events: dict[int, int], until: float | None = None) -> Result | None:
+    def wait(
+        self, ready: Callable[[], Result | None], events: dict[int, int], until: float | None = None,
+        interrupted: int = errno.EINTR,
+    ) -> Result | None:
         """What `ready` gives once it is not None; None when `until` (monotonic) has passed.
 
         ``events`` are host descriptors and poll events that can make it so.  A call that has to end, and a
-        signal that the guest handles, end the wait with EINTR.
+        signal that the guest handles, end the wait with the errno `interrupted`.
         """
         poll = select.poll()
         for fd, mask in events.items():
@@ -115,7 +123,7 @@ class Process:
             if result is not None:
                 return result
             if self.box.stopping():
-                raise fail(errno.EINTR)
+                raise fail(interrupted)
             left = SLICE if until is None else until - time.monotonic()
             if left <= 0:
                 return None
@@ -129,6 +137,6 @@ class Process:
         if description.flags & 0o4000:
             raise fail(errno.EAGAIN)
         events = {description.fd: event} if description.fd >= 0 else {}
-        result = self.wait(action, events)
+        result = self.wait(action, events, interrupted=ERESTART)
         assert result is not None  # without a time limit there is a result
         return result

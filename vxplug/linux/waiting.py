@@ -138,6 +138,11 @@ def pselect6_time64(p: Process, count: int, reads: int, writes: int, errors: int
     return _select(p, count, (reads, writes, errors), _limit(p, limit, "<qq", 1e-9))
 
 
+@serves("pause")
+def pause(p: Process) -> None:
+    p.wait(lambda: None, {})
+
+
 # --- futex
 
 FUTEX_WAIT, FUTEX_WAKE, FUTEX_WAIT_BITSET, FUTEX_WAKE_BITSET, COMMAND = 0, 1, 9, 10, 0x7F
