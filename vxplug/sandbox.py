@@ -124,11 +124,13 @@ class Sandbox:
             free=plugin._interface.release,
             write=self._write,
             trap=self._trap,
-            linux=None,
+            linux=self._personality(linux, memory, stack),
             trace=None,
             raw=False,
         )
         self._functions = {export.name: self._function(export, module) for export in plugin.exports.values()}
+        for function in self._functions.values():
+            pickling.remember_function(function, self)
 
     def _function(self, export: Export, module: str | None) -> _vx.Function:
         spec = self._plugin._interface.classes.spec
@@ -137,6 +139,15 @@ class Sandbox:
             self._box, export.name, export.address, params, spec(export.result),
             doc=export.doc, module=module, signature=export.signature,
         )
+
+    def _personality(self, policy: LinuxPolicy | None, memory: int, stack: int) -> Any:
+        """Who serves system calls; nobody when the policy allows none: they are PolicyErrors then."""
+        if policy is None or policy.denies_all:
+            return None
+        from .linux.personality import Personality
+        from .linux.process import Streams
+
+        return Personality(policy, Streams(None, self._outputs[1], self._outputs[2]), memory, stack)
 
     def _write(self, fd: int, data: bytes) -> None:
         self._outputs[fd](data)

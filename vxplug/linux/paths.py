@@ -52,7 +52,9 @@ class Mount:
             raise Error(f"cannot map {host}: {error.strerror}") from None
 
     def close(self) -> None:
-        os.close(self.fd)
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
 
 
 class Found:
@@ -170,16 +172,16 @@ class Mounts:
             return None
         return found
 
-    def walk(self, start: Names, path: bytes, follow: bool = True, slash_follows: bool = True) -> tuple[Names, Found | None]:
+    def walk(self, start: Names, path: bytes, follow: bool = True) -> tuple[Names, Found | None]:
         """The canonical path, and what is there; None: only the last name is missing.
 
-        ``follow``: a link as the last name is followed; ``slash_follows``: with a slash behind it too.
+        ``follow``: a link as the last name is followed, as it is anyway with a slash behind it.
         """
         _check_path(path)
         directory = path.endswith((b"/", b"/.", b"/..")) or path in (b".", b"..")
         names = () if path.startswith(b"/") else start
         pending = names_of(path)
-        follow = follow or (directory and slash_follows)
+        follow = follow or directory
         if b".." not in pending:
             found = self._straight(names, pending, follow)
             if found is not None:
@@ -219,6 +221,10 @@ class Mounts:
         if found is None:
             raise fail(errno.ENOENT)
         return found
+
+    def check_name(self, name: bytes) -> None:
+        if len(name) > NAME_MAX:
+            raise fail(errno.ENAMETOOLONG)
 
     def parent(self, names: Names) -> Found:
         """The directory of a canonical path whose last name is to change."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from .. import _vx
 from ..policy import LinuxPolicy
-from . import clocks, files, names, system, waiting  # noqa: F401  (each registers what it serves)
+from . import attributes, clocks, files, names, opening, status, system, waiting  # noqa: F401  (each registers what it serves)
 from .calls import ROWS, served
 from .descriptors import HostError
 from .paths import Mounts
@@ -22,12 +22,13 @@ class Personality:
     """Serves one box, life after life: a reset of the sandbox begins a new process."""
 
     def __init__(self, policy: LinuxPolicy, streams: Streams, memory: int, stack: int) -> None:
+        self._process: Process | None = None
+        self.mounts = Mounts({})
         self.policy = policy
         self.memory, self.stack = memory, stack
         self.streams = streams
         self.mounts = Mounts(policy.directories)
         self._life = 0
-        self._process: Process | None = None
 
     def process(self, life: int) -> Process:
         if self._process is None or life != self._life:
@@ -57,6 +58,10 @@ class Personality:
     def close(self) -> None:
         self.end_process()
         self.mounts.close()
+
+    def __del__(self) -> None:
+        """The box holds its personality, so nobody asks it any more."""
+        self.close()
 
     def __enter__(self) -> Personality:
         return self

@@ -8,9 +8,8 @@ import struct
 import time
 
 from .calls import serves
-from .names import GUEST_ID
 from .paths import fail
-from .process import Process
+from .process import GUEST_ID, Process
 
 PID = 1
 RANDOM_MAX = 1 << 20

@@ -1,0 +1,164 @@
+"""A plugin under a LinuxPolicy: what it may do, what it keeps over resets, and that others may do nothing."""
+
+from __future__ import annotations
+
+import gc
+import os
+
+import pytest
+
+import vxplug
+from vxplug import Directory, LinuxPolicy
+
+SOURCE = r"""
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <string.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+#include <vxplug.h>
+
+static char text[1000];
+VX_EXPORT const char *first_line(const char *path) {
+    FILE *file = fopen(path, "r");
+    if (!file) {
+        snprintf(text, sizeof text, "errno %d", errno);
+        return text;
+    }
+    if (!fgets(text, sizeof text, file)) text[0] = 0;
+    fclose(file);
+    return text;
+}
+VX_EXPORT int32_t put(const char *path, const char *what) {
+    int fd = open(path, O_CREAT | O_WRONLY | O_APPEND, 0644);
+    return fd < 0 ? -errno : (int32_t)write(fd, what, strlen(what)); /* left open on purpose */
+}
+VX_EXPORT int32_t keep_open(const char *path) { int fd = open(path, O_RDONLY); return fd < 0 ? -errno : fd; }
+VX_EXPORT int32_t read_from(int32_t fd) { return (int32_t)read(fd, text, 10) < 0 ? -errno : 0; }
+VX_EXPORT int64_t now(void) { return time(NULL); }
+VX_EXPORT int32_t clock_error(void) { struct timespec t; return clock_gettime(CLOCK_REALTIME, &t) ? errno : 0; }
+VX_EXPORT void say(const char *what) { puts(what); fflush(stdout); }
+static void handler(int signal) { text[0] = (char)('A' + signal); }
+VX_EXPORT const char *handle(void) { text[1] = 0; signal(SIGUSR1, handler); raise(SIGUSR1); return text; }
+VX_EXPORT void die(void) { raise(SIGTERM); }
+VX_EXPORT int32_t sleep_long(void) { return (int32_t)sleep(1000); }
+VX_EXPORT int32_t new_process(void) { return fork() < 0 ? errno : 0; }
+VX_EXPORT void fault(void) { *(volatile int *)0 = 1; }
+"""
+
+
+@pytest.fixture(scope="module")
+def plugin(build_plugin):
+    return vxplug.open(build_plugin(SOURCE))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "file").write_text("hello\nworld\n")
+    return tmp_path
+
+
+def test_files_of_the_policy(plugin, folder):
+    """Without it a plugin could not be given a directory, or be given more than that."""
+    with plugin.sandbox(linux=LinuxPolicy(directories={"/data": folder})) as box:
+        assert box.first_line("/data/file") == "hello\n"
+        assert box.first_line("/data/../etc/passwd") == "errno 2"
+        assert box.put("/data/new", "text") == -30
+    with plugin.sandbox(linux=LinuxPolicy(directories={"/data": Directory(folder, writable=True)})) as box:
+        assert box.put("/data/new", "text") == 4
+    assert (folder / "new").read_text() == "text"
+
+
+@pytest.mark.parametrize("policy", [None, LinuxPolicy()], ids=["none", "default"])
+def test_without_a_policy_nothing_changes(plugin, policy):
+    """Without it naming the default policy could allow what no policy refuses."""
+    with plugin.sandbox(linux=policy) as box:
+        for call in (lambda: box.first_line("/etc/passwd"), box.now, box.die, box.new_process):
+            with pytest.raises(vxplug.PolicyError):
+                call()
+        out = []
+    with plugin.sandbox(linux=policy, stdout=out.append) as box:
+        box.say("still heard")
+    assert b"".join(out) == b"still heard\n"
+
+
+def test_what_a_policy_denies_is_an_errno(plugin):
+    """Without it a plugin that can do without something would end instead."""
+    with plugin.sandbox(linux=LinuxPolicy(random=True)) as box:
+        assert box.clock_error() == 1
+        assert box.new_process() == 38
+        assert box.first_line("/file") == "errno 2"
+
+
+def test_streams_stay_the_applications(plugin):
+    """Without it a plugin under a policy would write past the application's streams."""
+    out = []
+    with plugin.sandbox(linux=LinuxPolicy(time=True), stdout=out.append) as box:
+        box.say("heard")
+    assert b"".join(out) == b"heard\n"
+
+
+def test_signals(plugin):
+    """Without it a policy's signals could be lost between calls, or kill in silence."""
+    with plugin.sandbox(linux=LinuxPolicy(time=True)) as box:
+        assert box.handle() == chr(ord("A") + 10)
+        with pytest.raises(vxplug.GuestFault) as caught:
+            box.die()
+        assert caught.value.kind == "signal" and "15" in str(caught.value)
+        assert box.handle() == chr(ord("A") + 10)
+
+
+def test_a_sleep_ends_at_the_time_limit(plugin):
+    """Without it a waiting system call would outlast the limit."""
+    with plugin.sandbox(linux=LinuxPolicy(time=True), timeout=0.2) as box:
+        with pytest.raises(vxplug.GuestTimeout):
+            box.sleep_long()
+
+
+def test_descriptors_end_with_a_life(plugin, folder):
+    """Without it what one tenant opened the next could read."""
+    with plugin.sandbox(linux=LinuxPolicy(directories={"/": folder})) as box:
+        fd = box.keep_open("/file")
+        assert fd >= 3 and box.read_from(fd) == 0
+        box.reset()
+        assert box.read_from(fd) == -9
+        fd = box.keep_open("/file")
+        with pytest.raises(vxplug.GuestFault):
+            box.fault()
+        assert box.read_from(fd) == -9
+
+
+def test_nothing_stays_open_in_the_host(plugin, folder):
+    """Without it every sandbox could cost the host process descriptors."""
+    def count():
+        gc.collect()
+        return len(os.listdir("/proc/self/fd"))
+
+    plugin.sandbox().close()
+    before = count()
+    for number in range(20):
+        box = plugin.sandbox(linux=LinuxPolicy(directories={"/": folder}))
+        box.keep_open("/file")
+        if number % 2:
+            box.close()
+        del box
+    assert count() == before
+
+
+def test_a_kept_function_keeps_its_directories(plugin, folder):
+    """Without it descriptors could be closed, and their numbers reused by the host, under a living guest."""
+    read = plugin.sandbox(linux=LinuxPolicy(directories={"/": folder})).first_line
+    gc.collect()
+    assert read("/file") == "hello\n"
+
+
+@pytest.mark.parametrize("bad", [{"directories": {"x": "/"}}, {"cwd": "x"}, {"env": {"A=B": "x"}}, {"descriptors": 2}])
+def test_policies_are_checked(bad):
+    """Without it a mistake in a policy would show up as an odd errno in the guest."""
+    with pytest.raises(ValueError):
+        LinuxPolicy(**bad)
+    with pytest.raises(vxplug.Error):
+        vxplug.run_program(b"\x7fELF", policy=LinuxPolicy(directories={"/": "/no such directory"}))
