@@ -7,13 +7,13 @@ costs the names, nothing else.
 
 from __future__ import annotations
 
-import io
 import struct
 from bisect import bisect_right
 from typing import Any, NamedTuple
 
 from .errors import escape
 from .linetable import LineTable
+from .metered import Metered
 from .unwind import Rule
 
 SYMBOLS_MAX = 200_000
@@ -34,20 +34,6 @@ class Frame(NamedTuple):
     line: int | None
 
 
-class _Metered(io.BytesIO):
-    """Bytes that may be read so many times, all such streams of one plugin together."""
-
-    def __init__(self, data: bytes, meter: list[int]) -> None:
-        super().__init__(data)
-        self._meter = meter
-
-    def read(self, size: int | None = -1) -> bytes:
-        self._meter[0] -= 1
-        if self._meter[0] < 0:
-            raise ValueError("debug information takes too long to read")
-        return super().read(size)
-
-
 def _layout(elf: Any) -> list[tuple[int, int]]:
     return [(s.header.p_vaddr, s.header.p_memsz) for s in elf.iter_segments() if s.header.p_type == "PT_LOAD"]
 
@@ -58,10 +44,10 @@ class _File:
     def __init__(self, data: bytes) -> None:
         from elftools.elf.elffile import ELFFile
 
-        self.elf = ELFFile(io.BytesIO(data))
+        self._meter = [READS_MAX]
+        self.elf = ELFFile(Metered(data, self._meter))
         self.layout = _layout(self.elf)
         self._data = data
-        self._meter = [READS_MAX]
 
     def section(self, name: str) -> bytes:
         section = self.elf.get_section_by_name(name)
@@ -80,7 +66,7 @@ class _File:
         dwarf = self.elf.get_dwarf_info(relocate_dwarf_sections=False, follow_links=False)
         for name, section in vars(dwarf).items():
             if name.endswith("_sec") and section is not None:
-                setattr(dwarf, name, section._replace(stream=_Metered(section.stream.getvalue(), self._meter)))
+                setattr(dwarf, name, section._replace(stream=Metered(section.stream.getvalue(), self._meter)))
         return dwarf
 
     def symbols(self) -> list[tuple[int, int, str]]:

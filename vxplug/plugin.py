@@ -14,6 +14,7 @@ from . import _vx, pickling
 from .binary import FILE_MAX, Binary
 from .errors import PluginFormatError
 from .interface import Export, Interface, decode_note
+from .metered import Metered
 
 if TYPE_CHECKING:
     from .sandbox import Sandbox
@@ -25,6 +26,9 @@ GUEST_MIN, GUEST_MAX = 0x10000, 0xFFFE0000  # VX_GUEST_MIN, VX_GUEST_MAX of vx_a
 IMAGE_MAX = 128 << 20
 PHNUM_MAX = 64
 SHNUM_MAX = 4096
+# Reads by pyelftools, which takes a name to the end of the file if need be: one without an end may be as long as
+# the file, and every section may have it.  4096 sections whose names end take some 100,000.
+READS_MAX = 200_000
 PF_X, PF_W, PF_R = 1, 2, 4
 
 
@@ -108,7 +112,7 @@ def program_headers(elf: Any) -> tuple[int, int, int]:
 def _parse(data: bytes) -> tuple[Interface, _vx.Plugin]:
     from elftools.elf.elffile import ELFFile
 
-    elf = ELFFile(io.BytesIO(data))
+    elf = ELFFile(Metered(data, [READS_MAX]))
     check_header(elf)
     segments = load_segments(elf, data)
     _check(in_code(segments, elf.header.e_entry), f"entry {elf.header.e_entry:#x} is not in executable memory")

@@ -14,7 +14,8 @@ from . import _vx
 from .binary import FILE_MAX, Binary
 from .errors import GuestFault
 from .faults import from_trap
-from .plugin import GUEST_MAX, PAGE, _check as check, check_header, in_code, load_segments, parse, program_headers
+from .metered import Metered
+from .plugin import GUEST_MAX, PAGE, READS_MAX, _check as check, check_header, in_code, load_segments, parse, program_headers
 from .policy import LinuxPolicy
 from .sandbox import MEMORY_MAX, MIB, STACK_MAX, _limit, _Output, _seconds
 
@@ -47,7 +48,7 @@ class ProgramExit:
 def _parse(data: bytes) -> tuple[_vx.Plugin, dict[str, int]]:
     from elftools.elf.elffile import ELFFile
 
-    elf = ELFFile(io.BytesIO(data))
+    elf = ELFFile(Metered(data, [READS_MAX]))
     check_header(elf, ("ET_EXEC", "ET_DYN"))
     base = PIE_BASE if elf.header.e_type == "ET_DYN" else 0
     segments = load_segments(elf, data, base)
