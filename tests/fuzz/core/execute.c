@@ -59,7 +59,7 @@ static vx_plugin *make_plugin(const uint8_t *code, uint32_t size) {
     vx_segment segments[] = {{CODE, size, size, VX_PROT_READ | VX_PROT_EXEC, code},
                              {DATA, DATA_SIZE, DATA_SIZE, VX_PROT_READ | VX_PROT_WRITE, words},
                              {CONSTANT, 0x1000, 0x1000, VX_PROT_READ, words}};
-    vx_image image = {segments, VX_COUNT(segments), CODE, 0, 0, 0};
+    vx_image image = {.segments = segments, .count = VX_COUNT(segments), .entry = CODE};
     vx_plugin *plugin = NULL;
     REQUIRE(vx_plugin_create(&image, &plugin) == VX_OK);
     return plugin;
