@@ -46,6 +46,7 @@ typedef struct vx_image {
     size_t count;
     uint32_t entry;               /* ELF entry point */
     uint32_t phdr, phent, phnum;  /* program headers as mapped, for the guest's libc; 0 if none */
+    bool exec_stack;              /* the program wants to run code on its stack */
 } vx_image;
 
 /* Copies everything it needs from `image`.  VX_BAD_IMAGE, VX_NO_MEMORY, VX_UNSUPPORTED_HOST. */
@@ -108,6 +109,10 @@ typedef struct vx_hooks {
     /* Any Linux system call after it was served; `result` is NULL when it ended the guest call. */
     void (*linux_trace)(void *context, vx_sandbox *box, uint32_t number, const uint32_t arguments[6],
                         const int32_t *result);
+    /* The call has to end, but its thread is in a hook: asked every tick until it returns.  Runs in a
+     * signal handler on that thread, which may be anywhere: async-signal-safe functions only.  True gives
+     * the tick (SIGURG) to the handler that was there before ours, which may know how to end a wait. */
+    bool (*overdue)(void *context);
 } vx_hooks;
 
 /* A row of linuxcalls.def.  `server` is "core", "policy-core", "policy", "either", or the errno that denies. */
@@ -137,6 +142,8 @@ vx_status vx_sandbox_create(vx_plugin *plugin, const vx_options *options, vx_san
 vx_status vx_sandbox_reset(vx_sandbox *box);
 void vx_sandbox_free(vx_sandbox *box);      /* NULL is allowed; never inside a call */
 void vx_sandbox_interrupt(vx_sandbox *box); /* the running call, if any, ends with VX_TRAP_INTERRUPT */
+/* vx_options.context of the outermost call of this thread that has to end, and why; NULL for none. */
+void *vx_overdue(vx_trap_kind *why);
 bool vx_sandbox_running(const vx_sandbox *box);
 /* In a hook: whether the running call is to end, or a signal waits that the guest handles, so that the
  * hook does not wait any longer. */

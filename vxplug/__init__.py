@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from . import aio
-from ._signals import watch_faulthandler
+from ._signals import watch_callbacks, watch_faulthandler
 from .errors import (
     Error,
     GuestEnd,
@@ -47,3 +47,4 @@ __all__ = [
 __version__ = "0.1.0"
 
 watch_faulthandler()
+watch_callbacks()

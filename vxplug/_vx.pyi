@@ -3,6 +3,12 @@
 from collections.abc import Buffer, Callable, Sequence
 from typing import Any
 
+def overdue() -> tuple[str, float] | None:
+    """Why the outermost call of this thread that has to end must, and its time limit; None for none."""
+
+def end_callbacks() -> None:
+    """From now on Python gets SIGURG on its main thread while a callback there keeps a call that has to end."""
+
 class Plugin:
     """Checked segments in a form that sandboxes share (vx_plugin)."""
 
@@ -13,6 +19,7 @@ class Plugin:
         phdr: int = 0,
         phent: int = 0,
         phnum: int = 0,
+        exec_stack: bool = False,
     ) -> None:
         """Raise ValueError when the core does not accept the image, MemoryError, OSError (host unsupported)."""
     def stats(self) -> dict[str, int]: ...
@@ -46,6 +53,7 @@ class Box:
         write: Callable[[int, bytes], Any],
         trap: Callable[[dict[str, Any]], BaseException],
     ) -> None: ...
+    trap: Callable[[dict[str, Any]], BaseException]
     def reset(self) -> None: ...
     def close(self) -> None:
         """Waits for a call in another thread; RuntimeError from inside a call of this box.  Idempotent."""
@@ -91,6 +99,7 @@ class Function:
     function only writes, which are results.
     """
 
+    box: Box
     __name__: str
     __qualname__: str
     __module__: str | None

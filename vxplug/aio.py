@@ -6,12 +6,10 @@ run on to its time limit.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import threading
 import weakref
 from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +17,13 @@ from . import _vx
 from .pickling import sandbox_of
 
 if TYPE_CHECKING:
+    import asyncio
+    from concurrent.futures import ThreadPoolExecutor
+
     from .sandbox import Sandbox
+
+# asyncio and concurrent.futures are imported where they are used: they are large, and most programs import
+# plugins without them.
 
 __all__ = ["call"]
 
@@ -34,6 +38,8 @@ _start = threading.Lock()  # guards the two above, for moments
 
 def _get_executor() -> ThreadPoolExecutor:
     """One for all loops.  It has the standard number of threads; more calls than that wait."""
+    from concurrent.futures import ThreadPoolExecutor
+
     global _executor
     with _start:
         if _executor is None:
@@ -87,6 +93,8 @@ class _Turn:
 
 async def _stop(turn: _Turn, future: asyncio.Future[Any]) -> None:
     """Until the thread is out of the guest, however often we are cancelled meanwhile."""
+    import asyncio
+
     while not future.done():
         turn.interrupt()
         try:
@@ -103,6 +111,8 @@ async def call(function: _vx.Function, /, *args: Any, **kwargs: Any) -> Any:
     Cancelling the task interrupts the guest; the task ends when the guest has, and the sandbox is then
     back in its initial state, as after any fault (``on_fault``).
     """
+    import asyncio
+
     turn = _Turn(sandbox_of(function), partial(function, *args, **kwargs))
     future = asyncio.get_running_loop().run_in_executor(_get_executor(), turn.run)
     try:

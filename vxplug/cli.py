@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import enum
-import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-from . import project
+from . import describe, project
 from .errors import Error, GuestTimeout, escape
 from .interface import Export
 from .stubs import stub_text
@@ -59,47 +58,9 @@ def _build(options: argparse.Namespace) -> int:
     path = build(
         options.sources, options.output, cflags=options.cflag, ldflags=options.ldflag,
         include=options.include, cc=options.cc, optimize=options.optimize,
-        debug=options.debug, reproducible=options.reproducible,
+        cxx=options.cxx, debug=options.debug, reproducible=options.reproducible,
     )
     print(path)
-    return 0
-
-
-def _describe(export: Export) -> dict[str, Any]:
-    return {
-        "name": export.name, "address": export.address, "prototype": export.prototype,
-        "signature": f"{export.name}{export.signature}", "doc": export.doc,
-    }
-
-
-def _inspect_fault(options: argparse.Namespace) -> int:
-    from .report import decode_report, describe_report
-
-    try:
-        report = decode_report(Path(options.fault).read_bytes())
-    except ValueError as error:
-        raise Error(f"{options.fault}: not a fault report: {error}") from None
-    plugin = open_plugin(options.file) if options.file else None
-    print(json.dumps(report, indent=2) if options.json else describe_report(report, plugin))
-    return 0
-
-
-def _inspect(options: argparse.Namespace) -> int:
-    if options.fault:
-        return _inspect_fault(options)
-    if options.file is None:
-        raise Error("inspect: which FILE?")
-    plugin = open_plugin(options.file)
-    exports = [_describe(export) for export in plugin.exports.values()]
-    if options.json:
-        print(json.dumps({"doc": plugin.doc, "exports": exports}, indent=2))
-        return 0
-    if plugin.doc:
-        print(plugin.doc, end="\n\n")
-    for export in exports:
-        print(f"{export['address']:#010x}  {export['signature']}\n            {export['prototype']}")
-        if export["doc"]:
-            print("            " + export["doc"].replace("\n", "\n            "))
     return 0
 
 
@@ -209,6 +170,7 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument("-O", dest="optimize", type="-O{}".format, default="2", metavar="LEVEL")
     build.add_argument("--cflag", action="append", default=[], help="passed to the compiler")
     build.add_argument("--ldflag", action="append", default=[], help="passed to the linker")
+    build.add_argument("--c++", dest="cxx", action="store_true", help="link the C++ library even if no source is C++")
     build.add_argument("--debug", choices=["inside", "beside", "none"],
                        help="where debug information goes; beside: NAME.vxm.debug (default: inside)")
     build.add_argument("--reproducible", action="store_true",
@@ -216,11 +178,7 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument("--cc", help="another compiler command for i386")
     build.add_argument("sources", nargs="+", metavar="SRC")
     build.set_defaults(run=_build)
-    inspect = commands.add_parser("inspect", help="show what a plugin exports")
-    inspect.add_argument("file", nargs="?")
-    inspect.add_argument("--fault", metavar="REPORT", help="show a saved fault report; FILE then gives it names")
-    inspect.add_argument("--json", action="store_true")
-    inspect.set_defaults(run=_inspect)
+    describe.add_command(commands)
     call = commands.add_parser("call", help="call one function; @FILE passes a file's bytes")
     call.add_argument("--memory", type=int, default=256, metavar="MIB")
     call.add_argument("--timeout", type=float, default=30.0, metavar="SECONDS")
@@ -232,7 +190,7 @@ def _parser() -> argparse.ArgumentParser:
     stubs.add_argument("file")
     stubs.set_defaults(run=_stubs)
     _add_run(commands)
-    project.add_command(commands)
+    project.add_commands(commands)
     for tool in ("cc", "c++", "ar", "ranlib"):
         commands.add_parser(tool, help=f"the guest toolchain's {tool}", add_help=False)
     return parser

@@ -85,6 +85,7 @@ class Interface:
     release: int
     exports: tuple[Export, ...]
     classes: Classes = field(default_factory=lambda: Classes(()), compare=False, repr=False)
+    version: int = field(default=ABI_VERSIONS[0], compare=False)
 
 
 def encode_note(interface: Interface) -> bytes:
@@ -183,4 +184,4 @@ def decode_note(data: bytes) -> Interface:
     classes = Classes(types.found)
     checked = tuple(_export(export, types, classes) for export in exports)
     check(len({e.name for e in checked}) == len(checked), "two exports share a name")
-    return Interface(_text(body.get("doc"), "docstring"), _address(body.get("release"), "release"), checked, classes)
+    return Interface(_text(body.get("doc"), "docstring"), _address(body.get("release"), "release"), checked, classes, version)

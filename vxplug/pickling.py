@@ -31,7 +31,6 @@ KEPT = 16
 
 _known: weakref.WeakValueDictionary[str, Plugin] = weakref.WeakValueDictionary()
 _kept: OrderedDict[str, Plugin] = OrderedDict()
-_sandboxes: weakref.WeakKeyDictionary[_vx.Function, weakref.ref[Sandbox]] = weakref.WeakKeyDictionary()
 _lock = threading.Lock()
 
 
@@ -140,18 +139,11 @@ def load_sandbox(plugin: Plugin | Missing, options: dict[str, Any]) -> Sandbox |
     return plugin.sandbox(**options)
 
 
-def remember_function(function: _vx.Function, sandbox: Sandbox) -> None:
-    """A function knows its box alone; a pickle wants the sandbox."""
-    _sandboxes[function] = weakref.ref(sandbox)
-
-
 def sandbox_of(function: _vx.Function) -> Sandbox:
-    """The sandbox of an exported function, which keeps it alive."""
-    reference = _sandboxes.get(function)
-    sandbox = None if reference is None else reference()
-    if sandbox is None:
-        raise Error(f"{function!r} belongs to no sandbox")
-    return sandbox
+    """The sandbox of an exported function: both are kept alive by the box between them."""
+    if not isinstance(function, _vx.Function):
+        raise TypeError(f"expected an exported function, got {type(function).__name__}")
+    return function.box.trap.__self__  # type: ignore[attr-defined, no-any-return]
 
 
 def load_function(sandbox: Sandbox | Missing, name: str) -> _vx.Function | Missing:

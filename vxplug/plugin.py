@@ -168,8 +168,18 @@ class Plugin(Binary):
         pickling.remember_plugin(self)
 
     @property
+    def data(self) -> bytes:
+        """The bytes that were validated."""
+        return self._data
+
+    @property
     def doc(self) -> str | None:
         return self._interface.doc
+
+    @property
+    def interface_version(self) -> int:
+        """Of the interface note, which the build made no newer than it had to be."""
+        return self._interface.version
 
     @property
     def exports(self) -> MappingProxyType[str, Export]:

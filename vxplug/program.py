@@ -15,7 +15,9 @@ from .binary import FILE_MAX, Binary
 from .errors import GuestFault
 from .faults import from_trap
 from .metered import Metered
-from .plugin import GUEST_MAX, PAGE, READS_MAX, _check as check, check_header, in_code, load_segments, parse, program_headers
+from .plugin import (
+    GUEST_MAX, PAGE, PF_X, READS_MAX, _check as check, check_header, in_code, load_segments, parse, program_headers,
+)
 from .policy import LinuxPolicy
 from .sandbox import MEMORY_MAX, MIB, STACK_MAX, _limit, _Output, _seconds
 
@@ -56,7 +58,14 @@ def _parse(data: bytes) -> tuple[_vx.Plugin, dict[str, int]]:
     check(in_code(segments, entry), f"entry {entry:#x} is not in executable memory")
     phdr, phent, phnum = program_headers(elf)
     start = {"entry": entry, "phdr": phdr + base if phdr else 0, "phent": phent, "phnum": phnum}
-    return _vx.Plugin(segments, **start), {**start, "base": base}
+    return _vx.Plugin(segments, **start, exec_stack=_exec_stack(elf)), {**start, "base": base}
+
+
+def _exec_stack(elf: Any) -> bool:
+    """Linux's rule for i386: as PT_GNU_STACK says; a program without one is from the time before."""
+    headers = [elf.get_segment(number).header for number in range(elf.header.e_phnum)]
+    flags = [header.p_flags for header in headers if header.p_type == "PT_GNU_STACK"]
+    return not flags or bool(flags[-1] & PF_X)
 
 
 AT_PHDR, AT_PHENT, AT_PHNUM, AT_PAGESZ, AT_BASE, AT_FLAGS, AT_ENTRY, AT_UID, AT_EUID, AT_GID, AT_EGID = *range(3, 10), 11, 12, 13, 14

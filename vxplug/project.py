@@ -1,4 +1,4 @@
-"""``vxplug new NAME``: a project that builds, tests and ships, from the SDK's template."""
+"""``vxplug new NAME``: a project that builds, tests and ships; ``vxplug cmake-toolchain``: for those with CMake."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from .errors import Error
 from .sdk import sdk_path
 
-__all__ = ["add_command", "make_project"]
+__all__ = ["add_commands", "make_project"]
 
 PLACEHOLDER = "@NAME@"
 
@@ -51,8 +51,15 @@ def _new(options: argparse.Namespace) -> int:
     return 0
 
 
-def add_command(commands: Any) -> None:
+def _cmake_toolchain(options: argparse.Namespace) -> int:
+    print(sdk_path() / "cmake" / "vxplug.cmake")
+    return 0
+
+
+def add_commands(commands: Any) -> None:
     new = commands.add_parser("new", help="make a project for a plugin: source, tests, packaging")
     new.add_argument("name", metavar="NAME", help="what programs will import")
     new.add_argument("--in", dest="folder", metavar="DIR", help="the folder to make (default: NAME)")
     new.set_defaults(run=_new)
+    toolchain = commands.add_parser("cmake-toolchain", help="print where the CMake toolchain file is")
+    toolchain.set_defaults(run=_cmake_toolchain)

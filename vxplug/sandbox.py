@@ -129,8 +129,6 @@ class Sandbox:
             raw=False,
         )
         self._functions = {export.name: self._function(export, module) for export in plugin.exports.values()}
-        for function in self._functions.values():
-            pickling.remember_function(function, self)
 
     def _function(self, export: Export, module: str | None) -> _vx.Function:
         spec = self._plugin._interface.classes.spec

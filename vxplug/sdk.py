@@ -18,9 +18,9 @@ from .reproduce import absolute_flags, prefix_maps
 
 __all__ = ["SdkError", "build", "compiler", "sdk_path"]
 
-TARGET = ["-target", "x86-linux-musl", "-mcpu=pentium4"]
 # zig traps undefined behaviour by default; a port of existing C must behave as it does elsewhere.
-COMPILE = ["-g", "-fno-sanitize=undefined", "-fomit-frame-pointer"]
+TARGET = ["-target", "x86-linux-musl", "-mcpu=pentium4", "-fno-sanitize=undefined"]
+COMPILE = ["-g", "-fomit-frame-pointer"]
 # With -O2 zig defines NDEBUG, which no other compiler does: a failed assertion is to be heard.
 PREPROCESS = ["-UNDEBUG"]
 C_SUFFIXES = {".c", ".s", ".S"}
@@ -230,12 +230,14 @@ def build(
     include: Sequence[str | os.PathLike[str]] = (),
     cc: str | None = None,
     optimize: str = "-O2",
+    cxx: bool = False,
     debug: str | None = None,
     reproducible: bool = False,
     progress: Callable[[str], None] | None = None,
 ) -> Path:
     """Compile and link C, C++ and assembly sources to a plugin; returns the output's path.
 
+    ``cxx`` links the C++ library, as C++ sources do by themselves: for C with archives made from C++.
     ``debug`` says where debug information goes: ``"inside"`` the plugin (the default), ``"beside"`` it in
     ``NAME.vxm.debug`` (tracebacks find it there too), or ``"none"``.  With ``reproducible`` the plugin's
     bytes depend on the sources and the toolchain's version only: file names are relative to the working
@@ -257,20 +259,20 @@ def build(
         paths = [path.absolute() for path in paths]
         flags = absolute_flags(flags) + prefix_maps(paths, sdk, cc)
         ldflags = absolute_flags(ldflags)
-    data = _build(paths, sdk, flags, ldflags, cc, progress or (lambda _: None))
+    cxx = cxx or any(path.suffix in CXX_SUFFIXES for path in paths)
+    data = _build(paths, sdk, flags, ldflags, cxx, cc, progress or (lambda _: None))
     target = Path(output)
     _write(target, data, debug)
     return target
 
 
 def _build(
-    paths: Sequence[Path], sdk: Path, flags: Sequence[str], ldflags: Sequence[str], cc: str | None,
-    progress: Callable[[str], None],
+    paths: Sequence[Path], sdk: Path, flags: Sequence[str], ldflags: Sequence[str], cxx: bool,
+    cc: str | None, progress: Callable[[str], None],
 ) -> bytes:
     """Two links: the first tells what the interface note must say, the second has it."""
     code = [p for p in paths if p.suffix not in (".o", ".a")]
     extra = [p for p in paths if p.suffix in (".o", ".a")]
-    cxx = any(p.suffix in CXX_SUFFIXES for p in paths)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         library = sorted((sdk / "lib").glob("*.c"))

@@ -80,7 +80,8 @@ struct vx_plugin {
     size_t code_bytes;
     uint32_t entry, phdr, phent, phnum;
     uint32_t image_end; /* first page above the image */
-    bool rewritable;    /* a segment is both writable and executable */
+    bool rewritable;    /* a segment, or the stack, is both writable and executable */
+    uint32_t stack_prot;
     vx_pages image;
     /* Under the translation lock: */
     vx_cache *cache; /* read without it to compare */
@@ -247,6 +248,8 @@ void watchdog_leave(void);
 bool watchdog_resume(void);
 /* Why the calling thread's running call has to end, or VX_TRAP_NONE.  signal-safe */
 vx_trap_kind watchdog_stop(void);
+/* The sandbox of the outermost such call, or NULL.  signal-safe */
+vx_sandbox *watchdog_overdue(vx_trap_kind *why);
 /* The sandbox whose guest code the calling thread runs, or NULL.  signal-safe */
 vx_sandbox *watchdog_current(void);
 /* Does a call of this thread wait in its tick hook, in the middle of translated code? */

@@ -99,6 +99,8 @@ vx_status vx_plugin_create(const vx_image *image, vx_plugin **out) {
     plugin->image.fd = plugin->snapshot.fd = -1;
     plugin->entry = image->entry;
     plugin->phdr = image->phdr, plugin->phent = image->phent, plugin->phnum = image->phnum;
+    plugin->rewritable = image->exec_stack;
+    plugin->stack_prot = VX_PROT_READ | VX_PROT_WRITE | (image->exec_stack ? VX_PROT_EXEC : 0);
     if (!add_segments(plugin, image)) {
         plugin_free(plugin);
         return VX_NO_MEMORY;
@@ -176,6 +178,10 @@ static void init_state(vx_sandbox *box) {
 
 static const vx_kernel fresh_kernel = {.mxcsr = 0x1f80, .fcw = 0x37f};
 
+static bool map_stack(vx_sandbox *box) {
+    return region_map(box, box->stack_low, VX_STACK_TOP - box->stack_low, (uint8_t)box->plugin->stack_prot);
+}
+
 static void new_life(vx_sandbox *box) {
     box->life++;
     box->timer_at = box->timer_every = 0;
@@ -183,8 +189,7 @@ static void new_life(vx_sandbox *box) {
 
 static bool map_fresh(vx_sandbox *box) {
     new_life(box);
-    bool ok = pages_map(box, &box->plugin->image) &&
-              region_map(box, box->stack_low, VX_STACK_TOP - box->stack_low, VX_PROT_READ | VX_PROT_WRITE);
+    bool ok = pages_map(box, &box->plugin->image) && map_stack(box);
     box->kernel = fresh_kernel; /* mapping the image's code was no change to it */
     box->kernel.own_code = box->plugin->rewritable;
     box->kernel.brk_start = box->kernel.brk = box->plugin->image_end;
@@ -235,9 +240,7 @@ static bool publish_snapshot(vx_sandbox *box) {
 static vx_status from_snapshot(vx_sandbox *box) {
     const vx_plugin *plugin = box->plugin;
     new_life(box);
-    bool ok = region_map(box, box->stack_low, VX_STACK_TOP - box->stack_low,
-                         VX_PROT_READ | VX_PROT_WRITE) &&
-              pages_map(box, &plugin->snapshot);
+    bool ok = map_stack(box) && pages_map(box, &plugin->snapshot);
     box->kernel = plugin->snapshot_kernel; /* knows whether this code is the image's */
     box->state->tls_base = box->kernel.tls_base;
     return ok ? VX_OK : VX_LIMIT;

@@ -209,17 +209,33 @@ bool watchdog_in_tick(void) {
     return false;
 }
 
-vx_trap_kind watchdog_stop(void) {
-    unsigned depth = atomic_load_explicit(&self->depth, memory_order_relaxed);
+static vx_trap_kind frame_stop(frame *f) {
+    if (atomic_load_explicit(&f->expired, memory_order_relaxed) ==
+        atomic_load_explicit(&f->sequence, memory_order_relaxed))
+        return VX_TRAP_TIMEOUT;
+    return atomic_load_explicit(&f->box->interrupt, memory_order_relaxed) ? VX_TRAP_INTERRUPT : VX_TRAP_NONE;
+}
+
+vx_sandbox *watchdog_overdue(vx_trap_kind *why) {
+    unsigned depth = self == NULL ? 0 : atomic_load_explicit(&self->depth, memory_order_relaxed);
     for (unsigned i = 0; i < depth; i++) {
-        frame *f = &self->frames[i];
-        if (atomic_load_explicit(&f->expired, memory_order_relaxed) ==
-            atomic_load_explicit(&f->sequence, memory_order_relaxed))
-            return VX_TRAP_TIMEOUT;
-        if (atomic_load_explicit(&f->box->interrupt, memory_order_relaxed))
-            return VX_TRAP_INTERRUPT;
+        *why = frame_stop(&self->frames[i]);
+        if (*why != VX_TRAP_NONE)
+            return self->frames[i].box;
     }
-    return VX_TRAP_NONE;
+    *why = VX_TRAP_NONE;
+    return NULL;
+}
+
+vx_trap_kind watchdog_stop(void) {
+    vx_trap_kind why;
+    (void)watchdog_overdue(&why);
+    return why;
+}
+
+void *vx_overdue(vx_trap_kind *why) {
+    vx_sandbox *box = watchdog_overdue(why);
+    return box == NULL ? NULL : box->options.context;
 }
 
 /* --- fork -------------------------------------------------------------------------------------- */

@@ -49,6 +49,7 @@ enum {
 typedef struct State {
     PyTypeObject *plugin_type, *box_type, *function_type, *layout_type;
     PyObject *builtins;         /* dict of the module: where vx_raise looks its names up */
+    bool ends_callbacks;        /* a Python handler of SIGURG ends callbacks whose time is over */
     unsigned long main_thread;  /* ident of the thread that runs Python's signal handlers */
     unsigned forks;             /* how many forks this process descends from since the import */
     unsigned long forked_by;    /* ident of the thread that survived the last of them */
@@ -96,7 +97,8 @@ typedef struct Box {
     PyObject *linux_call, *linux_trace; /* the same, or NULL when there is none */
     vx_sandbox *core;          /* NULL: not yet made, closed, or given up after a fork */
     PyObject *broken;          /* str: why calls are refused until a reset, or NULL */
-    uint64_t memory;           /* the limit, for messages */
+    uint64_t memory;           /* limits, for messages */
+    uint64_t timeout_ns, init_timeout_ns;
     uint32_t stack_low;        /* lowest address of the guest's stack */
     uint32_t release;          /* guest address of vx_release_, or 0 */
     bool poison;               /* after a fault refuse calls instead of resetting */

@@ -209,6 +209,8 @@ static Box *box_alloc(PyTypeObject *type, State *state, const BoxArguments *from
     self->linux_call = given(from->linux_call);
     self->linux_trace = given(from->linux_trace);
     self->memory = from->options.memory;
+    self->timeout_ns = from->options.timeout_ns;
+    self->init_timeout_ns = from->options.init_timeout_ns;
     self->stack_low = VX_STACK_TOP
         - (from->options.stack + VX_PAGE_SIZE - 1) / VX_PAGE_SIZE * VX_PAGE_SIZE;
     self->release = from->release;
@@ -363,6 +365,7 @@ static PyGetSetDef box_getset[] = {
 };
 
 static PyMemberDef box_members[] = {
+    {"trap", T_OBJECT, offsetof(Box, trap), READONLY, NULL},
     {"__weaklistoffset__", T_PYSSIZET, offsetof(Box, weakrefs), READONLY, NULL},
     {0},
 };

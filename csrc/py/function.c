@@ -395,6 +395,7 @@ static PyObject *function_get(PyObject *self, PyObject *object, PyObject *type)
 
 static PyMemberDef function_members[] = {
     FUNCTION_MEMBER("__name__", name),
+    FUNCTION_MEMBER("box", box),
     FUNCTION_MEMBER("__qualname__", name),
     FUNCTION_MEMBER("__doc__", doc),
     FUNCTION_MEMBER("__signature__", signature),

@@ -134,5 +134,14 @@ static bool on_tick(void *context)
     return true;
 }
 
+/* In a signal handler.  Python's own handler of the signal notes it, and runs ours (vxplug/_signals.py)
+ * as soon as it can, on its main thread.  On another one nothing can be done before the hook returns.
+ * PyErr_SetInterruptEx is no way: it reads the thread's state when no Python handler is installed. */
+static bool on_overdue(void *context)
+{
+    const Box *box = context;
+    return box->state->ends_callbacks && thread_ident() == box->state->main_thread;
+}
+
 const vx_hooks hooks_table = {.output = on_output, .raise = on_raise, .tick = on_tick,
-                              .ended = evidence_keep};
+                              .ended = evidence_keep, .overdue = on_overdue};

@@ -115,7 +115,32 @@ static void module_free(void *module)
     module_clear(module);
 }
 
+static PyObject *overdue(PyObject *module, PyObject *unused)
+{
+    (void)module, (void)unused;
+    vx_trap_kind why;
+    const Box *box = vx_overdue(&why);
+    if (box == NULL)
+        Py_RETURN_NONE;
+    uint64_t limit = box->core == NULL ? box->init_timeout_ns : box->timeout_ns;
+    return Py_BuildValue("(sd)", vx_trap_kind_name(why), (double)limit / 1e9);
+}
+
+static PyObject *end_callbacks(PyObject *module, PyObject *unused)
+{
+    (void)unused;
+    State *state = PyModule_GetState(module);
+    state->ends_callbacks = true;
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef module_methods[] = {
+    {"end_callbacks", end_callbacks, METH_NOARGS,
+     PyDoc_STR("end_callbacks()\n--\n\n"
+               "From now on give Python the ticks of calls that are overdue in a callback.")},
+    {"overdue", overdue, METH_NOARGS,
+     PyDoc_STR("overdue()\n--\n\n"
+               "(kind, time limit) of the call of this thread that has to end, or None.")},
     {"reclaim_signals", reclaim_signals, METH_NOARGS,
      PyDoc_STR("reclaim_signals()\n--\n\n"
                "Take the fault signals again after another handler was installed.")},
@@ -130,8 +155,19 @@ static PyMethodDef module_methods[] = {
     {0},
 };
 
+/* Interpreters share nothing but the core, which has its own locks: each has its State, its types, its
+ * plugins, and boxes that no other one can reach.
+ *
+ * Within an interpreter its GIL is what guards a Box, its lock included (lock.c), so a free-threaded
+ * Python has to keep its GIL enabled while this module is loaded.  It does, with a warning. */
 static PyModuleDef_Slot module_slots[] = {
     {Py_mod_exec, module_exec},
+#ifdef Py_mod_multiple_interpreters
+    {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},
+#endif
+#ifdef Py_mod_gil
+    {Py_mod_gil, Py_MOD_GIL_USED},
+#endif
     {0},
 };
 

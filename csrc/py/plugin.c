@@ -73,13 +73,16 @@ static PyObject *plugin_make(PyTypeObject *type, const vx_image *image)
 
 static PyObject *plugin_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
 {
-    static char *names[] = {"segments", "entry", "phdr", "phent", "phnum", NULL};
+    static char *names[] = {"segments", "entry", "phdr", "phent", "phnum", "exec_stack", NULL};
     PyObject *sequence, *result = NULL;
     vx_image image = {0};
-    if (!PyArg_ParseTupleAndKeywords(args, keywords, "OO&|O&O&O&:Plugin", names, &sequence,
+    int exec_stack = 0;
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "OO&|O&O&O&p:Plugin", names, &sequence,
                                      convert_word, &image.entry, convert_word, &image.phdr,
-                                     convert_word, &image.phent, convert_word, &image.phnum))
+                                     convert_word, &image.phent, convert_word, &image.phnum,
+                                     &exec_stack))
         return NULL;
+    image.exec_stack = exec_stack;
     Segments segments = {0};
     if (segments_parse(sequence, &segments)) {
         image.segments = segments.items;

@@ -23,6 +23,15 @@ def test_documents_name_files_that_exist(document):
     assert not missing
 
 
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_code_block_is_run_or_says_why_not(document):
+    """Without it a block could be passed over by tests/docs, which runs those of README.md and docs/."""
+    text = document.read_text()
+    for match in re.finditer(r"((?:<!-- (?:file|status|not run): .+ -->\n)?)^ *```(\w*)\n.*?^ *```$", text, re.MULTILINE | re.DOTALL):
+        line = text.count("\n", 0, match.start()) + 1
+        assert match.group(1) or match.group(2) in ("python", "console"), f"{document.name}:{line}: see tests/docs/page.py"
+
+
 def test_architecture_names_every_core_file():
     """Without it a new file could have no place in the one account of how things work."""
     text = (ROOT / "docs" / "architecture.md").read_text()

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from elftools.elf.elffile import ELFFile
 
 import vxplug
 
@@ -85,3 +86,26 @@ def test_output_is_bounded(streams):
     policy = vxplug.LinuxPolicy(output=1000)
     ended = vxplug.run_program(streams, ["echo"], stdin=b"x" * 5000, stdout=taken.append, policy=policy)
     assert ended.status == 1 and len(b"".join(taken)) <= 1000
+
+
+def _asks_for_an_executable_stack(program, target):
+    """A copy of the program with the mark that gcc's linker sets; zig's cannot."""
+    data = bytearray(program.read_bytes())
+    with program.open("rb") as file:
+        elf = ELFFile(file)
+        number = next(i for i, segment in enumerate(elf.iter_segments()) if segment.header.p_type == "PT_GNU_STACK")
+        flags = elf.header.e_phoff + number * elf.header.e_phentsize + 24
+    data[flags] |= 1  # PF_X
+    target.write_bytes(data)
+    target.chmod(0o755)
+    return target
+
+
+@pytest.mark.parametrize(("asks", "code"), [(True, 42), (False, 139)])
+def test_an_executable_stack_if_the_program_asks(build_program, natively, sandboxed, tmp_path, asks, code):
+    """Without it nested functions could not run, or code on every program's stack could."""
+    program = build_program("exec_stack")
+    if asks:
+        program = _asks_for_an_executable_stack(program, tmp_path / "program")
+    assert natively(program, folder=tmp_path).code == code
+    assert sandboxed(program, folder=tmp_path).code == code

@@ -107,3 +107,14 @@ def test_command_line(tmp_path):
     assert done.stdout.strip() == "5" and done.returncode == 0
     done = subprocess.run([*run, "call", "sum.vxm", "add", "2"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode != 0 and "takes 2 arguments" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_the_driver_adds_no_checks(tmp_path):
+    """Without it code that every other compiler accepts, as configure scripts and old C have it, would die."""
+    (tmp_path / "wrap.c").write_text(
+        "#include <limits.h>\n"
+        "int main(int argc, char **argv) { (void)argv; int x = INT_MAX; x += argc; return x == INT_MIN ? 7 : 8; }\n"
+    )
+    command = [sys.executable, "-m", "vxplug", "cc", str(tmp_path / "wrap.c"), "-o", str(tmp_path / "wrap")]
+    subprocess.run(command, check=True)
+    assert vxplug.run_program(tmp_path / "wrap").status == 7

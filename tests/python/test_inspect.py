@@ -1,0 +1,112 @@
+"""`vxplug inspect` and the versions of the interface note."""
+
+from __future__ import annotations
+
+import json
+import struct
+import subprocess
+import sys
+
+import pytest
+
+import vxplug
+from vxplug.interface import ABI_VERSIONS, NOTE_NAME, decode_note
+
+SOURCE = """
+#include <vxplug.h>
+VX_MODULE_DOC("Adds.");
+VX_DOC(add, "The sum\\033[31m.");
+VX_EXPORT int32_t add(int32_t a, int32_t b) { return a + b; }
+enum colour { RED, GREEN };
+VX_EXPORT enum colour paint(enum colour c) { return c; }
+"""
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "vxplug", *map(str, arguments)], capture_output=True, text=True, check=False)
+
+
+def test_json_has_everything(build_plugin):
+    """Scripts read this: a key that goes away breaks them."""
+    path = build_plugin(SOURCE)
+    found = json.loads(command("inspect", "--json", path).stdout)
+    assert set(found) == {"file", "size", "sha256", "doc", "exports", "types", "segments", "sections", "debug", "needs"}
+    add = next(export for export in found["exports"] if export["name"] == "add")
+    assert add["prototype"] == "int32_t add(int32_t a, int32_t b)" and add["signature"] == "add(a: int, b: int) -> int"
+    assert found["types"] == ["colour"] and found["debug"] == "inside" and found["doc"] == "Adds."
+    assert found["sha256"] == vxplug.open(path).digest and found["size"] == path.stat().st_size
+    assert {s["rights"] for s in found["segments"]} == {"r--", "r-x", "rw-"}
+    assert any(s["name"] == "vx_export" and s["address"] <= add["address"] < s["address"] + s["size"]
+               for s in found["sections"])
+    assert found["needs"]["memory"] == sum(s["size"] for s in found["segments"])
+
+
+def test_text(build_plugin):
+    """What a person sees first; what a plugin says of itself cannot steer the terminal."""
+    path = build_plugin(SOURCE)
+    short, long = command("inspect", path).stdout, command("inspect", "--all", path).stdout
+    assert "add(a: int, b: int) -> int" in short and "int32_t add(int32_t a, int32_t b)" in short
+    assert long.startswith(short) and "r-x" in long and ".text" in long and "debug information: inside" in long
+    assert "\x1b" not in long and "The sum\\x1b[31m." in long
+
+
+@pytest.mark.parametrize("where", [32, 46, 48, 50], ids=["e_shoff", "e_shentsize", "e_shnum", "e_shstrndx"])
+def test_sections_that_lie(build_plugin, tmp_path, where):
+    """The loader does not read sections but one, so inspect meets what nobody has checked."""
+    data = bytearray(build_plugin(SOURCE).read_bytes())
+    struct.pack_into("<H", data, where, 0xFFFF)
+    (tmp_path / "lies.vxm").write_bytes(data)
+    done = command("inspect", "--all", tmp_path / "lies.vxm")
+    assert "Traceback" not in done.stderr
+    assert done.returncode in (0, 1) and (done.stdout or done.stderr.startswith("vxplug: "))
+
+
+def test_what_is_not_there():
+    """A beginner's first mistakes: each is one line that says what to do."""
+    done = command("inspect", "nowhere.vxm")
+    assert done.returncode == 1 and done.stderr.startswith("vxplug: ") and "nowhere.vxm" in done.stderr
+    done = command("inspect")
+    assert done.returncode == 1 and done.stderr == "vxplug: inspect: which FILE?\n"
+    done = command("inspect", sys.executable)
+    assert done.returncode == 1 and "not a 32-bit ELF file: build it with `vxplug build`" in done.stderr
+    assert command("inspekt").returncode == 2
+
+
+def _note(version: int, body: dict[str, object]) -> bytes:
+    text = json.dumps({"abi": version} | body).encode()
+    return struct.pack("<III", len(NOTE_NAME), len(text), version) + NOTE_NAME.ljust(8, b"\0") + text
+
+
+FIRST = {
+    "doc": "Adds.", "release": 0,
+    "exports": [{"name": "add", "address": 0x20000, "doc": None, "prototype": "int32_t add(int32_t a, int32_t b)",
+                 "params": [["a", "i32"], ["b", "i32"]], "result": "i32"}],
+}
+
+
+def test_a_note_of_the_first_release_loads():
+    """A plugin built by one vxplug loads in a later one: this is what the first one wrote, whatever is written today."""
+    interface = decode_note(_note(1, FIRST))
+    (add,) = interface.exports
+    assert (interface.doc, interface.version, str(add.signature)) == ("Adds.", 1, "(a: int, b: int) -> int")
+
+
+def test_a_first_note_in_a_plugin_of_today(build_plugin):
+    """The whole way through the loader, with the note's bytes replaced by those that the first release wrote."""
+    path = build_plugin('#include <vxplug.h>\nVX_EXPORT int32_t add(int32_t a, int32_t b) { return a + b; }\n'
+                        '/* room */ VX_DOC(add, "' + "x" * 400 + '");\n')
+    plugin = vxplug.open(path)
+    old = dict(FIRST, exports=[dict(FIRST["exports"][0], address=plugin.exports["add"].address)])
+    data = bytearray(path.read_bytes())
+    start = data.index(NOTE_NAME + b"\0" + b"{") - 12
+    note = _note(1, old)
+    data[start : start + len(note)] = note
+    with vxplug.open(bytes(data)).sandbox() as box:
+        assert box.add(40, 2) == 42
+
+
+def test_a_note_of_a_later_release_is_refused_with_the_reason():
+    """A plugin that is too new must not load half: its author's users are told which versions this one reads."""
+    later = ABI_VERSIONS[-1] + 1
+    with pytest.raises(vxplug.PluginFormatError, match=f"ABI version {later}; this vxplug reads 1 to {later - 1}"):
+        decode_note(_note(later, FIRST))
