@@ -158,7 +158,7 @@ typedef struct vx_result {
 } vx_result;
 
 /* Calls a guest function, cdecl: `words` go on the guest stack in order, words[0] nearest to the
- * return address.  VX_TRAP (and *trap), VX_BUSY, VX_LIMIT (the stack does not hold the words). */
+ * return address.  VX_TRAP (and *trap), VX_BUSY, VX_LIMIT (the stack does not hold the words), VX_TOO_DEEP. */
 vx_status vx_call(vx_sandbox *box, vx_gaddr function, const uint32_t *words, size_t count,
                   vx_result *result, vx_trap *trap);
 

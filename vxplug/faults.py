@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from collections.abc import Sequence
-from types import CodeType, TracebackType
+from collections.abc import Iterator, Sequence
+from types import CodeType, FrameType, FunctionType, TracebackType
 from typing import Any
 
 from .binary import Binary
@@ -66,9 +66,15 @@ def _shown_file(file: str | None, plugin: Binary) -> str:
     return f"<{file}>" if exists or not file.startswith("/") else file
 
 
+def _guest() -> Iterator[None]:
+    """A generator's frame exists before it runs, and has no caller.  One of a call would keep ours alive, with
+    the exception that is made here: garbage that only the collector finds."""
+    yield
+
+
 def _template() -> CodeType:
-    """Code that returns its own frame, and knows of no columns: they would be underlined in C source."""
-    code = compile("get()", "<guest>", "eval")
+    """Code that knows of no columns: they would be underlined in C source."""
+    code = _guest.__code__
     if sys.version_info < (3, 11):
         return code
     units = len(code.co_code) // 2
@@ -79,17 +85,17 @@ def _template() -> CodeType:
 _FRAME = _template()
 
 
-def _code(frame: Frame, plugin: Binary) -> CodeType:
+def _python_frame(frame: Frame, plugin: Plugin) -> FrameType:
     function, file, line = frame
-    return _FRAME.replace(co_name=function, co_filename=_shown_file(file, plugin), co_firstlineno=line or 0)
+    code = _FRAME.replace(co_name=function, co_filename=_shown_file(file, plugin), co_firstlineno=line or 0)
+    return FunctionType(code, {})().gi_frame  # type: ignore[no-any-return]
 
 
-def _python_traceback(frames: Sequence[Frame], plugin: Binary) -> TracebackType | None:
+def _python_traceback(frames: Sequence[Frame], plugin: Plugin) -> TracebackType | None:
     """Entries that Python prints like its own, the outermost call first."""
     chain = None
     for frame in frames:
-        python_frame = eval(_code(frame, plugin), {"get": sys._getframe})  # our own constant, renamed
-        chain = TracebackType(chain, python_frame, 0, frame[2] or 0)
+        chain = TracebackType(chain, _python_frame(frame, plugin), 0, frame[2] or 0)
     return chain
 
 

@@ -56,14 +56,23 @@ class _Output:
             target(data)
         elif _takes_text(target):
             target.write(self._text(data, target))
+        elif getattr(target, "isatty", bool)():
+            _write_all(target, self._text(data, target).encode())
         else:
-            target.write(data)
+            _write_all(target, data)
 
     def _text(self, data: bytes, target: Any) -> str:
         text = self.decoder.decode(data)
         if not getattr(target, "isatty", bool)():
             return text
         return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
+
+
+def _write_all(target: Any, data: bytes) -> None:
+    """A raw file may take less than it is given, and says how much; others say so, or nothing."""
+    while data:
+        taken = target.write(data)
+        data = data[taken:] if isinstance(taken, int) and 0 < taken < len(data) else b""
 
 
 def _takes_text(target: Any) -> bool:

@@ -242,7 +242,7 @@ vx_status run_guest(vx_sandbox *box, uint32_t how, uint64_t timeout_ns, vx_trap 
 bool vx_on_tick(vx_state *state);
 
 /* watchdog.c */
-bool watchdog_enter(vx_sandbox *box, uint64_t timeout_ns); /* false: nesting too deep, no thread */
+vx_status watchdog_enter(vx_sandbox *box, uint64_t timeout_ns); /* VX_TOO_DEEP, VX_NO_MEMORY (no thread) */
 void watchdog_leave(void);
 /* After a hook, which may have forked: the child's call has no watchdog yet.  False: no thread. */
 bool watchdog_resume(void);

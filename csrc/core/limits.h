@@ -39,6 +39,9 @@ static inline uint64_t page_up(uint64_t size) { return (size + VX_PAGE_SIZE - 1)
 /* Least bytes of code of a block, for sizing the block table; see cache.c. */
 #define VX_BLOCK_CODE_MIN 16
 
+#define VX_TEXT_OF(number) #number
+#define VX_TEXT(number) VX_TEXT_OF(number)
+
 /* Calls a thread may nest: guest, host hook, guest again. */
 #define VX_MAX_NESTING 16
 

@@ -306,8 +306,9 @@ vx_status run_guest(vx_sandbox *box, uint32_t how, uint64_t timeout_ns, vx_trap 
     trap->code = trap->signal = 0;
     if (!ready_cache(box))
         return VX_NO_MEMORY;
-    if (!watchdog_enter(box, timeout_ns))
-        return VX_LIMIT;
+    vx_status status = watchdog_enter(box, timeout_ns);
+    if (status != VX_OK)
+        return status;
     if (how != ENTER_FULL) {
         how = how_to_enter(box);
         box->state->guest_mxcsr = box->kernel.mxcsr;
@@ -320,7 +321,7 @@ vx_status run_guest(vx_sandbox *box, uint32_t how, uint64_t timeout_ns, vx_trap 
     box->trap = trap;
     if (box->depth++ == 0)
         box->written = 0;
-    vx_status status = loop(box, how, trap);
+    status = loop(box, how, trap);
     tell_end(box, status, trap);
     box->depth--;
     box->trap = outer;

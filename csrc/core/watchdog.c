@@ -168,12 +168,12 @@ static bool wake_watchdog(void) {
 
 /* --- the caller's side ------------------------------------------------------------------------ */
 
-bool watchdog_enter(vx_sandbox *box, uint64_t timeout_ns) {
+vx_status watchdog_enter(vx_sandbox *box, uint64_t timeout_ns) {
     if (VX_UNLIKELY(self == NULL) && !vx_thread_init())
-        return false;
+        return VX_NO_MEMORY;
     unsigned depth = atomic_load_explicit(&self->depth, memory_order_relaxed);
     if (depth == VX_MAX_NESTING)
-        return false;
+        return VX_TOO_DEEP;
     frame *f = &self->frames[depth];
     f->box = box;
     f->timeout_ns = timeout_ns;
@@ -181,9 +181,9 @@ bool watchdog_enter(vx_sandbox *box, uint64_t timeout_ns) {
     atomic_store_explicit(&self->depth, depth + 1, memory_order_release);
     if (!watchdog_resume()) {
         watchdog_leave();
-        return false;
+        return VX_NO_MEMORY;
     }
-    return true;
+    return VX_OK;
 }
 
 bool watchdog_resume(void) {

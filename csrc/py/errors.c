@@ -141,6 +141,9 @@ void error_status(vx_status status, const char *what)
     case VX_LIMIT:
         error_vxplug("GuestMemoryError", "%s: %s", what, text);
         break;
+    case VX_TOO_DEEP:
+        PyErr_Format(PyExc_RecursionError, "%s: %s", what, text);
+        break;
     case VX_BUSY:
         PyErr_Format(PyExc_RuntimeError, "%s: %s", what, text);
         break;

@@ -198,7 +198,9 @@ PyObject *box_run(Box *self, PyObject *args)
         return NULL;
     fresh_cpu(&cpu, eip, esp);
     PyObject *who = PyUnicode_FromString("_start");
-    if (who != NULL && box_enter(self, &call)) {
+    call_init(&call);
+    /* Not box_enter: inlined here, gcc takes its `box->call = call` for a dangling pointer. */
+    if (who != NULL && box_enter_slow(self, &call)) {
         run_locked(self, &call, &cpu);
         box_leave(self, &call, who);
         box_outcome(self, &call, who);

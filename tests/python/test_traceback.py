@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 import vxplug
-from vxplug import faults, unwind
+from vxplug import faults, sdk, unwind
 from vxplug.debuginfo import DebugInfo
 from vxplug.linetable import LineTable
 from vxplug.report import decode_report
@@ -362,9 +362,11 @@ def test_undefined_behaviour_trap(build_plugin, export, argument, text):
         assert box.overflow(1) == 2
 
 
-def test_undefined_behaviour_with_the_toolchains_runtime(build_plugin):
+def test_undefined_behaviour_with_the_toolchains_runtime(tmp_path):
     """zig's runtime writes the message, then goes on to what the policy refuses: the message arrives."""
-    with vxplug.open(build_plugin(SOURCE, ("-fsanitize=undefined",))).sandbox(stderr=lambda data: None) as box:
+    check = ["-fsanitize=undefined"]
+    path = sdk.build([SOURCE], tmp_path / "checked.vxm", cflags=check, ldflags=check)
+    with vxplug.open(path).sandbox(stderr=lambda data: None) as box:
         assert "2147483647 + 1 cannot be represented" in str(ended(box.overflow, 2**31 - 1))
 
 
