@@ -174,6 +174,28 @@ void *vx_guest_pointer(vx_sandbox *box, vx_gaddr address, uint64_t size, unsigne
 /* Length of the terminated string at `address`, or SIZE_MAX if no NUL within `limit` mapped bytes. */
 size_t vx_guest_strlen(vx_sandbox *box, vx_gaddr address, size_t limit);
 
+/* For tools.  A translation is a copy: marks, in order, say at which byte of `host` the instruction at
+ * which byte of guest code begins; what stands before `body` compares the target of an indirect branch. */
+typedef struct vx_translation_mark { uint16_t host, guest; } vx_translation_mark;
+typedef struct vx_translation {
+    uint8_t *host;
+    size_t host_size, body, mark_count;
+    vx_translation_mark *marks;
+    uint32_t guest_size;
+    uintptr_t place;            /* where the original is, as long as the plugin's code is not replaced */
+} vx_translation;
+/* The block that begins at `address`, translated now if need be.  VX_TRAP: no code is there.  VX_BUSY inside
+ * a call; VX_NO_MEMORY, VX_UNUSABLE. */
+vx_status vx_sandbox_translation(vx_sandbox *box, vx_gaddr address, vx_translation *out);
+void vx_translation_free(vx_translation *translation);
+/* Where the blocks of the plugin's shared cache are: fills up to `max`, returns how many there are. */
+typedef struct vx_place { vx_gaddr guest; uintptr_t host; size_t size; } vx_place;
+size_t vx_plugin_places(vx_plugin *plugin, vx_place *out, size_t max);
+/* In the tick hook: the guest's registers, and true. */
+bool vx_sandbox_where(vx_sandbox *box, vx_registers *out);
+/* While more callers said true than false, every tick interrupts calls however young: for profilers. */
+void vx_sampling(bool on);
+
 /* Everything a guest program can see of the CPU.  `fx` is an FXSAVE image (512 bytes); above its xmm
  * registers are the upper halves of ymm0-7 and of zmm0-7, and k0-7: all zero where the host has none. */
 typedef struct vx_cpu {

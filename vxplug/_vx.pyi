@@ -23,6 +23,8 @@ class Plugin:
     ) -> None:
         """Raise ValueError when the core does not accept the image, MemoryError, OSError (host unsupported)."""
     def stats(self) -> dict[str, int]: ...
+    def places(self) -> list[tuple[int, int, int]]:
+        """Blocks of the shared code cache: (guest address, host address, size)."""
 
 class Box:
     """One guest address space and its CPU (vx_sandbox), with the lock that admits one call at a time.
@@ -58,6 +60,11 @@ class Box:
     def close(self) -> None:
         """Waits for a call in another thread; RuntimeError from inside a call of this box.  Idempotent."""
     def interrupt(self) -> None: ...
+    def profile(self, sample: Callable[[dict[str, Any]], Any] | None) -> None:
+        """``sample`` is called at every tick of a call, with ``registers``, ``stack`` and ``stack_at``."""
+    def translation(self, address: int) -> tuple[int, bytes, int, int, list[tuple[int, int]]] | None:
+        """(guest size, host code, where its body begins, host address, marks) of the block at an address;
+        None where no code is.  RuntimeError inside a call."""
     @property
     def closed(self) -> bool: ...
     @property

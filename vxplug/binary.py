@@ -58,6 +58,16 @@ class Binary:
         with self._debug_lock:
             return self._debug_info().locate(address - self._base)
 
+    def symbol(self, name: str) -> tuple[int, int] | None:
+        """(address, size) of a function of the symbol table."""
+        with self._debug_lock:
+            return self._debug_info().symbol(name)
+
+    def symbol_size(self, address: int) -> int:
+        """Bytes of the function that begins at an address; 0 where no symbol tells."""
+        with self._debug_lock:
+            return self._debug_info().size_at(address)
+
     def callers(
         self, registers: dict[str, int], stack_at: int, stack: bytes, returning: bool = False
     ) -> list[int]:

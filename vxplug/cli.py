@@ -10,13 +10,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from . import describe, project
+from . import describe, disasm, profile, project
 from .errors import Error, GuestTimeout, escape
 from .interface import Export
-from .stubs import stub_text
 from .plugin import Plugin, open as open_plugin
 from .policy import Directory, LinuxPolicy
 from .program import Program
+from .stubs import stub_text
 
 __all__ = ["main", "cc", "cxx", "ar", "ranlib"]
 
@@ -90,13 +90,17 @@ def _show(result: Any) -> None:
         print(escape(result) if isinstance(result, str) else result)
 
 
+def call_arguments(plugin: Plugin, function: str, texts: list[str]) -> tuple[Export, list[Any]]:
+    """The export of that name, and words of the command line as its arguments."""
+    export = _export_of(plugin, function)
+    if len(texts) != len(export.inputs):
+        raise Error(f"{export.name}{export.signature} takes {len(export.inputs)} arguments")
+    return export, [_argument(text, *param) for text, param in zip(texts, export.inputs, strict=True)]
+
+
 def _call(options: argparse.Namespace) -> int:
     plugin = open_plugin(options.file)
-    export = _export_of(plugin, options.function)
-    if len(options.arguments) != len(export.inputs):
-        raise Error(f"{export.name}{export.signature} takes {len(export.inputs)} arguments")
-    pairs = zip(options.arguments, export.inputs, strict=True)
-    arguments = [_argument(text, *param) for text, param in pairs]
+    export, arguments = call_arguments(plugin, options.function, options.arguments)
     with plugin.sandbox(memory=options.memory << 20, timeout=options.timeout) as box:
         _show(box[export.name](*arguments))
     return 0
@@ -178,7 +182,8 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument("--cc", help="another compiler command for i386")
     build.add_argument("sources", nargs="+", metavar="SRC")
     build.set_defaults(run=_build)
-    describe.add_command(commands)
+    for tool in (describe, disasm, profile):
+        tool.add_command(commands)
     call = commands.add_parser("call", help="call one function; @FILE passes a file's bytes")
     call.add_argument("--memory", type=int, default=256, metavar="MIB")
     call.add_argument("--timeout", type=float, default=30.0, metavar="SECONDS")

@@ -208,6 +208,12 @@ class DebugInfo:
         start, size, name = self._symbols[at]
         return escape(name) if name and address < start + (size or LABEL_MAX) else None
 
+    def symbol(self, name: str) -> tuple[int, int] | None:
+        return next(((start, size) for start, size, text in self._symbols if text == name), None)
+
+    def size_at(self, address: int) -> int:
+        return max((size for start, size, _ in self._symbols if start == address), default=0)
+
     def locate(self, address: int) -> Frame | None:
         """None when neither the function nor the line is known."""
         function = self.function(address)

@@ -240,6 +240,9 @@ bool signal_fault(vx_sandbox *box, vx_trap *trap);
 void run_needs(vx_sandbox *box, unsigned needs);
 vx_status run_guest(vx_sandbox *box, uint32_t how, uint64_t timeout_ns, vx_trap *trap);
 bool vx_on_tick(vx_state *state);
+/* The block at state->eip, translated now if need be; VX_TRAP and why there is none.  Under the
+ * translation lock. */
+vx_status run_find_block(vx_sandbox *box, const vx_block **out, vx_trap_kind *why);
 
 /* watchdog.c */
 vx_status watchdog_enter(vx_sandbox *box, uint64_t timeout_ns); /* VX_TOO_DEEP, VX_NO_MEMORY (no thread) */

@@ -135,6 +135,10 @@ static vx_status find_block(vx_sandbox *box, bool alone, const vx_block **out, v
     }
 }
 
+vx_status run_find_block(vx_sandbox *box, const vx_block **out, vx_trap_kind *why) {
+    return find_block(box, false, out, why);
+}
+
 static void link_branch(vx_sandbox *box, uintptr_t site, const vx_block *block) {
     uint32_t stub;
     if (cache_link(box->cache, site, block, &stub) && box->kernel.own_code)

@@ -946,7 +946,7 @@ static vx_translate_result close_block(translation *t, const vx_block **out) {
     for (unsigned i = 0; i < t->exit_count; i++)
         emit_stub(t, &t->exits[i]);
     t->block.end = (uint32_t)(t->e.at - t->cache->edit);
-    t->block.guest_size = (uint16_t)(t->eip - t->block.eip);
+    t->block.guest_size = (uint16_t)((t->ended ? t->next : t->eip) - t->block.eip);
     VX_CHECK(t->block.end - t->block.start <= UINT16_MAX);
     return verify_block(t->cache, &t->block) ? publish(t, out) : TRANSLATE_REFUSED;
 }

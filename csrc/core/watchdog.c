@@ -33,6 +33,7 @@ static VX_THREAD_LOCAL vx_thread *self;
 
 enum { WATCHDOG_ABSENT, WATCHDOG_AWAKE, WATCHDOG_ASLEEP };
 static _Atomic uint32_t watchdog_state;
+static _Atomic int samplers;
 
 static void forget_thread(void *pointer) {
     vx_thread *thread = pointer;
@@ -75,7 +76,9 @@ bool vx_thread_init(void) {
 
 /* --- the watchdog's side ---------------------------------------------------------------------- */
 
-/* True while the frame's call has been running since an earlier tick. */
+void vx_sampling(bool on) { atomic_fetch_add(&samplers, on ? 1 : -1); }
+
+/* True while the frame's call has been running since an earlier tick, or a profiler wants all of them. */
 static bool look_at_frame(frame *f, uint64_t now) {
     uint64_t sequence = atomic_load(&f->sequence);
     uint64_t timeout = f->timeout_ns;
@@ -84,7 +87,7 @@ static bool look_at_frame(frame *f, uint64_t now) {
     if (f->seen != sequence) {
         f->seen = sequence;
         f->seen_at = now;
-        return false;
+        return atomic_load_explicit(&samplers, memory_order_relaxed) > 0;
     }
     if (timeout != 0 && now - f->seen_at >= timeout)
         atomic_store(&f->expired, sequence);

@@ -95,6 +95,7 @@ typedef struct Box {
     Plugin *plugin;
     PyObject *write, *trap;    /* the callables of the constructor; NULL only after tp_clear */
     PyObject *linux_call, *linux_trace; /* the same, or NULL when there is none */
+    PyObject *sample;          /* the profiler's callable, or NULL */
     vx_sandbox *core;          /* NULL: not yet made, closed, or given up after a fork */
     PyObject *broken;          /* str: why calls are refused until a reset, or NULL */
     uint64_t memory;           /* limits, for messages */
@@ -457,6 +458,7 @@ PyObject *error_class(const char *name);
 void error_vxplug(const char *name, const char *format, ...);
 /* A core status other than VX_OK and VX_TRAP. */
 void error_status(vx_status status, const char *what);
+PyObject *registers_dict(const vx_registers *registers);
 /* The exception for the end of guest code, from the box's `trap` callable. */
 void error_trap(Box *box, const Call *call, PyObject *who);
 /* New exception object for vx_raise; NULL with an exception when the host is out of memory. */
@@ -464,5 +466,12 @@ PyObject *error_of_guest(State *state, const char *name, size_t name_size, const
                          size_t size);
 /* Guest code returned, but what it returned cannot be used: a fault at `address`. */
 bool error_fault(const Function *function, Call *call, uint32_t address, const char *text);
+
+/* tools.c */
+PyObject *sample_info(const Box *box, const vx_registers *at); /* inside the tick hook */
+void sample_set(Box *box, PyObject *sample);                   /* NULL: no profiler any more */
+PyObject *box_profile(Box *self, PyObject *sample);
+PyObject *box_translation(Box *self, PyObject *args);
+PyObject *plugin_places(Plugin *self, PyObject *unused);
 
 #endif

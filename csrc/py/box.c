@@ -305,6 +305,7 @@ static int box_traverse(Box *self, visitproc visit, void *arg)
     Py_VISIT(self->trap);
     Py_VISIT(self->linux_call);
     Py_VISIT(self->linux_trace);
+    Py_VISIT(self->sample);
     return 0;
 }
 
@@ -314,6 +315,7 @@ static int box_clear(Box *self)
     Py_CLEAR(self->trap);
     Py_CLEAR(self->linux_call);
     Py_CLEAR(self->linux_trace);
+    sample_set(self, NULL);
     return 0;
 }
 
@@ -352,6 +354,10 @@ static PyMethodDef box_methods[] = {
     {"text", (PyCFunction)box_text, METH_VARARGS,
      PyDoc_STR("text($self, address, limit, /)\n--\n\n"
                "Bytes up to a NUL, or None if none follows within the limit.")},
+    {"profile", (PyCFunction)box_profile, METH_O,
+     PyDoc_STR("profile($self, sample, /)\n--\n\nCall sample(info) at every tick of a call; None stops.")},
+    {"translation", (PyCFunction)box_translation, METH_VARARGS,
+     PyDoc_STR("translation($self, address, /)\n--\n\nThe translated block at a guest address, or None.")},
     {"stopping", (PyCFunction)box_stopping, METH_NOARGS,
      PyDoc_STR("stopping($self)\n--\n\nWhether the running call is to end now.")},
     {0},

@@ -154,7 +154,7 @@ void error_status(vx_status status, const char *what)
 
 /* ---- ends of guest code ---- */
 
-static PyObject *registers_dict(const vx_registers *registers)
+PyObject *registers_dict(const vx_registers *registers)
 {
     const uint32_t *gpr = registers->gpr;
     return Py_BuildValue("{sIsIsIsIsIsIsIsIsIsI}", "eax", gpr[0], "ecx", gpr[1], "edx", gpr[2],

@@ -113,11 +113,36 @@ static bool signals_due(const Box *box, Call *call)
     return true;
 }
 
+/* The profiler's callable gets registers as in a trap, and a copy of the stack. */
+static bool send_sample(Box *box, const vx_registers *at)
+{
+    PyObject *info = sample_info(box, at);
+    PyObject *sample = Py_NewRef(box->sample); /* it may take itself away */
+    PyObject *result = info != NULL ? PyObject_CallOneArg(sample, info) : NULL;
+    Py_DECREF(sample);
+    Py_XDECREF(info);
+    Py_XDECREF(result);
+    return result != NULL;
+}
+
+static bool take_sample(Box *box, Call *call)
+{
+    vx_registers at;
+    if (box->core == NULL || !vx_sandbox_where(box->core, &at))
+        return true;
+    bool released = hook_begin(call);
+    bool ok = box->sample == NULL || send_sample(box, &at);
+    if (!ok)
+        error_keep(call);
+    hook_end(call, released);
+    return ok;
+}
+
 static bool on_tick(void *context)
 {
     Box *box = context;
     Call *call = box->call;
-    if (call->error != NULL)
+    if (call->error != NULL || (box->sample != NULL && !take_sample(box, call)))
         return false;
     if (call->suspended == NULL) {
         gil_release(call);

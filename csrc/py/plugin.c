@@ -117,6 +117,8 @@ static PyObject *plugin_stats(Plugin *self, PyObject *unused)
 static PyMethodDef plugin_methods[] = {
     {"stats", (PyCFunction)plugin_stats, METH_NOARGS,
      PyDoc_STR("stats($self)\n--\n\nTranslation statistics.")},
+    {"places", (PyCFunction)plugin_places, METH_NOARGS,
+     PyDoc_STR("places($self)\n--\n\nTranslated blocks as (guest address, host address, size).")},
     {0},
 };
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import vxplug
-from vxplug import cli, sdk
+from vxplug import cli, profile, sdk
 from vxplug import setuptools as integration
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "api.md"
@@ -67,7 +67,7 @@ def _entry(name: str, thing: Any) -> str:
 
 
 def _module(title: str, module: Any) -> str:
-    things = [(name, getattr(module, name)) for name in module.__all__]
+    things = [(name, getattr(module, name)) for name in module.__all__ if name != "add_command"]
     entries = [_entry(name, thing) for name, thing in things if callable(thing)]
     return "\n\n".join([f"## {title}", _doc(module), *entries])
 
@@ -80,7 +80,7 @@ def _commands(parser: argparse.ArgumentParser) -> str:
 
 
 def reference() -> str:
-    modules = [("vxplug", vxplug), ("vxplug.sdk", sdk), ("vxplug.setuptools", integration)]
+    modules = [("vxplug", vxplug), ("vxplug.profile", profile), ("vxplug.sdk", sdk), ("vxplug.setuptools", integration)]
     parts = [HEAD, *(_module(title, module) for title, module in modules), _commands(cli._parser())]
     return "\n\n".join(part.strip() for part in parts) + "\n"
 

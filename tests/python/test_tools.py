@@ -1,0 +1,209 @@
+"""`vxplug disasm` and `vxplug profile`, and what they ask of the core."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+from elftools.elf.elffile import ELFFile
+
+import vxplug
+from vxplug.profile import Profile, write_perf_map
+
+SOURCE = """
+#include <stdio.h>
+#include <vxplug.h>
+#define KEEP __asm__ volatile("" : "+r"(x))
+static __attribute__((noinline)) uint32_t inner(uint32_t n) {
+    uint32_t x = 1;
+    for (uint32_t i = 0; i < n; i++) { x = x * 1664525 + 1013904223; KEEP; }
+    return x;
+}
+static __attribute__((noinline)) uint32_t deep(uint32_t n, uint32_t depth) {
+    uint32_t x = depth ? deep(n, depth - 1) : inner(n);
+    KEEP;
+    return x + 1;
+}
+VX_EXPORT uint32_t work(uint32_t n) { return inner(n) + 1; }
+VX_EXPORT uint32_t nested(uint32_t n) { return deep(n, 20) + 1; }
+VX_EXPORT void say(void) { puts("x"); fflush(stdout); }
+"""
+
+
+@pytest.fixture(scope="module")
+def path(build_plugin) -> Path:
+    return build_plugin(SOURCE)
+
+
+def command(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "vxplug", *map(str, arguments)], capture_output=True, text=True, check=False)
+
+
+def expected(n: int) -> int:
+    x = 1
+    for _ in range(n):
+        x = (x * 1664525 + 1013904223) & 0xFFFFFFFF
+    return (x + 1) & 0xFFFFFFFF
+
+
+# ---- disasm ----
+
+
+def _symbol(path: Path, name: str) -> bytes:
+    with path.open("rb") as file:
+        elf = ELFFile(file)
+        (symbol,) = [s for s in elf.get_section_by_name(".symtab").iter_symbols() if s.name == name]
+        (offset,) = elf.address_offsets(symbol.entry.st_value, symbol.entry.st_size)
+        file.seek(offset)
+        return file.read(symbol.entry.st_size)
+
+
+@pytest.mark.parametrize("name", ["work", "nested", "malloc"])
+def test_every_instruction_is_shown_beside_its_translation(path, name):
+    """Without it a listing could leave out the very instruction that somebody looks for."""
+    pytest.importorskip("capstone")
+    done = command("disasm", "--json", path, name)
+    records = json.loads(done.stdout)[name]
+    assert bytes.fromhex("".join(record["guest_bytes"] for record in records)).startswith(_symbol(path, name))
+    assert all(record["host"] and len(record["guest"]) == bool(record["guest_bytes"]) for record in records)
+    loads = [r for r in records if r["guest"] and r["guest"][0].startswith("mov e") and "ptr [e" in r["guest"][0]]
+    assert loads and all(any("gs:[" in row for row in r["host"]) for r in loads)
+
+
+def test_listing(path):
+    """The text a person reads: names, C lines, two columns."""
+    pytest.importorskip("capstone")
+    done = command("disasm", path, "work")
+    assert done.returncode == 0 and done.stdout.startswith("work:\n; /")
+    assert any(row.split()[1:2] == ["call"] and "gs:[r12d" in row for row in done.stdout.splitlines())
+
+
+def test_names_that_are_not_there(path):
+    """One line that says what to do, not a Python traceback."""
+    pytest.importorskip("capstone")
+    done = command("disasm", path, "wrok")
+    assert done.returncode == 1 and done.stderr.startswith("vxplug: no function 'wrok'") and "inspect" in done.stderr
+    assert "not an address" in command("disasm", path, "0xyz").stderr
+    assert command("disasm", path, "0x10").returncode == 0  # no code there: nothing to show
+
+
+def test_without_capstone(path):
+    """The extra is named, as it would be typed."""
+    code = f"import sys; sys.modules['capstone'] = None; sys.argv = ['vxplug', 'disasm', {str(path)!r}]; from vxplug.cli import main; sys.exit(main())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and done.stderr == "vxplug: disasm needs capstone: pip install 'vxplug[tools]'\n"
+
+
+def test_translations_are_refused_inside_a_call(path):
+    """The state of the running guest must not be touched for a look."""
+    plugin = vxplug.open(path)
+    seen = []
+
+    def look(data: bytes) -> None:
+        with pytest.raises(RuntimeError, match="running a call"):
+            box._box.translation(plugin.exports["work"].address)
+        seen.append(data)
+
+    with plugin.sandbox(stdout=look) as box:
+        box.say()
+        assert seen and box.work(1) == expected(1)
+        assert box._box.translation(0x10) is None
+        for wrong in (-1, 1 << 32, "0"):
+            with pytest.raises((ValueError, TypeError)):
+                box._box.translation(wrong)
+    with pytest.raises(vxplug.Error, match="closed"):
+        box._box.translation(plugin.exports["work"].address)
+
+
+# ---- profile ----
+
+
+def _sampled(box: vxplug.Sandbox, n: int, samples: int) -> Profile:
+    """Calls until enough samples were taken; every result is looked at."""
+    result, until = expected(n), time.monotonic() + 60
+    with Profile(box) as profile:
+        while profile.samples < samples and time.monotonic() < until:
+            assert box.work(n) == result
+    return profile
+
+
+@pytest.mark.parametrize("n", [500, 100_000], ids=["shorter than a tick", "longer"])
+def test_samples_tell_where_and_change_nothing(path, n):
+    """A profile of short calls would be empty, and a sample that disturbs the guest would be found nowhere else."""
+    with vxplug.open(path).sandbox() as box:
+        profile = _sampled(box, n, 30)
+        taken = profile.samples
+        assert taken >= 30
+        assert profile.stacks[("work", "inner")] > taken // 2
+        assert sum(profile.stacks.values()) == taken
+        box.work(20_000_000)
+        assert profile.samples == taken
+
+
+def test_deep_stacks(path):
+    """Callers come from call frame information, as in tracebacks."""
+    with vxplug.open(path).sandbox() as box, Profile(box) as profile:
+        box.nested(60_000_000)
+    assert ("nested", *["deep"] * 21, "inner") in profile.stacks
+
+
+def test_a_sampler_that_raises(path):
+    """Its exception ends the call and comes out unchanged; the sandbox goes on."""
+    with vxplug.open(path).sandbox() as box:
+        def sample(info):
+            raise ZeroDivisionError("sampler")
+
+        box._box.profile(sample)
+        with pytest.raises(ZeroDivisionError, match="sampler"):
+            for _ in range(1000):
+                box.work(10_000_000)
+        box._box.profile(None)
+        assert box.work(500) == expected(500)
+        with pytest.raises(TypeError):
+            box._box.profile(3)
+
+
+def test_pictures_and_text(path, tmp_path):
+    """The files that other programs read: XML, folded stacks, a perf map with names at executable addresses."""
+    output, folded = tmp_path / "out.svg", tmp_path / "out.txt"
+    done = command("profile", "--seconds", "0.5", "-o", output, "--folded", folded, path, "work", "1000000")
+    assert done.returncode == 0 and " %  inner\n" in done.stdout, done.stderr
+    titles = [element.text for element in ElementTree.parse(output).iter("{http://www.w3.org/2000/svg}title")]
+    assert any(title.startswith("inner (") for title in titles) and titles[0].startswith("all (")
+    stacks = dict(line.rsplit(" ", 1) for line in folded.read_text().splitlines())
+    assert int(stacks["work;inner"]) > 0
+
+
+def test_perf_map(path, tmp_path):
+    """perf would show wrong names if a row were somewhere else than the code."""
+    plugin = vxplug.open(path)
+    with plugin.sandbox() as box:
+        box.work(10)
+        rows = [line.split(" ", 2) for line in write_perf_map(plugin, tmp_path / "map").read_text().splitlines()]
+        spans = [line.split()[0].split("-") for line in Path("/proc/self/maps").read_text().splitlines() if "r-xs" in line]
+    names = {name for _, _, name in rows}
+    assert {"vxm:work", "vxm:inner"} <= names
+    for start, size, _ in rows:
+        at = int(start, 16)
+        assert any(int(low, 16) <= at and at + int(size, 16) <= int(high, 16) for low, high in spans)
+    assert os.stat(tmp_path / "map").st_mode & 0o777 == 0o600
+
+
+def test_hostile_names_in_the_picture():
+    """Function names are the plugin's: in an SVG they could be script."""
+    from collections import Counter
+    from types import SimpleNamespace
+
+    profile = Profile.__new__(Profile)
+    profile.samples, profile._plugin = 1, SimpleNamespace(path="<p>", locate=lambda at: ("</title><script>\x1b;", None, None))
+    profile._raw = Counter({(1,): 1})
+    picture = profile.svg()
+    ElementTree.fromstring(picture)
+    assert "<script" not in picture and "\x1b" not in picture
+    assert profile.folded().count(";") == 0
