@@ -10,8 +10,10 @@
 
 enum { EAX, EBX, ECX, EDX };
 
+/* Asked once: under a hypervisor each question costs tens of microseconds. */
 typedef struct host {
     unsigned offers; /* NEEDS_* */
+    uint32_t one[4], seven[4], seven_one[4], extended[4]; /* leaves 1, 7, 7.1, 80000001 */
     uint32_t xcr0;   /* the part of it that a guest is told */
     uint32_t offsets[8]; /* of XSAVE components by number */
 } host;
@@ -44,18 +46,19 @@ static bool find_component(unsigned number, uint32_t size) {
 #define XCR0_AVX512 0xe0u
 
 static void look_at_host(void) {
-    uint32_t one[4], seven[4];
     this_host.offers = NEEDS_X87 | NEEDS_SSE;
-    ask(1, 0, one);
-    ask(7, 0, seven);
-    if ((one[ECX] & OSXSAVE_AVX) != OSXSAVE_AVX)
+    ask(1, 0, this_host.one);
+    ask(7, 0, this_host.seven);
+    ask(7, 1, this_host.seven_one);
+    ask(0x80000001, 0, this_host.extended);
+    if ((this_host.one[ECX] & OSXSAVE_AVX) != OSXSAVE_AVX)
         return;
     uint32_t xcr0 = read_xcr0();
     if ((xcr0 & XCR0_AVX) != XCR0_AVX || !find_component(2, 256))
         return;
     this_host.offers |= NEEDS_AVX;
     this_host.xcr0 = XSAVE_X87 | XCR0_AVX;
-    if (!(seven[EBX] & AVX512F) || (xcr0 & XCR0_AVX512) != XCR0_AVX512 || !find_component(5, 64) ||
+    if (!(this_host.seven[EBX] & AVX512F) || (xcr0 & XCR0_AVX512) != XCR0_AVX512 || !find_component(5, 64) ||
         !find_component(6, 512))
         return;
     this_host.offers |= NEEDS_AVX512;
@@ -108,33 +111,28 @@ static uint32_t told(uint32_t host_says, uint32_t always, uint32_t avx, uint32_t
 }
 
 static void identify_maker(uint32_t r[4]) {
-    static const uint32_t maker[4] = {[EBX] = 0x6c707856, [EDX] = 0x78566775, [ECX] = 0x67756c70}; /* VxplugVxplug */
-    memcpy(r, maker, sizeof maker);
     r[EAX] = 0xd;
+    r[EBX] = 0x6c707856, r[EDX] = 0x78566775, r[ECX] = 0x67756c70; /* "VxplugVxplug" */
 }
 
 static void identify_features(uint32_t r[4]) {
     r[EAX] = SIGNATURE;
-    r[EBX] = 0;
-    r[ECX] = told(r[ECX], ONE_ECX, ONE_ECX_AVX, 0);
+    r[ECX] = told(the_host()->one[ECX], ONE_ECX, ONE_ECX_AVX, 0);
     r[EDX] = ONE_EDX;
 }
 
 static void identify_more_features(uint32_t subleaf, uint32_t r[4]) {
-    uint32_t host[4] = {r[EAX], r[EBX], r[ECX], r[EDX]};
-    memset(r, 0, 4 * sizeof *r);
     if (subleaf == 0) {
         r[EAX] = 1;
-        r[EBX] = told(host[EBX], SEVEN_EBX, SEVEN_EBX_AVX, SEVEN_EBX_AVX512);
-        r[ECX] = told(host[ECX], SEVEN_ECX, SEVEN_ECX_AVX, SEVEN_ECX_AVX512);
+        r[EBX] = told(the_host()->seven[EBX], SEVEN_EBX, SEVEN_EBX_AVX, SEVEN_EBX_AVX512);
+        r[ECX] = told(the_host()->seven[ECX], SEVEN_ECX, SEVEN_ECX_AVX, SEVEN_ECX_AVX512);
     } else if (subleaf == 1) {
-        r[EAX] = told(host[EAX], 0, 0, SEVEN_ONE_EAX_AVX512);
+        r[EAX] = told(the_host()->seven_one[EAX], 0, 0, SEVEN_ONE_EAX_AVX512);
     }
 }
 
 /* The registers a guest has and the bytes that an area for them would take; no subleaf tells more. */
 static void identify_state(uint32_t subleaf, uint32_t r[4]) {
-    memset(r, 0, 4 * sizeof *r);
     if (subleaf == 0 && cpu_xcr0() != 0) {
         r[EAX] = cpu_xcr0();
         r[EBX] = r[ECX] = ST_FX_SIZE;
@@ -142,18 +140,14 @@ static void identify_state(uint32_t subleaf, uint32_t r[4]) {
 }
 
 void cpu_identify(uint32_t leaf, uint32_t subleaf, uint32_t r[4]) {
-    ask(leaf, subleaf, r);
+    memset(r, 0, 4 * sizeof *r);
     switch (leaf) {
     case 0: identify_maker(r); return;
     case 1: identify_features(r); return;
     case 7: identify_more_features(subleaf, r); return;
     case 0xd: identify_state(subleaf, r); return;
-    default: break;
+    case 0x80000000: r[EAX] = 0x80000001; return;
+    case 0x80000001: r[ECX] = told(the_host()->extended[ECX], EXTENDED_ECX, 0, 0); return;
+    default: return;
     }
-    uint32_t host_ecx = r[ECX];
-    memset(r, 0, 4 * sizeof *r);
-    if (leaf == 0x80000000)
-        r[EAX] = 0x80000001;
-    else if (leaf == 0x80000001)
-        r[ECX] = told(host_ecx, EXTENDED_ECX, 0, 0);
 }

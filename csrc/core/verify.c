@@ -288,6 +288,7 @@ static bool step(walk *w) {
 }
 
 bool verify_block(const vx_cache *cache, const vx_block *block) {
+    verify_insn_prepare();
     VX_CHECK(block->end + LONGEST <= cache->size);
     walk w;
     w.cache = cache, w.block = block, w.code = cache->edit, w.at = block->start, w.end = block->end;

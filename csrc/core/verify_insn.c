@@ -291,14 +291,15 @@ static void index_rows(void) {
 
 /* --- reading one ---------------------------------------------------------------------------------- */
 
+/* Words, not bytes: two bytes that were stored one by one and are read at once stall the processor. */
 typedef struct insn {
     const uint8_t *next; /* byte to read */
     bool lock, word, gs, address32;
-    uint8_t rep, rex, map, op;
+    unsigned rep, rex, map, op;
     bool vector, w;      /* VEX or EVEX; rex then has its extensions */
-    uint8_t pp, vvvv;
+    unsigned pp, vvvv;
     bool mem, sib;
-    uint8_t reg, rm, index;
+    unsigned reg, rm, index;
 } insn;
 
 static bool general(unsigned reg) { return (reg <= RDI && reg != RSP) || reg == R12; }
@@ -320,7 +321,7 @@ static bool address(insn *in, uint8_t modrm) {
     in->sib = base == 4;
     if (in->sib) {
         uint8_t sib = byte(in);
-        in->index = (uint8_t)((sib >> 3 & 7) | (in->rex & 2) << 2);
+        in->index = (sib >> 3 & 7u) | (in->rex & 2) << 2;
         base = sib & 7;
         if (base == 5 && mod == 0) {
             in->next += 4;
@@ -333,8 +334,8 @@ static bool address(insn *in, uint8_t modrm) {
 
 static bool read_modrm(insn *in) {
     uint8_t modrm = byte(in);
-    in->reg = (uint8_t)((modrm >> 3 & 7) | (in->rex & 4) << 1);
-    in->rm = (uint8_t)((modrm & 7) | (in->rex & 1) << 3);
+    in->reg = (modrm >> 3 & 7u) | (in->rex & 4) << 1;
+    in->rm = (modrm & 7u) | (in->rex & 1) << 3;
     in->mem = modrm < 0xc0;
     return !in->mem || address(in, modrm);
 }
@@ -347,22 +348,22 @@ static const uint8_t prefix_order[256] = {
 /* The byte of W, vvvv (inverted), and pp. */
 static void read_vvvv(insn *in, uint8_t payload) {
     in->w = payload >> 7;
-    in->vvvv = ~payload >> 3 & 15;
-    in->pp = (uint8_t)(1u << (payload & 3));
+    in->vvvv = ~(unsigned)payload >> 3 & 15;
+    in->pp = 1u << (payload & 3);
 }
 
 /* Byte 1 of C4 and 62 begins with R, X, B inverted: as in REX, X and the high bit of a vector's number are not used. */
 static bool read_vex(insn *in) {
     uint8_t kind = in->next[-1], first = byte(in), map = 1;
-    in->rex = (uint8_t)(~first >> 5 & 4);
+    in->rex = ~(unsigned)first >> 5 & 4;
     if (kind == 0xc5) {
         read_vvvv(in, first & 0x7f);
     } else {
-        in->rex |= ~first >> 5 & 3;
+        in->rex |= ~(unsigned)first >> 5 & 3;
         map = first & 31;
         read_vvvv(in, byte(in));
     }
-    in->map = (uint8_t)(VEX1 + map - 1);
+    in->map = VEX1 + map - 1u;
     in->op = byte(in);
     return map >= 1 && map <= 3 && !(in->rex & 2);
 }
@@ -370,9 +371,9 @@ static bool read_vex(insn *in) {
 /* R' and V' are 1: registers 16 to 31 are nobody's.  A length of 3 means a rounding mode. */
 static bool read_evex(insn *in) {
     uint8_t first = byte(in), second = byte(in), third = byte(in), map = first & 7;
-    in->rex = ~first >> 5 & 7;
+    in->rex = ~(unsigned)first >> 5 & 7;
     read_vvvv(in, second);
-    in->map = (uint8_t)(EVEX1 + map - 1);
+    in->map = EVEX1 + map - 1u;
     in->op = byte(in);
     bool rounds = (third & 0x10) && *in->next >= 0xc0;
     return map >= 1 && map <= 3 && (first & 0x18) == 0x10 && (second & 4) && (third & 8) && !(in->rex & 2) &&
@@ -474,9 +475,10 @@ static bool judge(insn *in) {
     return a < end && skip_immediate(in, a);
 }
 
+void verify_insn_prepare(void) { pthread_once(&first_row_once, index_rows); }
+
 uint32_t verify_insn(const uint8_t *code) {
     insn in;
-    pthread_once(&first_row_once, index_rows);
     if (!read_opcode(&in, code) || in.gs != in.address32)
         return 0;
     bool ok = in.map == 0 && in.op == 0x8d ? lea(&in) : judge(&in);
