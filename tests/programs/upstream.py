@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from .sources import ROOT, missing, source
@@ -48,7 +48,7 @@ class Suite:
     passed: str  # what the suite prints when all went well
     folder: str = "."  # where the test runs
     needs: tuple[str, ...] = ()  # suites whose build it uses
-    environment: Mapping[str, str] = field(default_factory=dict)
+    environment: tuple[str, ...] = ()  # variables its programs find in the sandbox
 
 
 SUITES = {
@@ -70,7 +70,7 @@ SUITES = {
     "lua": Suite(
         (("make", *TOOLS[::2], "AR=vxplug-ar rc", "MYCFLAGS=-std=c99 -DLUA_USE_POSIX", "MYLDFLAGS=", "MYLIBS="),),
         ("lua",),
-        ("../lua", "-e", LUA_SETTINGS, "all.lua"), "final OK !!!", folder="testes",
+        ("../lua", "-e", LUA_SETTINGS, "all.lua"), "final OK !!!", folder="testes", environment=("PATH=/bin",),
     ),
     "sqlite3": Suite(
         (("./configure", HOST, "--disable-shared", "--disable-tcl", "--disable-readline"), ("make", "speedtest1")),
@@ -117,7 +117,7 @@ class Workshop:
         shutil.copytree(found, folder, symlinks=True)
         built = [self.build(other) for other in suite.needs]
         environment = {
-            **self.environment, **suite.environment,
+            **self.environment,
             "CPPFLAGS": " ".join(f"-I{path}" for path in built), "LDFLAGS": " ".join(f"-L{path}" for path in built),
         }
         for command in suite.build:
@@ -125,12 +125,15 @@ class Workshop:
         return folder
 
     def sandbox(self, name: str) -> None:
-        """From now on the project's programs run in the sandbox, with nothing but the project's folder."""
-        folder = self.folder / name
+        """From now on the project's programs run in the sandbox, with the project's folder and a /tmp of their own."""
+        folder, scratch = self.folder / name, self.folder / "tmp"
+        scratch.mkdir(exist_ok=True)
+        options = [f"--dir=/tmp={scratch}:rw", f"--dir={folder}={folder}:rw", '--cwd="$PWD"',
+                   *(f"--env={variable}" for variable in SUITES[name].environment)]
         for program in SUITES[name].programs:
             real = folder / f"{program}.i386"
             (folder / program).rename(real)
-            _script(folder / program, "run", f"--dir={folder}={folder}:rw", '--cwd="$PWD"', str(real))
+            _script(folder / program, "run", *options, str(real))
 
     def test(self, name: str) -> str:
         """What the suite's own test prints.  SuiteError if it does not say that all is well."""
