@@ -54,11 +54,23 @@ class Box:
         free: int,
         write: Callable[[int, bytes], Any],
         trap: Callable[[dict[str, Any]], BaseException],
+        linux: Callable[[Box, int, int, tuple[int, ...]], int] | None,  # (box, life, number, six words): eax
+        trace: Callable[[Box, int, tuple[int, ...], int | None], Any] | None,  # after every call; None: it ended the guest's
+        raw: bool,  # no initialisation: the guest starts in run()
     ) -> None: ...
     trap: Callable[[dict[str, Any]], BaseException]
     def reset(self) -> None: ...
     def close(self) -> None:
         """Waits for a call in another thread; RuntimeError from inside a call of this box.  Idempotent."""
+    def run(self, eip: int, esp: int, /) -> None:
+        """Run a raw box until it traps; raises what ``trap`` makes of it."""
+    def read(self, address: int, size: int, /) -> bytes | None:
+        """Guest memory, or None if not all of it is readable."""
+    def write(self, address: int, data: Buffer, /) -> bool: ...
+    def text(self, address: int, limit: int, /) -> bytes | None:
+        """Bytes up to a NUL, or None if none follows within the limit."""
+    def stopping(self) -> bool:
+        """In ``linux``: whether to wait no longer, because the call has to end or a signal waits."""
     def interrupt(self) -> None: ...
     def profile(self, sample: Callable[[dict[str, Any]], Any] | None) -> None:
         """``sample`` is called at every tick of a call, with ``registers``, ``stack`` and ``stack_at``."""
@@ -130,3 +142,12 @@ class Function:
 
 def reclaim_signals() -> None:
     """Take the fault signals again after another handler was installed."""
+
+def linux_rows() -> list[tuple[int, str, str, str]]:
+    """Every Linux system call: number, name, server, kinds of arguments (csrc/core/linuxcalls.def)."""
+
+def open_beneath(folder: int, path: bytes, flags: int, /) -> int:
+    """openat2 that cannot leave the folder, nor follow any link, nor cross a mount."""
+
+def file_system(fd: int, /) -> int:
+    """The type of the file system a descriptor is on (statfs)."""

@@ -122,6 +122,7 @@ class Sandbox:
             "memory": memory, "stack": stack, "timeout": timeout, "init_timeout": init_timeout, "output": output,
         }
         self._outputs = {1: _Output("stdout", stdout), 2: _Output("stderr", stderr)}
+        self._linux = self._personality(linux, memory, stack)
         self._box = _vx.Box(
             plugin._core,
             memory=_limit("memory", memory, PAGE, MEMORY_MAX, int),
@@ -133,7 +134,7 @@ class Sandbox:
             free=plugin._interface.release,
             write=self._write,
             trap=self._trap,
-            linux=self._personality(linux, memory, stack),
+            linux=self._linux,
             trace=None,
             raw=False,
         )
@@ -182,6 +183,8 @@ class Sandbox:
     def close(self) -> None:
         """Free the memory; waits for a call in another thread.  Idempotent."""
         self._box.close()
+        if self._linux is not None:
+            self._linux.close()
 
     def interrupt(self) -> None:
         """End the running call, if any, with GuestFault of kind ``"interrupt"``.  Any thread may."""

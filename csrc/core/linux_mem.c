@@ -33,6 +33,11 @@ typedef struct mapping {
 
 /* The address to map at, or a negative errno. */
 static int64_t place(vx_sandbox *box, const mapping *m) {
+    bool fixed = m->flags & (MAP_FIXED | MAP_FIXED_NOREPLACE);
+    if (fixed && m->address % VX_PAGE_SIZE != 0)
+        return -EINVAL;
+    if (fixed && (m->address > VX_GUEST_MAX || m->size > VX_GUEST_MAX - m->address))
+        return -ENOMEM;
     if (m->flags & MAP_FIXED)
         return region_lacks(box, m->address, m->size, PAGE_FIXED | PAGE_HOST) ? (int64_t)m->address : -EINVAL;
     bool free = m->address != 0 && region_lacks(box, m->address, m->size, PAGE_MAPPED);

@@ -168,6 +168,14 @@ def test_mounts_are_not_crossed(program):
     assert all(line.endswith("errno 13") for line in lines) and len(lines) == 3
 
 
+def test_null_device(program, world):
+    """Without it shells could not throw output away; or the host's own devices would be opened for it."""
+    lines = attempt(program, mapped(world, writable=False), "open /dev/null 1", "write 3 gone", "open /dev/null 0102 0600", "read 4 5",
+                    "stat /dev/null", "fstat 4", "access /dev/null 6", "open /dev/zero 0", "unlink /dev/null", "chmod /dev/null 0777")
+    assert lines == ["open = 3", "write = 4", "open = 4", "read = 0", "stat = 0", "  mode 20666 links 1 size 0", "fstat = 0",
+                     "  mode 20600 links 1 size 0", "access = 0", "open = -1 errno 2", "unlink = -1 errno 2", "chmod = -1 errno 30"]
+
+
 def test_limits(program, world):
     """Without it a guest could use up the host's descriptors or disk."""
     policy = LinuxPolicy(directories={"/": Directory(world / "inside", True)}, descriptors=20, storage=10000)

@@ -134,6 +134,13 @@ def _set_times(host: str, status: os.stat_result, moments: list[int] | None) -> 
     now = time.time_ns()
     times = moments or [-1, -1]
     old = status.st_atime_ns, status.st_mtime_ns
+    try:
+        _put_times(host, times, old, now)
+    except OverflowError:
+        raise fail(errno.EINVAL) from None
+
+
+def _put_times(host: str, times: list[int], old: tuple[int, int], now: int) -> None:
     os.utime(host, ns=tuple(now if t == -1 else was if t == -2 else t for t, was in zip(times, old, strict=True)))
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from .paths import Found, Names, fail
 
 __all__ = [
-    "Description", "DirectoryHandle", "HostError", "HostFile", "HostStream", "PipeEnd", "Sink", "Source", "Table", "pipe",
+    "Description", "DirectoryHandle", "HostError", "HostFile", "HostStream", "NullDevice", "PipeEnd", "Sink", "Source", "Table", "pipe",
 ]
 
 O_ACCMODE, O_WRONLY, O_RDWR, O_APPEND, O_NONBLOCK = 3, 1, 2, 0o2000, 0o4000
@@ -120,6 +120,21 @@ class HostFile(Description):
 
     def close(self) -> None:
         os.close(self.fd)
+
+
+class NullDevice(Description):
+    """/dev/null, made here: devices of the host are never opened."""
+
+    kind = stat.S_IFCHR
+
+    def read(self, size: int) -> bytes:
+        return b""
+
+    def write(self, data: bytes) -> int:
+        return len(data)
+
+    def seek(self, offset: int, whence: int) -> int:
+        return 0
 
 
 class DirectoryHandle(Description):

@@ -7,9 +7,9 @@ import os
 import stat
 
 from .calls import serves
-from .descriptors import O_ACCMODE, O_APPEND, O_NONBLOCK, DirectoryHandle, HostFile
+from .descriptors import O_ACCMODE, O_APPEND, O_NONBLOCK, Description, DirectoryHandle, HostFile, NullDevice
 from .files import O_CLOEXEC
-from .paths import Found, Names, fail
+from .paths import NULL_DEVICE, Found, Names, fail
 from .process import AT_FDCWD, MODE, NEW_FILE_CHARGE, Process
 
 O_CREAT, O_EXCL, O_TRUNC, O_DIRECTORY, O_NOFOLLOW, O_PATH = 0o100, 0o200, 0o1000, 0o200000, 0o400000, 0o10000000
@@ -44,7 +44,7 @@ def openat(p: Process, dirfd: int, path_at: int, flags: int, mode: int) -> int:
     raise fail(errno.EAGAIN)
 
 
-def _open_once(p: Process, start: Names, path: bytes, flags: int, mode: int) -> HostFile | DirectoryHandle | None:
+def _open_once(p: Process, start: Names, path: bytes, flags: int, mode: int) -> Description | None:
     """None: somebody made the file between the look and the making."""
     creates = flags & O_CREAT and not flags & O_PATH
     follow = not flags & O_NOFOLLOW and not (creates and flags & O_EXCL)
@@ -61,7 +61,7 @@ def _open_once(p: Process, start: Names, path: bytes, flags: int, mode: int) -> 
     return _create(p, names, flags, mode)
 
 
-def _open_found(p: Process, found: Found, flags: int) -> HostFile | DirectoryHandle:
+def _open_found(p: Process, found: Found, flags: int) -> Description:
     path_only = bool(flags & O_PATH)
     if flags & O_CREAT and flags & O_EXCL and not path_only:
         raise fail(errno.EEXIST)
@@ -73,6 +73,8 @@ def _open_found(p: Process, found: Found, flags: int) -> HostFile | DirectoryHan
         raise fail(errno.ELOOP)
     if stat.S_ISDIR(found.mode):
         return _open_directory(found, flags)
+    if found.names == NULL_DEVICE:
+        return NullDevice(flags & KEPT)
     if not stat.S_ISREG(found.mode):
         raise fail(errno.EACCES)  # devices, FIFOs and sockets lead elsewhere
     if flags & O_ACCMODE or flags & O_TRUNC:

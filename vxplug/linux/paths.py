@@ -30,6 +30,7 @@ REFUSED_SYSTEMS = {
     0x73636673: "securityfs", 0xCAFE4A11: "bpf", 0x27E0EB: "cgroup", 0x63677270: "cgroup2",
 }
 Names = tuple[bytes, ...]
+NULL_DEVICE: Names = (b"dev", b"null")
 
 
 def fail(number: int) -> OSError:
@@ -58,14 +59,15 @@ class Mount:
 
 
 class Found:
-    """What a path names: an O_PATH descriptor (-1: a directory that only leads to mapped ones)."""
+    """What a path names: an O_PATH descriptor (-1: a directory that only leads to mapped ones, or /dev/null)."""
 
     def __init__(self, names: Names, mount: Mount | None, fd: int) -> None:
         self.names = names
         self.mount = mount
         self.fd = fd
         self.status = os.stat(fd) if fd >= 0 else None
-        self.mode = self.status.st_mode if self.status else stat.S_IFDIR | 0o555
+        made = stat.S_IFCHR | 0o666 if names == NULL_DEVICE else stat.S_IFDIR | 0o555
+        self.mode = self.status.st_mode if self.status else made
 
     @property
     def host(self) -> str:
@@ -149,6 +151,8 @@ class Mounts:
     def lookup(self, names: Names) -> Found | None:
         """What a canonical path names, links unfollowed; None: nothing.  ELOOP: a link on the way."""
         mount = self._mount_of(names)
+        if names == NULL_DEVICE:
+            return Found(names, None, -1)
         if mount is None:
             return Found(names, None, -1) if self.leads_to(names) or not names else None
         path = b"/".join(names[len(mount.names) :]) or b"."

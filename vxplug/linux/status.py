@@ -9,7 +9,7 @@ import struct
 
 from .calls import serves, signed
 from .descriptors import DirectoryHandle
-from .paths import fail
+from .paths import NULL_DEVICE, fail
 from .process import AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW, GUEST_ID, OTHER_ID, Process
 
 _STAT64 = struct.Struct("<Q4xIIIIIQ4xqIQIIIIIIQ")
@@ -141,7 +141,7 @@ def faccessat2(p: Process, dirfd: int, path_at: int, mode: int, flags: int) -> N
     if mode & ~7:
         raise fail(errno.EINVAL)
     with p.find(dirfd, p.path(path_at), not flags & AT_SYMLINK_NOFOLLOW) as found:
-        if mode & os.W_OK:
+        if mode & os.W_OK and found.names != NULL_DEVICE:
             found.check_writable()
         if mode and found.fd >= 0 and not stat.S_ISLNK(found.mode):
             if not os.access(found.host, mode, effective_ids=True):
