@@ -52,16 +52,42 @@ def ranlib() -> int:
     return _driver("ranlib")
 
 
+class _Progress:
+    """One line on a terminal that says how far a build is, and goes away; nothing anywhere else."""
+
+    def __init__(self, what: str) -> None:
+        self._count = 0
+        self._say(f"building {what} (the first build on a machine compiles the C library, too)")
+
+    def _say(self, text: str) -> None:
+        if sys.stderr.isatty():
+            print("\r\x1b[K" + escape(text), end="", file=sys.stderr, flush=True)
+
+    def __call__(self, name: str) -> None:
+        self._count += 1
+        self._say(f"{self._count} compiled, last {name}")
+
+    def close(self) -> None:
+        self._say("")
+
+
 def _build(options: argparse.Namespace) -> int:
+    progress = _Progress(options.output)
+    try:
+        print(_built(options, progress))
+    finally:
+        progress.close()
+    return 0
+
+
+def _built(options: argparse.Namespace, progress: _Progress) -> Path:
     from .sdk import build
 
-    path = build(
+    return build(
         options.sources, options.output, cflags=options.cflag, ldflags=options.ldflag,
         include=options.include, cc=options.cc, optimize=options.optimize,
-        cxx=options.cxx, debug=options.debug, reproducible=options.reproducible,
+        cxx=options.cxx, debug=options.debug, reproducible=options.reproducible, progress=progress,
     )
-    print(path)
-    return 0
 
 
 def _argument(text: str, name: str, kind: Any) -> Any:
@@ -102,7 +128,13 @@ def _call(options: argparse.Namespace) -> int:
     plugin = open_plugin(options.file)
     export, arguments = call_arguments(plugin, options.function, options.arguments)
     with plugin.sandbox(memory=options.memory << 20, timeout=options.timeout) as box:
-        _show(box[export.name](*arguments))
+        try:
+            result = box[export.name](*arguments)
+        except (Error, KeyboardInterrupt):
+            raise
+        except Exception as error:  # the plugin's own, of any type
+            raise Error(f"{export.name}() raised {type(error).__name__}: {escape(str(error))}") from None
+    _show(result)
     return 0
 
 
@@ -166,7 +198,8 @@ def _add_run(commands: Any) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="vxplug", description="Native plugins that nobody has to trust.")
+    parser = argparse.ArgumentParser(prog="vxplug", description="Native plugins that nobody has to trust.",
+                                     epilog="Exit status: 0 done, 1 failed (stderr says how), 2 not understood.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     build = commands.add_parser("build", help="compile C or C++ sources to a plugin")
     build.add_argument("-o", dest="output", required=True, metavar="NAME.vxm")
@@ -209,12 +242,19 @@ def _main(arguments: list[str]) -> int:
 
 
 def main() -> int:
-    """Run the command line; errors of the user's input are one line, exit status 1."""
+    """Run the command line.
+
+    The exit status is 0 when all went well, 1 when an input is wrong or the plugin failed (stderr says in one
+    line how), 2 when the command line is not understood, 130 after Ctrl-C.  ``run`` ends with the program's own,
+    or 124 at its time limit; ``cc``, ``c++``, ``ar`` and ``ranlib`` with the tool's.  Output has no colour.
+    """
     try:
         return _main(sys.argv[1:])
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except KeyboardInterrupt:
+        return 130
     except (Error, OSError) as error:
         print(f"vxplug: {error}", file=sys.stderr)
         return 1
