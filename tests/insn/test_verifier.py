@@ -53,7 +53,7 @@ def probe(build_plugin):
 def vector_probe():
     """Blocks of VEX and EVEX instructions, each drawn on its own, a 16th through gs."""
     choice, ours, text = random.Random(2), Decoder(), bytearray()
-    while len(text) < 400 * BLOCKS:
+    while len(text) < 80 * BLOCKS + 4000:
         insn = choice.choice([b""] * 15 + [b"\x65"]) + encoding(choice)
         result, length, _, _ = ours.decode(insn)
         if result == OK:
