@@ -243,3 +243,87 @@ VX_EXPORT uint32_t checksum(vx_view data) {
     }
     return ~crc;
 }
+
+/* --- more of the catalogue --- */
+/* String instructions that wrap, or fault half way: registers tell how far they came. */
+VX_EXPORT void move_into_guard(uint32_t to, uint32_t count) {
+    static uint8_t from[4096];
+    uint8_t *source = from;
+    __asm__ volatile("rep movsl" : "+D"(to), "+S"(source), "+c"(count) : : "memory");
+}
+VX_EXPORT uint32_t compare_over_the_end(uint32_t at, uint32_t count) {
+    uint32_t low = at; /* equal for ever */
+    __asm__ volatile("repe cmpsb" : "+D"(low), "+S"(at), "+c"(count) : : "memory", "cc");
+    return count;
+}
+VX_EXPORT void store_down(uint32_t at, uint32_t count) {
+    __asm__ volatile("std; rep stosl; cld" : "+D"(at), "+c"(count) : "a"(0) : "memory");
+}
+/* The stack pointer as a plaything. */
+NAKED(pop_esp, "pushl $0x1234; popl %esp; popl %eax; ret")
+NAKED(push_word_null, "mov $1,%esp; pushw $5; ret")
+NAKED(call_at_null, "mov $2,%esp; call 1f; 1: ret")
+NAKED(enter_31_null, "mov $64,%esp; enter $0,$31; ret")
+NAKED(leave_top, "mov $0xfffffffe,%ebp; leave; ret")
+VX_EXPORT uint32_t esp_games(void) { /* all of it legal: the sum says it went as on the processor */
+    uint32_t result;
+    __asm__ volatile("mov %%esp,%%edx; lea -64(%%esp),%%esp; pushl %%esp; popl %%eax; lea 64(%%eax),%%eax;"
+                     "sub %%edx,%%eax;"                                                /* push pushes the old value */
+                     "pushw $7; pushw $0; popl %%ecx; add %%ecx,%%eax;"                /* 0x70000 */
+                     "pushl %%edx; popl (%%esp); popl %%ecx; sub %%edx,%%ecx; add %%ecx,%%eax;" /* at the raised esp */
+                     "mov %%edx,%%esp" : "=&a"(result) : : "ecx", "edx", "memory", "cc");
+    return result;
+}
+/* A tick while esp points at memory that must stay as it is: no signal frame may land there. */
+VX_EXPORT uint32_t stack_untouched_by_signals(uint32_t loops) {
+    static uint8_t zeros[16384];
+    uint32_t touched = 0;
+    __asm__ volatile("mov %%esp,%%edx; mov %0,%%esp; 1: dec %1; jnz 1b; mov %%edx,%%esp"
+                     : : "r"(zeros + 8192), "c"(loops) : "edx", "memory", "cc");
+    for (uint32_t i = 0; i < sizeof zeros; i++)
+        touched += zeros[i] != 0;
+    return touched;
+}
+/* Paints what another sandbox could see, and looks for such paint. */
+VX_EXPORT void paint(void) {
+    static const uint32_t pattern[4] __attribute__((aligned(16))) = {0xbadc0de5, 0xbadc0de5, 0xbadc0de5, 0xbadc0de5};
+    __asm__ volatile("movaps %0,%%xmm0; movaps %0,%%xmm1; movaps %0,%%xmm2; movaps %0,%%xmm3; movaps %0,%%xmm4; movaps %0,%%xmm5;"
+                     "movaps %0,%%xmm6; movaps %0,%%xmm7; fninit; flds %0; flds %0; flds %0; flds %0; flds %0; flds %0; flds %0; flds %0;"
+                     "movl %0,%%ecx; movl %0,%%edx; movl %0,%%eax" : : "m"(pattern[0]) : "ecx", "edx", "eax");
+}
+VX_EXPORT __attribute__((naked)) uint32_t registers_seen(void) { /* all general registers but esp, or-ed together */
+    __asm__ volatile("or %ecx,%eax; or %edx,%eax; or %ebx,%eax; or %ebp,%eax; or %esi,%eax; or %edi,%eax; ret");
+}
+VX_EXPORT vx_bytes floats_seen(void) {
+    static uint8_t out[512 + 16];
+    uint8_t *fx = (uint8_t *)(((uintptr_t)out + 15) & ~15u);
+    __asm__ volatile("fxsave %0" : "=m"(*(char(*)[512])fx));
+    return vx_borrow(fx, 288);
+}
+/* An x87 exception is pending when the call ends: the host's next x87 instruction must not get it. */
+VX_EXPORT void pending_x87(void) {
+    uint16_t cw = 0x37f & ~4;
+    __asm__ volatile("fldcw %0; fld1; fldz; fdivrp" : : "m"(cw));
+}
+VX_EXPORT void prefetch_wild(uint32_t at) { __asm__ volatile("prefetcht0 (%0); prefetchnta (%0)" : : "r"(at)); }
+VX_EXPORT uint32_t processor_name(void) {
+    uint32_t a = 0, b, c, d;
+    __asm__ volatile("cpuid" : "+a"(a), "=b"(b), "=c"(c), "=d"(d));
+    return b ^ d ^ c;
+}
+REFUSED(monitor, "0x0f,0x01,0xc8")
+REFUSED(mwait, "0x0f,0x01,0xc9")
+REFUSED(vmcall, "0x0f,0x01,0xc1")
+REFUSED(smsw, "0x0f,0x01,0xe0")
+REFUSED(verr, "0x0f,0x00,0xe0")
+REFUSED(str, "0x0f,0x00,0xc8")
+REFUSED(rdpmc, "0x0f,0x33")
+REFUSED(xrstor, "0x0f,0xae,0x28")
+REFUSED(xbegin, "0xc7,0xf8,0,0,0,0")
+REFUSED(rdpid, "0xf3,0x0f,0xc7,0xf8")
+REFUSED(invlpg, "0x0f,0x01,0x38")
+/* Sizes that multiply or add past 2^32. */
+VX_EXPORT int32_t vectors(uint32_t base, uint32_t size, uint32_t count) {
+    uint32_t list[4][2] = {{base, size}, {base, size}, {base, size}, {base, size}};
+    return linux_call(146, 1, (uint32_t)list, count, 0, 0);
+}

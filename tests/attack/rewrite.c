@@ -200,8 +200,31 @@ VX_EXPORT uint32_t calls_out_of_code(void) {
 }
 VX_EXPORT uint32_t run_page(void) { return run(page); }
 VX_EXPORT uint32_t run_fresh(uint32_t value) { return run_put(page ? page : fresh(RWX), value); }
-/* Runs code of its own for long, changing it at every step; the result tells whether any step was wrong. */
-VX_EXPORT uint32_t long_run(uint32_t steps) { return rewrite_often(steps); }
+/* Long loops in code of its own, changed before each; how many went wrong. */
+VX_EXPORT uint32_t long_run(uint32_t steps) {
+    static const uint8_t spin[] = {0xb9, 0, 0, 0x20, 0, 0x49, 0x75, 0xfd, 0x31, 0xc0, 0x05, 0, 0, 0, 0, 0xc3};
+    uint32_t wrong = 0; /* mov $0x200000, %ecx; dec %ecx; jnz back; xor %eax, %eax; add $step, %eax; ret */
+    memcpy(fresh(RWX), spin, sizeof spin);
+    for (uint32_t i = 0; i < steps; i++)
+        page[11] = (uint8_t)i, wrong += run(page) != (i & 0xff);
+    unmap(page, 2 * PAGE);
+    return wrong;
+}
+/* Code at addresses that share their low 16 bits, and so their place in the lookup table. */
+VX_EXPORT uint32_t colliding(uint32_t rounds) {
+    uint8_t *at = map(0, 16 << 16, RWX);
+    uint32_t wrong = 0;
+    for (uint32_t i = 0; i < 16; i++)
+        put(at + (i << 16) + 64, i);
+    for (uint32_t i = 0; i < rounds; i++) {
+        uint32_t which = noise() & 15;
+        if (i % 64 == 0)
+            put(at + (which << 16) + 64, which);
+        wrong += run(at + (which << 16) + 64) != which;
+    }
+    unmap(at, 16 << 16);
+    return wrong;
+}
 
 #ifdef EARLY
 /* Before the snapshot: code made by a constructor, in fresh memory and in the plugin's own text. */

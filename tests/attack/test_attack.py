@@ -84,3 +84,26 @@ def test_munmap_of_own_stack_is_a_fault(hostile):
         with pytest.raises(vxplug.Error):
             box.linux_call(91, stack, 4096, 0, 0, 0)
         assert box.stack_here() == stack
+
+
+def test_a_fault_half_way_tells_how_far_it_came(hostile):
+    """Threat 12: without it a string instruction's registers could name an element that was done, or host memory."""
+    with vxplug.open(hostile).sandbox(timeout=30.0) as box:
+        with pytest.raises(vxplug.GuestFault) as caught:
+            box.move_into_guard(0xFFFDFF00, 4096)
+    registers = caught.value.registers
+    assert caught.value.address == registers["edi"] == 0xFFFE0000
+    assert registers["ecx"] == 4096 - 64 and registers["eip"] == caught.value.eip
+
+
+def test_no_register_of_one_tenant_reaches_the_next(hostile):
+    """Threats 21, 50: what one sandbox, or Python, left in registers must not be in them when a call begins."""
+    plugin = vxplug.open(hostile)
+    with plugin.sandbox() as painter, plugin.sandbox() as other:
+        fresh = other.floats_seen()
+        assert fresh[:6] == b"\x7f\x03\x00\x00\x00\x00" and not any(fresh[32:288])
+        for box in (painter, other):
+            painter.paint()
+            assert box.registers_seen() == 0
+            painter.paint()
+            assert box.floats_seen() == fresh

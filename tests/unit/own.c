@@ -141,6 +141,7 @@ static void test_dropped_blocks(void) {
         CHECK(block->marks != 0 || verify_block(box->own->cache, block));
     }
     CHECK(dropped == 199 && linked == 1 && box->own->branch_count == 2);
+    CHECK(box->own->links[block_of(box, DATA + 0x1000) - box->own->cache->blocks] != 0);
     close_world(w);
 }
 
