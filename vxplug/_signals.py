@@ -1,8 +1,8 @@
 """Signals on Python's side.
 
-Guest faults stay ours when faulthandler is enabled later.  faulthandler replaces the fault handlers when it is enabled.  The core's watchdog notices within a
-tick, but a guest may fault before; so enabling it takes the handlers again at once, chained to
-faulthandler's: a fault of the host still gets its dump.
+Guest faults stay ours when faulthandler is enabled later. faulthandler replaces the fault handlers when
+it is enabled. The core's watchdog notices within a tick, but a guest may fault before; so enabling it
+takes the handlers again at once, chained to faulthandler's: a fault of the host still gets its dump.
 
 A callback of the host that waits is ended when the guest's time is over.  The core's ticks (SIGURG) interrupt
 the wait, and Python then runs its handler of that signal: this one, which raises.

@@ -170,7 +170,7 @@ class DebugInfo:
         matches = other is not None and self._plugin is not None and other.layout == self._plugin.layout
         files = [file for file in (other if matches else None, self._plugin) if file is not None]
         self._code = self._attempt(lambda: self._executable(self._plugin)) or []
-        self._symbols = next(filter(None, (self._attempt(f.symbols) for f in files)), [])
+        self._symbols: list[tuple[int, int, str]] = next(filter(None, (self._attempt(f.symbols) for f in files)), [])
         self._lines = self._first(files, ".debug_line", lambda file: _Lines(file, file.dwarf()))
         self._frames = self._first(files, ".eh_frame", lambda file: _Frames(file.dwarf())) or self._first(
             files, ".debug_frame", lambda file: _Frames(file.dwarf())

@@ -85,13 +85,13 @@ def _template() -> CodeType:
 _FRAME = _template()
 
 
-def _python_frame(frame: Frame, plugin: Plugin) -> FrameType:
+def _python_frame(frame: Frame, plugin: Binary) -> FrameType:
     function, file, line = frame
     code = _FRAME.replace(co_name=function, co_filename=_shown_file(file, plugin), co_firstlineno=line or 0)
     return FunctionType(code, {})().gi_frame  # type: ignore[no-any-return]
 
 
-def _python_traceback(frames: Sequence[Frame], plugin: Plugin) -> TracebackType | None:
+def _python_traceback(frames: Sequence[Frame], plugin: Binary) -> TracebackType | None:
     """Entries that Python prints like its own, the outermost call first."""
     chain = None
     for frame in frames:

@@ -86,9 +86,10 @@ class Sandbox:
     Classes made for the plugin's enums and structs are attributes too, unless an export has their name.
 
     All limits are keywords: ``memory`` and ``stack`` in bytes; ``timeout`` of a call and
-    ``init_timeout`` in seconds, ``output`` in bytes a call may write (None: none); ``on_fault`` is ``"reset"`` (back to the state after
-    initialisation) or ``"poison"`` (refuse further calls); ``stdout`` and ``stderr`` receive guest
-    output (a callable taking bytes, or a text or binary file; None: Python's own).
+    ``init_timeout`` in seconds, ``output`` in bytes a call may write (None: none); ``on_fault`` is
+    ``"reset"`` (back to the state after initialisation) or ``"poison"`` (refuse further calls);
+    ``stdout`` and ``stderr`` receive guest output (a callable taking bytes, or a text or binary file;
+    None: Python's own).
 
     Raises GuestFault, GuestTimeout, GuestExit or PolicyError when the plugin's initialisation ends
     so; GuestMemoryError when the limits do not hold the plugin.
