@@ -34,18 +34,27 @@ def _class(cls: Any) -> str:
     return "\n".join(["@dataclass(frozen=True)", f"class {cls.__name__}:", *rows])
 
 
+def _accepted(annotation: Any) -> str:
+    """What a parameter takes: bytes stand for every bytes-like object."""
+    return "Buffer" if annotation in (bytes, bytearray) else spell(annotation)
+
+
 def _function(export: Export) -> str:
-    parameters = ", ".join(f"{name}: {spell(annotation)}" for name, annotation in export.inputs)
+    parameters = ", ".join(f"{name}: {_accepted(annotation)}" for name, annotation in export.inputs)
     result = spell(export.signature.return_annotation)
     doc = f"\n    {export.doc!r}\n    ..." if export.doc else " ..."
     return f"def {export.name}({parameters}) -> {result}:{doc}"
 
 
+# Type checkers bring typing_extensions along; nothing imports a stub.
+_BUFFER = "from typing_extensions import Buffer"
 _IMPORTS = "from dataclasses import dataclass\nfrom enum import IntEnum\nfrom typing import Any, Optional\n"
 
 
 def stub_text(plugin: Plugin) -> str:
     """The whole stub file."""
     classes = [_class(cls) for cls in plugin.types.values()]
-    head = [_IMPORTS] if classes else []
-    return "\n".join([*head, *classes, *(_function(export) for export in plugin.exports.values())])
+    functions = [_function(export) for export in plugin.exports.values()]
+    head = [_BUFFER] if any(": Buffer" in function for function in functions) else []
+    head += [_IMPORTS] if classes else []
+    return "\n".join([*head, *classes, *functions])

@@ -110,3 +110,10 @@ def test_a_note_of_a_later_release_is_refused_with_the_reason():
     later = ABI_VERSIONS[-1] + 1
     with pytest.raises(vxplug.PluginFormatError, match=f"ABI version {later}; this vxplug reads 1 to {later - 1}"):
         decode_note(_note(later, FIRST))
+
+
+def test_stubs_take_what_calls_take(build_plugin):
+    """A checker that wants bytes where any buffer does would reject right programs."""
+    source = "#include <vxplug.h>\nVX_EXPORT vx_bytes f(vx_view v, vx_mut m, int32_t n) { return vx_take(0, 0); }\n"
+    done = command("stubs", build_plugin(source))
+    assert done.stdout == "from typing_extensions import Buffer\ndef f(v: Buffer, m: Buffer, n: int) -> bytes: ...\n"
