@@ -90,7 +90,7 @@ def _apt() -> list[str]:
     for path in settings:
         if path.suffix in (".list", ".sources") and path.is_file():
             (folder / "parts" / path.name).write_text(_with_sources(path))
-    command = ["apt-get", "-q", "-o", f"Dir::Etc::SourceParts={folder / 'parts'}",
+    command = ["apt-get", "-q", "-o", "Acquire::Retries=3", "-o", f"Dir::Etc::SourceParts={folder / 'parts'}",
                "-o", "Dir::Etc::SourceList=/dev/null", "-o", f"Dir::State::Lists={folder / 'lists'}"]
     if os.geteuid() == 0:
         command += ["-o", "APT::Sandbox::User=root"]  # the cache may be a folder only we can write to
