@@ -883,10 +883,9 @@ static void translate_insn(translation *t) {
 static bool next_insn(translation *t) {
     vx_decode_result result = fetch(t, t->eip, &t->in);
     add_mark(t, FIX_NONE);
-    if (result == DECODE_OK && (t->in.op->needs & ~cpu_offers()) == 0) {
-        t->next = t->eip + t->in.length;
+    t->next = t->eip + (result == DECODE_OK ? t->in.length : 0);
+    if (result == DECODE_OK && (t->in.op->needs & ~cpu_offers()) == 0)
         return true;
-    }
     settle_esp(t, 0);
     emit_trap(t, result == DECODE_SHORT ? VX_TRAP_EXECUTE : VX_TRAP_ILLEGAL, 0);
     return false;

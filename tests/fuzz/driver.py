@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -64,11 +66,26 @@ def _replay(one_input: Callable[[bytes], None], paths: list[str]) -> None:
             one_input(file.read_bytes())
 
 
+def _kept(one_input: Callable[[bytes], None]) -> Callable[[bytes], None]:
+    """An exception ends the process at once, as a crash: libFuzzer keeps the input.  While Python ended in good order,
+    libFuzzer's own timer would kill it before that."""
+
+    def guarded(data: bytes) -> None:
+        try:
+            one_input(data)
+        except BaseException:
+            traceback.print_exc()
+            sys.stderr.flush()
+            os.abort()
+
+    return guarded
+
+
 def main(one_input: Callable[[bytes], None], mutate: Callable[[bytes, int, int], bytes] | None = None) -> None:
     if REPLAY in sys.argv:
         _replay(one_input, sys.argv[sys.argv.index(REPLAY) + 1 :])
         return
     import atheris
 
-    atheris.Setup(sys.argv, one_input, custom_mutator=mutate)
+    atheris.Setup(sys.argv, _kept(one_input), custom_mutator=mutate)
     atheris.Fuzz()

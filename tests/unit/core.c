@@ -68,7 +68,7 @@ static void test_link_across_replacement(void) {
                                    0x0f, 0x58, 0xc0,        /* 1000c addps xmm0, xmm0 */
                                    0x01, 0xc0, 0xcc};       /* 1000f add eax, eax; int3 */
     vx_segment segment = {0x10000, 0x1000, sizeof jump, VX_PROT_READ | VX_PROT_EXEC, jump};
-    vx_image image = {&segment, 1, 0x10000, 0, 0, 0};
+    vx_image image = {.segments = &segment, .count = 1, .entry = 0x10000};
     vx_options options = {.memory = 1 << 20, .stack = 1 << 16, .raw = true};
     for (int round = 0; round < 20; round++) {
         vx_plugin *plugin;
@@ -88,9 +88,29 @@ static void test_link_across_replacement(void) {
     }
 }
 
+/* A block of nothing but the beginning of an instruction has no guest bytes. */
+static void test_unfinished_block(void) {
+    static const uint8_t start[] = {0x90, 0x0a};
+    vx_segment segment = {0x10000, sizeof start, sizeof start, VX_PROT_READ | VX_PROT_EXEC, start};
+    vx_image image = {.segments = &segment, .count = 1, .entry = 0x10000};
+    vx_options options = {.memory = 1 << 20, .stack = 1 << 16, .raw = true};
+    vx_plugin *plugin;
+    vx_sandbox *box;
+    vx_trap trap;
+    vx_cpu cpu = {.registers.eip = 0x10001};
+    memcpy(cpu.fx, "\x7f\x03", 2);
+    memcpy(cpu.fx + 24, "\x80\x1f", 2);
+    CHECK(vx_plugin_create(&image, &plugin) == VX_OK);
+    CHECK(vx_sandbox_create(plugin, &options, &box, &trap) == VX_OK);
+    CHECK(vx_run(box, &cpu, &trap) == VX_TRAP && trap.kind == VX_TRAP_EXECUTE);
+    CHECK(box->cache->block_count == 1 && box->cache->blocks[0].guest_size == 0);
+    vx_sandbox_free(box);
+    vx_plugin_unref(plugin);
+}
+
 static vx_sandbox *raw_sandbox(vx_plugin **plugin) {
     vx_segment segment = {0x10000, 0x1000, sizeof code, VX_PROT_READ | VX_PROT_EXEC, code};
-    vx_image image = {&segment, 1, 0x10000, 0, 0, 0};
+    vx_image image = {.segments = &segment, .count = 1, .entry = 0x10000};
     vx_options options = {.memory = 1 << 20, .stack = 1 << 16, .raw = true};
     vx_sandbox *box = NULL;
     vx_trap trap;
@@ -161,7 +181,7 @@ static void test_images(void) {
     vx_segment both = {0x10000, 1, 1, VX_PROT_WRITE | VX_PROT_EXEC, "x"};
     vx_segment wraps = {0xfffff000, 0x2000, 0, VX_PROT_READ, NULL};
     vx_segment low = {0, 0x1000, 0, VX_PROT_READ, NULL};
-    vx_image images[] = {{&both, 1, 0, 0, 0, 0}, {&wraps, 1, 0, 0, 0, 0}, {&low, 1, 0, 0, 0, 0}, {NULL, 0, 0, 0, 0, 0}};
+    vx_image images[] = {{.segments = &both, .count = 1}, {.segments = &wraps, .count = 1}, {.segments = &low, .count = 1}, {.count = 0}};
     for (size_t i = 0; i < VX_COUNT(images); i++)
         CHECK(vx_plugin_create(&images[i], &plugin) == VX_BAD_IMAGE);
 }
@@ -170,6 +190,7 @@ int main(void) {
     vx_plugin *plugin = NULL;
     test_decoder();
     test_link_across_replacement();
+    test_unfinished_block();
     vx_sandbox *box = raw_sandbox(&plugin);
     test_running(box);
     test_pending(box);
