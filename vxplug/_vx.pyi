@@ -83,11 +83,11 @@ class Box:
     def memory_used(self) -> int: ...
 
 class Layout:
-    """A C type in guest memory: a scalar, enum, struct, union, array, chars, bytes, or a pointer to one.
+    """A C type in guest memory: a scalar, enum, struct, union, array, chars, bytes; a pointer to one; numbers.
 
     ``code`` of a scalar or enum; ``cls`` of enum, struct and union; ``size`` and ``members`` (name, layout, bit
-    offset, bits) of struct and union; ``target`` and ``count`` of arrays; ``target``, ``mode`` and ``optional`` of a
-    pointer.  ValueError when the parts do not fit.
+    offset, bits) of struct and union; ``target`` and ``count`` of arrays; ``target`` and ``mode`` of a
+    pointer; ``code`` and ``mode`` of numbers.  ValueError when the parts do not fit.
     """
 
     def __init__(
@@ -101,7 +101,6 @@ class Layout:
         cls: type = ...,
         members: Sequence[tuple[str, Layout, int, int]] = ...,
         mode: str = ...,
-        optional: bool = ...,
     ) -> None: ...
     @property
     def members(self) -> tuple[str, ...]: ...
@@ -112,7 +111,7 @@ class Layout:
 class Function:
     """An exported guest function as a Python callable (vectorcall).
 
-    ``params`` is a sequence of (name, type), ``result`` a type: a code or a Layout.  Parameter codes:
+    ``params`` is a sequence of (name, type, whether None is allowed), ``result`` a type: a code or a Layout.  Parameter codes:
     i8 u8 i16 u16 i32 u32 i64 u64 bool f32 f64 str view mut.  Result codes: none, the scalars, str, bytes.
     Every parameter may be given by position or keyword; all are required, but those that the
     function only writes, which are results.
@@ -131,7 +130,7 @@ class Function:
         box: Box,
         name: str,
         address: int,
-        params: Sequence[tuple[str, str | Layout]],
+        params: Sequence[tuple[str, str | Layout] | tuple[str, str | Layout, bool]],
         result: str | Layout,
         *,
         doc: str | None = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import dataclasses
 import enum
 from collections.abc import Iterable
@@ -9,7 +10,7 @@ from typing import Any, Optional
 
 from . import _vx
 from .errors import PluginFormatError
-from .types import ArrayType, EnumType, PointerType, StructType, Type
+from .types import ArrayType, EnumType, NumbersType, OptionalType, PointerType, StructType, Type
 
 __all__ = ["Classes", "Union"]
 
@@ -18,6 +19,11 @@ SCALARS: dict[str, Any] = {
     "i8": int, "u8": int, "i16": int, "u16": int, "i32": int, "u32": int, "i64": int, "u64": int,
     "bool": bool, "f32": float, "f64": float,
 }
+PARAM_TYPES: dict[str, Any] = {**SCALARS, "str": str, "view": bytes, "mut": bytearray}
+
+
+class Buffer:
+    """In signatures: any object with a contiguous buffer of numbers, such as array.array or numpy.ndarray."""
 
 
 class Union:
@@ -74,7 +80,7 @@ class Classes:
         self.named: dict[str, type] = {}
         self._layouts: dict[Type, _vx.Layout] = {}
         for type in types:
-            self.layout(type)
+            self.spec(type)
 
     def adopt(self, module: str) -> None:
         """Make ``module`` the home of the classes, where pickle will look for them."""
@@ -83,7 +89,13 @@ class Classes:
 
     def spec(self, type: Type) -> Any:
         """What _vx.Function takes: a code, or the layout of anything else."""
+        if isinstance(type, OptionalType):
+            return self.spec(type.item)
         return type if isinstance(type, str) else self.layout(type)
+
+    def parameter(self, name: str, type: Type) -> tuple[str, Any, bool]:
+        """What _vx.Function takes for a parameter: name, spec, whether it may be None."""
+        return name, self.spec(type), isinstance(type, OptionalType)
 
     def layout(self, type: Type) -> _vx.Layout:
         if type not in self._layouts:
@@ -100,7 +112,10 @@ class Classes:
         if isinstance(type, ArrayType):
             kind = "chars" if type.text else "bytes" if type.item == "u8" else "array"
             return _vx.Layout(kind, target=self.layout(type.item), count=type.count)
-        return _vx.Layout("pointer", target=self.layout(type.target), mode=type.mode, optional=type.optional)
+        if isinstance(type, NumbersType):
+            return _vx.Layout("numbers", code=type.item, mode=type.mode)
+        assert isinstance(type, PointerType)
+        return _vx.Layout("pointer", target=self.layout(type.target), mode=type.mode)
 
     def _enum(self, type: EnumType) -> Any:
         try:
@@ -130,14 +145,22 @@ class Classes:
     def annotation(self, type: Type) -> Any:
         """What stands for the type in a signature."""
         if isinstance(type, str):
-            return SCALARS[type]
+            return PARAM_TYPES[type]
         if isinstance(type, (EnumType, StructType)):
             self.layout(type)
             return self.named[type.name]
         if isinstance(type, ArrayType):
             return bytes if type.text or type.item == "u8" else tuple[self.annotation(type.item), ...]
-        inner = self.annotation(type.target)
-        return Optional[inner] if type.optional else inner
+        if isinstance(type, NumbersType):
+            return array.array if type.mode == "out" else Buffer
+        if isinstance(type, OptionalType):
+            return Optional[self.annotation(type.item)]
+        return self.annotation(type.target)
+
+    def result(self, type: Type) -> Any:
+        """The same for a result, whose pointers may be NULL."""
+        inner = self.annotation(type)
+        return Optional[inner] if isinstance(type, PointerType) else inner
 
 
 _UnionType = type

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import keyword
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from .errors import Error
 from .interface import Export
-from .types import ArrayType, EnumType, Member, PointerType, StructType, Type
+from .types import (
+    NULLABLE,
+    ArrayType,
+    EnumType,
+    Member,
+    NumbersType,
+    OptionalType,
+    PointerType,
+    StructType,
+    Type,
+    is_input,
+)
 
 __all__ = ["Declarations", "SdkError", "export_of"]
 
@@ -201,13 +213,31 @@ def _pointer(die: Any, words: frozenset[str], owner: str, result: bool) -> Type:
     if result:
         if not isinstance(inner, StructType):
             raise _Unsupported(f"'{_spell(die)}': of pointers, only those to structs and const char * are results")
-        return PointerType(inner, "in", True)
+        return PointerType(inner, "in")
     mode = "out" if "out" in words else "inout" if "inout" in words or not const else "in"
     if const and mode != "in":
         raise _Unsupported(f"'{_spell(die)}', declared as written but const")
     if not isinstance(inner, StructType) and not words & {"out", "inout"}:
-        raise _Unsupported(f"'{_spell(die)}': for one value say VX_OUT or VX_INOUT, for many take a vx_view")
+        raise _Unsupported(f"'{_spell(die)}': for one value say VX_OUT or VX_INOUT, for many take a vx_array")
     return PointerType(inner, mode)
+
+
+_ARRAY_NAME = re.compile(r"vx_(array|mut_array|new_array)_([iuf]\d+)")
+_ARRAY_MODES = {"array": "in", "mut_array": "inout", "new_array": "out"}
+
+
+def _sdk_struct(name: str) -> Type | None:
+    """The structs of vxplug.h that are more than their members."""
+    array = _ARRAY_NAME.fullmatch(name)
+    if array is not None:
+        return NumbersType(array[2], _ARRAY_MODES[array[1]])
+    return _STRUCTS.get(name)
+
+
+def _optional(type: Type, die: Any) -> Type:
+    if (isinstance(type, str) and type in NULLABLE) or (isinstance(type, (PointerType, NumbersType)) and is_input(type)):
+        return OptionalType(type)
+    raise _Unsupported(f"'{_spell(die)}', declared VX_NULLABLE, which it cannot be")
 
 
 def _any(die: Any, words: frozenset[str], owner: str, result: bool) -> Type:
@@ -216,8 +246,10 @@ def _any(die: Any, words: frozenset[str], owner: str, result: bool) -> Type:
         return "none"
     if bare.tag == "DW_TAG_pointer_type":
         return _pointer(bare, words, owner, result)
-    if bare.tag == "DW_TAG_structure_type" and (_name(bare) or name) in _STRUCTS:
-        return _STRUCTS[_name(bare) or name or ""]
+    if bare.tag == "DW_TAG_structure_type":
+        known = _sdk_struct(_name(bare) or name or "")
+        if known is not None:
+            return known
     type = _plain(die, owner)
     if isinstance(type, ArrayType):
         raise _Unsupported(f"'{_spell(die)}'")
@@ -229,10 +261,12 @@ def _parameter(die: Any, number: int, function: str, declared: Declarations) -> 
     words = declared.get((function, name), frozenset())
     try:
         type = _any(_type_of(die), words, f"{function}_{name}", False)
-        if type in ("none", "bytes"):
+        if type in ("none", "bytes") or (isinstance(type, NumbersType) and type.mode == "out"):
             raise _Unsupported(f"'{_spell(_type_of(die))}'")
         if words & {"out", "inout"} and not isinstance(type, PointerType):
             raise _Unsupported(f"'{_spell(_type_of(die))}', declared as written, which only a pointer can be")
+        if "nullable" in words:
+            type = _optional(type, _type_of(die))
     except _Unsupported as error:
         raise SdkError(f"{function}(): parameter {name}: type {error} is not supported") from None
     return _python_name(name), type
@@ -241,7 +275,7 @@ def _parameter(die: Any, number: int, function: str, declared: Declarations) -> 
 def _result(die: Any, function: str) -> Type:
     try:
         type = _any(_type_of(die), frozenset(), f"{function}_result", True)
-        if type in ("view", "mut"):
+        if type in ("view", "mut") or (isinstance(type, NumbersType) and type.mode != "out"):
             raise _Unsupported(f"'{_spell(_type_of(die))}'")
     except _Unsupported as error:
         raise SdkError(f"{function}(): result type {error} is not supported") from None
@@ -258,7 +292,7 @@ def _check_declarations(name: str, parameters: list[Any], declared: Declarations
     known = {_name(p) for p in parameters}
     for function, parameter in declared:
         if function == name and parameter not in known:
-            raise SdkError(f"{name}(): VX_OUT or VX_INOUT of {parameter}, which is no parameter")
+            raise SdkError(f"{name}(): VX_OUT, VX_INOUT or VX_NULLABLE of {parameter}, which is no parameter")
 
 
 def export_of(die: Any, name: str, address: int, doc: str | None, declared: Declarations) -> Export:

@@ -15,13 +15,26 @@ from __future__ import annotations
 import inspect
 import json
 import struct
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .classes import SCALARS, Classes
+from .classes import PARAM_TYPES, SCALARS, Classes
 from .errors import PluginFormatError, escape
-from .types import ArrayType, PointerType, Type, Types, check, decode_types, encode_types, identifier, integer
+from .types import (
+    ArrayType,
+    NumbersType,
+    OptionalType,
+    PointerType,
+    Type,
+    Types,
+    check,
+    decode_types,
+    encode_types,
+    identifier,
+    integer,
+    is_input,
+    is_output,
+)
 
 __all__ = ["ABI_VERSIONS", "Export", "Interface", "decode_note", "encode_note"]
 
@@ -32,7 +45,6 @@ EXPORTS_MAX = 4096
 PARAMS_MAX = 64
 TEXT_MAX = 65536
 
-PARAM_TYPES: dict[str, Any] = {**SCALARS, "str": str, "view": bytes, "mut": bytearray}
 RESULT_TYPES: dict[str, Any] = {**SCALARS, "none": None, "str": "str | None", "bytes": bytes}
 
 
@@ -46,29 +58,20 @@ class Export:
     prototype: str
     params: tuple[tuple[str, Type], ...]
     result: Type
-    classes: Classes | None = field(default=None, compare=False, repr=False)
-
-    def annotation(self, type: Type, codes: Mapping[str, Any]) -> Any:
-        """What stands for a type in the signature; ``codes`` is PARAM_TYPES or RESULT_TYPES."""
-        if isinstance(type, str):
-            return codes[type]
-        return (self.classes or Classes(())).annotation(type)
+    classes: Classes = field(default_factory=lambda: Classes(()), compare=False, repr=False)
 
     @property
     def inputs(self) -> list[tuple[str, Any]]:
         """(name, annotation) of each Python parameter: those the function only writes are none."""
-        return [
-            (name, self.annotation(type, PARAM_TYPES))
-            for name, type in self.params
-            if not (isinstance(type, PointerType) and type.mode == "out")
-        ]
+        return [(name, self.classes.annotation(type)) for name, type in self.params if is_input(type)]
 
     @property
     def outputs(self) -> list[Any]:
         """Annotations of what a call gives back: the result, then each parameter that the function writes."""
-        found = [] if self.result == "none" else [self.annotation(self.result, RESULT_TYPES)]
-        written = [type for _, type in self.params if isinstance(type, PointerType) and type.mode != "in"]
-        return found + [self.annotation(type, PARAM_TYPES) for type in written]
+        written = [self.classes.annotation(type) for _, type in self.params if is_output(type)]
+        if isinstance(self.result, str):
+            return written if self.result == "none" else [RESULT_TYPES[self.result], *written]
+        return [self.classes.result(self.result), *written]
 
     @property
     def signature(self) -> inspect.Signature:
@@ -136,8 +139,9 @@ def _param(value: object, types: Types, function: str) -> tuple[str, Type]:
     assert isinstance(value, list)
     name = identifier(value[0], f"{function}: parameter name")
     type = types.ref(value[1], f"{function}: type of {name}")
-    known = type in PARAM_TYPES if isinstance(type, str) else not isinstance(type, ArrayType)
-    check(known, f"{function}: unknown type of {name}")
+    inner = type.item if isinstance(type, OptionalType) else type
+    known = inner in PARAM_TYPES if isinstance(inner, str) else not isinstance(inner, ArrayType)
+    check(known and not (isinstance(inner, NumbersType) and inner.mode == "out"), f"{function}: unknown type of {name}")
     return name, type
 
 
@@ -145,8 +149,9 @@ def _result(value: object, types: Types, function: str) -> Type:
     type = types.ref(value, f"{function}: result type")
     if isinstance(type, str):
         check(type in RESULT_TYPES, f"{function}: unknown result type")
-    check(not isinstance(type, ArrayType), f"{function}: unknown result type")
+    check(not isinstance(type, (ArrayType, OptionalType)), f"{function}: unknown result type")
     check(not isinstance(type, PointerType) or type.mode == "in", f"{function}: unknown result type")
+    check(not isinstance(type, NumbersType) or type.mode == "out", f"{function}: unknown result type")
     return type
 
 

@@ -142,10 +142,10 @@ class Sandbox:
         self._functions = {export.name: self._function(export, module) for export in plugin.exports.values()}
 
     def _function(self, export: Export, module: str | None) -> _vx.Function:
-        spec = self._plugin._interface.classes.spec
-        params = [(name, spec(type)) for name, type in export.params]
+        classes = self._plugin._interface.classes
+        params = [classes.parameter(name, type) for name, type in export.params]
         return _vx.Function(
-            self._box, export.name, export.address, params, spec(export.result),
+            self._box, export.name, export.address, params, classes.spec(export.result),
             doc=export.doc, module=module, signature=export.signature,
         )
 

@@ -15,7 +15,8 @@ from typing import Any, Union
 from .errors import PluginFormatError
 
 __all__ = [
-    "ArrayType", "EnumType", "Member", "PointerType", "StructType", "Type", "decode_types", "encode_types",
+    "ArrayType", "EnumType", "Member", "NumbersType", "OptionalType", "PointerType", "StructType", "Type",
+    "decode_types", "encode_types",
 ]
 
 SIZES = {
@@ -79,12 +80,29 @@ class PointerType:
 
     target: Type
     mode: str
-    optional: bool = False
 
 
-Type = Union[str, EnumType, StructType, ArrayType, PointerType]
+@dataclass(frozen=True)
+class NumbersType:
+    """Many numbers, the vx_array structs: ``in`` and ``inout`` are parameters, ``out`` is a result."""
 
+    item: str
+    mode: str
+
+
+@dataclass(frozen=True)
+class OptionalType:
+    """A parameter that may be None, which is NULL to C."""
+
+    item: Type
+
+
+Type = Union[str, EnumType, StructType, ArrayType, PointerType, NumbersType, OptionalType]
+
+PLAIN = (EnumType, StructType, ArrayType)
 MODES = ("in", "out", "inout")
+# What C may be given as NULL.
+NULLABLE = ("str", "view", "mut")
 
 
 def size_of(type: Type) -> int:
@@ -98,6 +116,17 @@ def size_of(type: Type) -> int:
     if isinstance(type, ArrayType):
         return type.count * size_of(type.item)
     return 4
+
+
+def is_input(type: Type) -> bool:
+    """Whether a parameter of the type is passed from Python."""
+    return not isinstance(type, (PointerType, NumbersType)) or type.mode != "out"
+
+
+def is_output(type: Type) -> bool:
+    """Whether a parameter of the type is given back as a result."""
+    inner = type.item if isinstance(type, OptionalType) else type
+    return isinstance(inner, PointerType) and inner.mode != "in"
 
 
 def _is_packed(type: ArrayType) -> bool:
@@ -134,8 +163,12 @@ class _Table:
             return {"kind": kind, "name": type.name, "size": type.size, "members": members}
         if isinstance(type, ArrayType):
             return {"kind": "array", "item": self.ref(type.item), "count": type.count, "text": type.text}
+        if isinstance(type, OptionalType):
+            return {"kind": "optional", "item": self.ref(type.item)}
+        if isinstance(type, NumbersType):
+            return {"kind": "numbers", "item": type.item, "mode": type.mode}
         assert isinstance(type, PointerType)
-        return {"kind": "pointer", "target": self.ref(type.target), "mode": type.mode, "optional": type.optional}
+        return {"kind": "pointer", "target": self.ref(type.target), "mode": type.mode}
 
 
 def encode_types(types: Iterable[Type]) -> tuple[list[dict[str, Any]], list[Ref]]:
@@ -204,7 +237,7 @@ class Types:
     def plain(self, value: object, what: str) -> Type:
         """What can stand in memory: a number, an enum, a struct, an array."""
         type = self.ref(value, what)
-        known = type in SIZES if isinstance(type, str) else not isinstance(type, PointerType)
+        known = type in SIZES if isinstance(type, str) else isinstance(type, PLAIN)
         check(known, f"{what} is not a type that memory can hold")
         return type
 
@@ -273,9 +306,19 @@ class Types:
     def read_pointer(self, row: dict[str, Any], what: str) -> tuple[Type, int, int]:
         target = self.plain(row.get("target"), f"{what}: target")
         check(not isinstance(target, ArrayType), f"{what} points to an array")
-        mode, optional = row.get("mode"), flag(row.get("optional"), f"{what}: optional")
-        check(isinstance(mode, str) and mode in MODES, f"{what}: unknown mode")
-        return PointerType(target, str(mode), optional), *self._cost(row.get("target"))
+        return PointerType(target, _mode(row, what)), *self._cost(row.get("target"))
+
+    def read_numbers(self, row: dict[str, Any], what: str) -> tuple[Type, int, int]:
+        item = row.get("item")
+        check(isinstance(item, str) and item in SIZES and item != "bool", f"{what}: item is not a number")
+        return NumbersType(str(item), _mode(row, what)), 1, 0
+
+    def read_optional(self, row: dict[str, Any], what: str) -> tuple[Type, int, int]:
+        item = self.ref(row.get("item"), f"{what}: item")
+        known = item in NULLABLE if isinstance(item, str) else isinstance(item, (PointerType, NumbersType))
+        check(known, f"{what}: an item that cannot be NULL")
+        check(not isinstance(item, (PointerType, NumbersType)) or is_input(item), f"{what}: an item that is not passed")
+        return OptionalType(item), *self._cost(row.get("item"))
 
 
 _READERS: dict[str, Callable[[Types, dict[str, Any], str], tuple[Type, int, int]]] = {
@@ -284,7 +327,15 @@ _READERS: dict[str, Callable[[Types, dict[str, Any], str], tuple[Type, int, int]
     "union": Types.read_struct,
     "array": Types.read_array,
     "pointer": Types.read_pointer,
+    "numbers": Types.read_numbers,
+    "optional": Types.read_optional,
 }
+
+
+def _mode(row: dict[str, Any], what: str) -> str:
+    mode = row.get("mode")
+    check(isinstance(mode, str) and mode in MODES, f"{what}: unknown mode")
+    return str(mode)
 
 
 def _enumerator(value: object, what: str) -> str:

@@ -48,6 +48,7 @@ enum {
 /* Module state: what would be a global. */
 typedef struct State {
     PyTypeObject *plugin_type, *box_type, *function_type, *layout_type;
+    PyObject *array_type;       /* array.array */
     PyObject *builtins;         /* dict of the module: where vx_raise looks its names up */
     bool ends_callbacks;        /* a Python handler of SIGURG ends callbacks whose time is over */
     unsigned long main_thread;  /* ident of the thread that runs Python's signal handlers */
@@ -122,12 +123,13 @@ typedef enum Code {
     CODE_COUNT
 } Code;
 
-/* What a Layout describes.  The first ones stand in memory; a pointer stands in a parameter. */
+/* What a Layout describes.  Those before POINTER stand in memory, the rest in parameters. */
 typedef enum Kind {
     KIND_SCALAR, KIND_ENUM, KIND_STRUCT, KIND_UNION, KIND_ARRAY,
     KIND_CHARS,                /* char[n]: bytes up to the first NUL */
     KIND_BYTES,                /* uint8_t[n]: bytes */
     KIND_POINTER,
+    KIND_NUMBERS,              /* pointer and count of `code`: vx_array */
     KIND_COUNT
 } Kind;
 
@@ -146,7 +148,7 @@ typedef struct Layout {
     uint8_t kind;              /* Kind */
     uint8_t code;              /* Code of a scalar or of what holds an enum */
     uint8_t depth;             /* of layouts below */
-    bool in, out, optional;    /* of a pointer: what is read, what is given back, whether NULL */
+    bool in, out;              /* of what is pointed to: read, given back */
     uint32_t size;             /* bytes in guest memory, at most MAX_LAYOUT */
     uint32_t count;            /* items, members */
     PyObject *class;           /* of enum, struct, union */
@@ -170,6 +172,7 @@ typedef struct Parameter {
     uint8_t code;              /* Code */
     uint8_t word;              /* index of its first word, the hidden pointer counted */
     uint8_t words;
+    bool optional;             /* None is NULL */
     uint8_t out;               /* place among what the function gives back */
     int64_t low, high;         /* what convert_fast may take; an empty range but for integers */
 } Parameter;
@@ -200,6 +203,7 @@ typedef struct Lease {
     void *owned;               /* or memory of our own that buffer.buf points at */
     vx_gaddr address;
     uint8_t parameter;
+    bool none;                 /* NULL for the guest, and nothing is lent */
 } Lease;
 
 /* module.c, the module, its state and forks, has nothing that others call. */
@@ -418,11 +422,13 @@ PyObject *codec_enum(const Layout *layout, PyObject *number); /* steals */
 /* `value` is NULL for a parameter that Python does not pass. */
 bool memory_lease(const Function *function, unsigned index, PyObject *value, Lease *lease);
 void memory_end_leases(Lease *leases, unsigned count);
+bool lease_buffer(const Function *function, unsigned index, PyObject *value, int flags,
+                  Lease *lease);
 /* All of these with the box locked by `call`, which keeps the error when they return false. */
 bool memory_copy_in(const Function *function, Call *call, Lease *leases, uint32_t *words);
 bool memory_copy_out(const Function *function, Call *call, const Lease *leases);
 PyObject *memory_string_result(const Function *function, Call *call, uint32_t address);
-PyObject *memory_bytes_result(const Function *function, Call *call, uint32_t address);
+PyObject *memory_owned_result(const Function *function, Call *call, uint32_t address);
 /* The value of `layout` at `address`. */
 PyObject *memory_struct_result(const Function *function, Call *call, const Layout *layout,
                                uint32_t address);
@@ -430,6 +436,12 @@ PyObject *memory_struct_result(const Function *function, Call *call, const Layou
  * function has one, and of what the pointers gave.  Steals `result`. */
 PyObject *memory_outputs(const Function *function, Call *call, const Lease *leases,
                          PyObject *result);
+
+/* ---- numbers.c: arrays of numbers ---- */
+
+bool numbers_lease(const Function *function, unsigned index, PyObject *value, Lease *lease);
+/* An array.array of `count` zeros, and its memory, which stays until the array is given away. */
+PyObject *numbers_create(State *state, Code code, uint32_t count, void **memory);
 
 /* ---- evidence.c: what is kept of a guest's end ---- */
 

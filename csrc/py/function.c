@@ -34,7 +34,7 @@ static PyObject *take_memory_result(Function *self, Call *call, const vx_result 
         return memory_string_result(self, call, result->eax);
     if (self->result == CODE_STRUCT)
         return memory_struct_result(self, call, self->result_layout, words[0]);
-    if (result->eax == 0 && self->result_layout->optional)
+    if (result->eax == 0)
         return Py_NewRef(Py_None);
     return memory_struct_result(self, call, self->result_layout->target, result->eax);
 }
@@ -42,8 +42,8 @@ static PyObject *take_memory_result(Function *self, Call *call, const vx_result 
 static PyObject *take_result(Function *self, Call *call, const vx_result *result,
                              const uint32_t *words)
 {
-    if (self->result == CODE_BYTES)
-        return memory_bytes_result(self, call, words[0]);
+    if (self->result == CODE_BYTES || self->result == CODE_NUMBERS)
+        return memory_owned_result(self, call, words[0]);
     if (call->raised != NULL || call->error != NULL)
         return NULL;
     if (self->result > CODE_BYTES || self->result == CODE_STR)
@@ -203,9 +203,11 @@ static bool add_parameter(Function *self, PyObject *pair)
 {
     PyObject *name, *type;
     Parameter *parameter = &self->parameters[self->parameter_count];
-    if (!PyArg_ParseTuple(pair, "UO:parameter", &name, &type))
+    int optional = 0;
+    if (!PyArg_ParseTuple(pair, "UO|p:parameter", &name, &type, &optional))
         return false;
     *parameter = (Parameter){.name = Py_NewRef(name), .word = (uint8_t)self->word_count};
+    parameter->optional = optional;
     self->parameter_count++;
     PyUnicode_InternInPlace(&parameter->name);
     if (!set_type(parameter, name, type))
@@ -277,7 +279,7 @@ static bool set_result(Function *self, PyObject *type)
         return false;
     }
     self->result = (uint8_t)code;
-    if (code == CODE_BYTES)
+    if (code == CODE_BYTES || code == CODE_NUMBERS)
         self->result_size = BYTES_RESULT_SIZE;
     else if (code == CODE_STRUCT)
         self->result_size = self->result_layout->size;

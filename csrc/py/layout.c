@@ -12,7 +12,7 @@ static void layout_dealloc(Layout *self);
 static const char *const kinds[KIND_COUNT] = {
     [KIND_SCALAR] = "scalar", [KIND_ENUM] = "enum", [KIND_STRUCT] = "struct",
     [KIND_UNION] = "union", [KIND_ARRAY] = "array", [KIND_CHARS] = "chars", [KIND_BYTES] = "bytes",
-    [KIND_POINTER] = "pointer",
+    [KIND_POINTER] = "pointer", [KIND_NUMBERS] = "numbers",
 };
 
 Code layout_code(const Layout *layout)
@@ -26,6 +26,8 @@ Code layout_code(const Layout *layout)
         return CODE_STRUCT;
     case KIND_POINTER:
         return CODE_POINTER;
+    case KIND_NUMBERS:
+        return CODE_NUMBERS;
     default:
         return CODE_COUNT; /* arrays stand in structs only */
     }
@@ -51,7 +53,7 @@ static bool set_kind(Layout *self, const char *text)
 
 static bool add_below(Layout *self, const Layout *below)
 {
-    if (below->kind == KIND_POINTER)
+    if (below->kind >= KIND_POINTER)
         return refuse("a pointer in memory");
     if (below->depth >= MAX_DEPTH)
         return refuse("nested too deep");
@@ -131,7 +133,7 @@ static bool set_class(Layout *self, PyObject *class)
 
 static bool set_items(Layout *self, uint32_t count)
 {
-    if (self->target == NULL || self->target->kind == KIND_POINTER)
+    if (self->target == NULL || self->target->kind >= KIND_POINTER)
         return refuse("an array of what memory does not hold");
     uint64_t size = (uint64_t)count * self->target->size;
     if (count == 0 || size > MAX_LAYOUT)
@@ -143,12 +145,10 @@ static bool set_items(Layout *self, uint32_t count)
     return add_below(self, self->target);
 }
 
-static bool set_pointer(Layout *self, const char *mode)
+static bool set_pointer(Layout *self)
 {
     if (self->target == NULL)
         return refuse("a pointer to nothing");
-    self->in = strcmp(mode, "out") != 0;
-    self->out = strcmp(mode, "in") != 0;
     self->size = 4;
     return add_below(self, self->target);
 }
@@ -157,12 +157,12 @@ typedef struct LayoutArguments {
     const char *kind, *mode;
     PyObject *code, *target, *class, *members;
     uint32_t size, count;
-    int optional;
 } LayoutArguments;
 
 static bool layout_fill(State *state, Layout *self, const LayoutArguments *from)
 {
-    self->optional = from->optional;
+    self->in = strcmp(from->mode, "out") != 0;
+    self->out = strcmp(from->mode, "in") != 0;
     self->target = (Layout *)Py_XNewRef(from->target);
     switch ((Kind)self->kind) {
     case KIND_SCALAR:
@@ -176,7 +176,9 @@ static bool layout_fill(State *state, Layout *self, const LayoutArguments *from)
         self->size = from->size;
         return set_class(self, from->class) && add_members(state, self, from->members);
     case KIND_POINTER:
-        return set_pointer(self, from->mode);
+        return set_pointer(self);
+    case KIND_NUMBERS:
+        return set_code(self, from->code);
     default:
         return set_items(self, from->count);
     }
@@ -185,16 +187,16 @@ static bool layout_fill(State *state, Layout *self, const LayoutArguments *from)
 static PyObject *layout_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
 {
     static char *names[] = {"kind", "code", "size", "count", "target", "cls", "members", "mode",
-                            "optional", NULL};
+                            NULL};
     State *state = PyType_GetModuleState(type);
     PyObject *none = PyTuple_New(0);
     LayoutArguments from = {.mode = "", .code = Py_None, .members = none};
     Layout *self = NULL;
     if (none != NULL
-        && PyArg_ParseTupleAndKeywords(args, keywords, "s|$OO&O&O!OOsp:Layout", names, &from.kind,
+        && PyArg_ParseTupleAndKeywords(args, keywords, "s|$OO&O&O!OOs:Layout", names, &from.kind,
                                        &from.code, convert_word, &from.size, convert_word,
                                        &from.count, state->layout_type, &from.target, &from.class,
-                                       &from.members, &from.mode, &from.optional))
+                                       &from.members, &from.mode))
         self = (Layout *)type->tp_alloc(type, 0);
     if (self != NULL && (!set_kind(self, from.kind) || !layout_fill(state, self, &from)))
         Py_CLEAR(self);
@@ -238,7 +240,7 @@ static PyObject *layout_pack_member(Layout *self, PyObject *args)
 
 static bool whole(const Layout *self, Py_ssize_t size)
 {
-    if (self->kind != KIND_POINTER && size == (Py_ssize_t)self->size)
+    if (self->kind < KIND_POINTER && size == (Py_ssize_t)self->size)
         return true;
     PyErr_Format(PyExc_ValueError, "expected %u bytes, got %zd", (unsigned)self->size, size);
     return false;

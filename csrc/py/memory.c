@@ -36,7 +36,8 @@ static bool lease_str(const Function *function, unsigned index, PyObject *value,
  * read-only where writable is needed is a wrong type. */
 static bool refuse_buffer(const Function *function, unsigned index, PyObject *value, bool writable)
 {
-    if (!PyErr_ExceptionMatches(PyExc_BufferError))
+    /* NumPy says ValueError of what is not contiguous. */
+    if (!PyErr_ExceptionMatches(PyExc_BufferError) && !PyErr_ExceptionMatches(PyExc_ValueError))
         return false;
     PyObject *reason = error_take();
     Py_buffer probe;
@@ -54,14 +55,14 @@ static bool refuse_buffer(const Function *function, unsigned index, PyObject *va
     return false;
 }
 
-static bool lease_buffer(const Function *function, unsigned index, PyObject *value, bool writable,
-                         Lease *lease)
+bool lease_buffer(const Function *function, unsigned index, PyObject *value, int flags,
+                  Lease *lease)
 {
+    bool writable = (flags & PyBUF_WRITABLE) != 0;
     if (!PyObject_CheckBuffer(value))
         return error_argument(function, index, PyExc_TypeError,
                               "expected a %sbytes-like object, got %s",
                               writable ? "writable " : "", Py_TYPE(value)->tp_name);
-    int flags = writable ? PyBUF_WRITABLE : PyBUF_SIMPLE;
     if (PyObject_GetBuffer(value, &lease->buffer, flags) == 0)
         return true;
     lease->buffer.obj = NULL;
@@ -72,10 +73,6 @@ static bool lease_buffer(const Function *function, unsigned index, PyObject *val
 static bool lease_pointer(const Function *function, unsigned index, PyObject *value, Lease *lease)
 {
     const Layout *layout = function->parameters[index].layout;
-    if (layout->optional && value == Py_None) {
-        lease->buffer = (Py_buffer){.buf = NULL};
-        return true;
-    }
     lease->owned = PyMem_Calloc(1, layout->target->size);
     if (lease->owned == NULL)
         return PyErr_NoMemory() != NULL;
@@ -86,15 +83,23 @@ static bool lease_pointer(const Function *function, unsigned index, PyObject *va
 
 bool memory_lease(const Function *function, unsigned index, PyObject *value, Lease *lease)
 {
-    Code code = function->parameters[index].code;
-    lease->parameter = (uint8_t)index;
-    lease->buffer.obj = NULL;
-    lease->owned = NULL;
-    if (code == CODE_STR)
+    const Parameter *parameter = &function->parameters[index];
+    *lease = (Lease){.parameter = (uint8_t)index};
+    lease->none = parameter->optional && value == Py_None;
+    if (lease->none)
+        return true;
+    switch ((Code)parameter->code) {
+    case CODE_STR:
         return lease_str(function, index, value, lease);
-    if (code == CODE_POINTER)
+    case CODE_POINTER:
         return lease_pointer(function, index, value, lease);
-    return lease_buffer(function, index, value, code == CODE_MUT, lease);
+    case CODE_NUMBERS:
+        return numbers_lease(function, index, value, lease);
+    case CODE_MUT:
+        return lease_buffer(function, index, value, PyBUF_WRITABLE, lease);
+    default:
+        return lease_buffer(function, index, value, PyBUF_SIMPLE, lease);
+    }
 }
 
 void memory_end_leases(Lease *leases, unsigned count)
@@ -136,18 +141,22 @@ static bool place(const Function *function, Call *call, Lease *lease)
     return true;
 }
 
+/* Whether the guest's bytes come back, and the lease with them lasts until then. */
+static bool is_written(const Parameter *parameter)
+{
+    return parameter->code == CODE_MUT || (parameter->layout != NULL && parameter->layout->out);
+}
+
 static bool copy_in_one(const Function *function, Call *call, Lease *lease, uint32_t *words)
 {
     const Parameter *parameter = &function->parameters[lease->parameter];
-    words[parameter->word] = 0;
-    if (lease->buffer.buf == NULL && parameter->code == CODE_POINTER)
-        return true;
-    if (!place(function, call, lease))
+    uint32_t unit = parameter->code == CODE_NUMBERS ? parameter->layout->size : 1;
+    if (!lease->none && !place(function, call, lease))
         return false;
     words[parameter->word] = lease->address.value;
     if (parameter->words == 2)
-        words[parameter->word + 1] = (uint32_t)lease->buffer.len;
-    if (parameter->code == CODE_VIEW)
+        words[parameter->word + 1] = (uint32_t)lease->buffer.len / unit;
+    if (!is_written(parameter))
         PyBuffer_Release(&lease->buffer);
     return true;
 }
@@ -186,9 +195,7 @@ bool memory_copy_out(const Function *function, Call *call, const Lease *leases)
         const Lease *lease = &leases[i];
         const Parameter *parameter = &function->parameters[lease->parameter];
         size_t size = (size_t)lease->buffer.len;
-        bool written = parameter->code == CODE_MUT
-            || (parameter->code == CODE_POINTER && parameter->layout->out);
-        if (!written || size == 0)
+        if (lease->none || size == 0 || !is_written(parameter))
             continue;
         const void *source = vx_guest_pointer(function->box->core, lease->address, size,
                                               VX_PROT_READ);
@@ -248,7 +255,7 @@ PyObject *memory_struct_result(const Function *function, Call *call, const Layou
 static PyObject *output(const Function *function, const Lease *lease)
 {
     const Layout *layout = function->parameters[lease->parameter].layout;
-    if (lease->owned == NULL)
+    if (lease->none)
         return Py_NewRef(Py_None);
     return codec_decode(layout->target, lease->owned);
 }
@@ -293,17 +300,43 @@ PyObject *memory_outputs(const Function *function, Call *call, const Lease *leas
     return only;
 }
 
+/* The bytes of a result; NULL with a fault when they are not all readable. */
+static const void *owned_data(const Function *function, Call *call, const GuestBytes *bytes,
+                              uint64_t size)
+{
+    if (size == 0)
+        return "";
+    const void *data = vx_guest_pointer(function->box->core, (vx_gaddr){bytes->ptr}, size,
+                                        VX_PROT_READ);
+    if (data == NULL)
+        error_fault(function, call, bytes->ptr, "bytes result that is not all readable memory");
+    return data;
+}
+
 static PyObject *copy_bytes(const Function *function, Call *call, const GuestBytes *bytes)
 {
-    const char *data = "";
-    if (bytes->len != 0)
-        data = vx_guest_pointer(function->box->core, (vx_gaddr){bytes->ptr}, bytes->len,
-                                VX_PROT_READ);
-    if (data == NULL) {
-        error_fault(function, call, bytes->ptr, "bytes result that is not all readable memory");
+    const char *data = owned_data(function, call, bytes, bytes->len);
+    return data != NULL ? kept(call, PyBytes_FromStringAndSize(data, (Py_ssize_t)bytes->len)) : NULL;
+}
+
+/* Checked before, so that a forged count costs no memory, and again when there is an array to
+ * fill: making it may run other code, which may call the guest. */
+static PyObject *copy_numbers(const Function *function, Call *call, const GuestBytes *bytes)
+{
+    const Layout *layout = function->result_layout;
+    uint64_t size = (uint64_t)bytes->len * layout->size;
+    void *memory;
+    if (owned_data(function, call, bytes, size) == NULL)
         return NULL;
-    }
-    return kept(call, PyBytes_FromStringAndSize(data, (Py_ssize_t)bytes->len));
+    PyObject *array = numbers_create(function->box->state, layout->code, bytes->len, &memory);
+    if (array == NULL)
+        return kept(call, NULL);
+    const void *data = owned_data(function, call, bytes, size);
+    if (data == NULL)
+        Py_CLEAR(array);
+    else if (size != 0)
+        memcpy(memory, data, size);
+    return array;
 }
 
 /* Calls vx_release_ on what the plugin handed over.  It is guest code as any other: it may fault. */
@@ -339,14 +372,15 @@ static bool read_bytes_result(const Function *function, Call *call, uint32_t add
 }
 
 /* When the guest raised an error the result is not wanted, but still released. */
-PyObject *memory_bytes_result(const Function *function, Call *call, uint32_t address)
+PyObject *memory_owned_result(const Function *function, Call *call, uint32_t address)
 {
     GuestBytes bytes;
     PyObject *object = NULL;
     if (!read_bytes_result(function, call, address, &bytes))
         return NULL;
     if (call->raised == NULL)
-        object = copy_bytes(function, call, &bytes);
+        object = function->result == CODE_BYTES ? copy_bytes(function, call, &bytes)
+                                                : copy_numbers(function, call, &bytes);
     if (!call->faulted)
         release(function, call, &bytes);
     return object;

@@ -69,6 +69,16 @@ static int find_builtins(State *state)
     return 0;
 }
 
+static int find_array(State *state)
+{
+    PyObject *module = PyImport_ImportModule("array");
+    if (module == NULL)
+        return -1;
+    state->array_type = PyObject_GetAttrString(module, "array");
+    Py_DECREF(module);
+    return state->array_type != NULL ? 0 : -1;
+}
+
 static int add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **slot)
 {
     *slot = (PyTypeObject *)PyType_FromModuleAndSpec(module, spec, NULL);
@@ -78,7 +88,7 @@ static int add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **slot)
 static int module_exec(PyObject *module)
 {
     State *state = PyModule_GetState(module);
-    if (find_main_thread(state) < 0 || find_builtins(state) < 0 || register_after_fork(module) < 0)
+    if (find_main_thread(state) < 0 || find_builtins(state) < 0 || find_array(state) < 0 || register_after_fork(module) < 0)
         return -1;
     if (add_type(module, &plugin_spec, &state->plugin_type) < 0
         || add_type(module, &box_spec, &state->box_type) < 0
@@ -96,6 +106,7 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->function_type);
     Py_VISIT(state->layout_type);
     Py_VISIT(state->builtins);
+    Py_VISIT(state->array_type);
     return 0;
 }
 
@@ -107,6 +118,7 @@ static int module_clear(PyObject *module)
     Py_CLEAR(state->function_type);
     Py_CLEAR(state->layout_type);
     Py_CLEAR(state->builtins);
+    Py_CLEAR(state->array_type);
     return 0;
 }
 

@@ -12,9 +12,11 @@
  *   struct, union; const struct *    a frozen dataclass made for the plugin; a union class
  *   struct *, VX_INOUT(T *)          the same, and one more result: what the function left there
  *   VX_OUT(T *)                      no argument, one more result
+ *   vx_array_i32 and its like        a buffer of exactly such numbers: array.array, NumPy, memoryview
+ *   vx_mut_array_i32                 a writable one; changes reach the caller
  *
  * Results: void (None), the scalars above, const char * (str; NULL is None), vx_bytes (bytes), enums,
- * structs by value and by pointer (a copy; NULL is None). */
+ * structs by value and by pointer (a copy; NULL is None), vx_new_array_i32 (array.array). */
 #ifndef VXPLUG_H
 #define VXPLUG_H
 
@@ -43,6 +45,8 @@
  *   VX_INOUT   of a pointer to a number or enum: one value, read and given back */
 #define VX_OUT(function, parameter) VX_DECLARE_(out, function, parameter)
 #define VX_INOUT(function, parameter) VX_DECLARE_(inout, function, parameter)
+/* None is allowed, and is NULL here: of pointers, const char *, vx_view, vx_mut and vx_array parameters. */
+#define VX_NULLABLE(function, parameter) VX_DECLARE_(nullable, function, parameter)
 #define VX_DECLARE_(word, function, parameter) \
     VX_EXTERN_C __attribute__((used, retain)) const char vx_declare_##word##_##function##_##parameter[] = \
         #word " " #function " " #parameter
@@ -62,6 +66,30 @@ static inline vx_bytes vx_borrow(const void *ptr, size_t len) {
     vx_bytes bytes = {(void *)ptr, len, VX_BORROWED};
     return bytes;
 }
+
+/* Arrays of numbers, for i8 to u64, f32 and f64: in, in and out, and as a result. */
+#define VX_ARRAY_(code, type) \
+    typedef struct vx_array_##code { const type *ptr; size_t len; } vx_array_##code; \
+    typedef struct vx_mut_array_##code { type *ptr; size_t len; } vx_mut_array_##code; \
+    typedef struct vx_new_array_##code { type *ptr; size_t len; uint32_t owner; } vx_new_array_##code; \
+    static inline vx_new_array_##code vx_take_##code(type *ptr, size_t len) { \
+        vx_new_array_##code array = {ptr, len, VX_MALLOCED}; \
+        return array; \
+    } \
+    static inline vx_new_array_##code vx_borrow_##code(const type *ptr, size_t len) { \
+        vx_new_array_##code array = {(type *)ptr, len, VX_BORROWED}; \
+        return array; \
+    }
+VX_ARRAY_(i8, int8_t)
+VX_ARRAY_(u8, uint8_t)
+VX_ARRAY_(i16, int16_t)
+VX_ARRAY_(u16, uint16_t)
+VX_ARRAY_(i32, int32_t)
+VX_ARRAY_(u32, uint32_t)
+VX_ARRAY_(i64, int64_t)
+VX_ARRAY_(u64, uint64_t)
+VX_ARRAY_(f32, float)
+VX_ARRAY_(f64, double)
 
 /* Makes the running call end in the Python exception VX_Name (any builtin exception).  It does
  * not jump: the function still returns, so that it can free what it holds; its result is

@@ -10,7 +10,7 @@ import pytest
 import vxplug
 from vxplug import _vx
 from vxplug.interface import Export, Interface, decode_note, encode_note
-from vxplug.types import ArrayType, EnumType, Member, PointerType, StructType
+from vxplug.types import ArrayType, EnumType, Member, NumbersType, OptionalType, PointerType, StructType
 
 ENUM = {"kind": "enum", "name": "e", "base": "i32", "members": [["A", 0]]}
 STRUCT = {"kind": "struct", "name": "s", "size": 8, "members": [["a", "i32", 0, 0], ["b", "u32", 32, 5]]}
@@ -82,9 +82,15 @@ REFUSED = {
     "enum sunder": ([_change(ENUM, members=[["_missing_", 0]])], "reserved by Python"),
     "enum doubled": ([_change(ENUM, members=[["A", 0], ["A", 1]])], "share a name"),
     "empty enum": ([_change(ENUM, members=[])], "without members"),
-    "pointer in a struct": ([{"kind": "pointer", "target": "i32", "mode": "in", "optional": False},
+    "pointer in a struct": ([{"kind": "pointer", "target": "i32", "mode": "in"},
                              _change(STRUCT, members=[["a", 0, 0, 0]])], "memory can hold"),
-    "pointer mode": ([{"kind": "pointer", "target": "i32", "mode": "up", "optional": False}], "unknown mode"),
+    "pointer mode": ([{"kind": "pointer", "target": "i32", "mode": "up"}], "unknown mode"),
+    "numbers of bool": ([{"kind": "numbers", "item": "bool", "mode": "in"}], "is not a number"),
+    "numbers of text": ([{"kind": "numbers", "item": "str", "mode": "in"}], "is not a number"),
+    "numbers of numbers": ([{"kind": "numbers", "item": 0, "mode": "in"}], "is not a number"),
+    "optional number": ([{"kind": "optional", "item": "i32"}], "cannot be NULL"),
+    "optional out": ([{"kind": "pointer", "target": "i32", "mode": "out"}, {"kind": "optional", "item": 0}], "is not passed"),
+    "optional optional": ([{"kind": "optional", "item": "str"}, {"kind": "optional", "item": 0}], "cannot be NULL"),
     "unknown kind": ([{"kind": "class"}], "unknown kind"),
     "kind of another type": ([{"kind": ["enum"]}], "unknown kind"),
     "no object": ([7], "is not an object"),
@@ -135,7 +141,7 @@ def test_notes_are_as_old_as_they_can_be():
     level = EnumType("level", "i32", (("A", 0),))
     inner = StructType("inner", 8, (Member("a", level, 0), Member("b", "u8", 35, 3), Member("t", ArrayType("i8", 2, True), 40)))
     outer = StructType("outer", 16, (Member("x", inner, 64), Member("y", ArrayType(inner, 1), 0)), union=True)
-    params = (("p", PointerType(outer, "inout")), ("q", level), ("r", PointerType(inner, "out", True)))
+    params = (("p", PointerType(outer, "inout")), ("q", level), ("r", PointerType(inner, "out")), ("s", OptionalType(PointerType(inner, "in"))), ("t", NumbersType("f32", "inout")))
     rich = Interface("doc", 65536, (Export("f", 65536, None, "", params, outer),))
     data = encode_note(rich)
     assert data[8:12] == b"\2\0\0\0" and decode_note(data).exports == rich.exports
