@@ -1,4 +1,4 @@
-"""All tables, or those named: ``python -m benchmarks [--rounds N] [calls kernels codecs sandboxes]``."""
+"""All tables, or those named: ``python -m benchmarks [--rounds N] [calls callbacks kernels codecs sandboxes]``."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from .timing import print_table
 
 TABLES = {
     "calls": ("call cost", calls.rows),
+    "callbacks": ("callbacks", calls.callback_rows),
     "kernels": ("kernels", kernels.rows),
     "codecs": ("codecs", codecs.rows),
     "sandboxes": ("setting up", sandboxes.rows),

@@ -110,3 +110,20 @@ def rows() -> list[Row]:
         _row("1 KiB out", givers, 5000, KIB),
         _row("1 MiB out", givers, 50, MIB),
     ]
+
+
+def _callers() -> dict[str, Call]:
+    """100 callbacks a call; what the peers need to wrap a Python function is made once."""
+    ffi_module, library = builds.cffi_module(), builds.ctypes_library()
+    negate = int.__neg__
+    for_ctypes, for_cffi = builds.CALLBACK(negate), ffi_module.ffi.callback("int32_t(int32_t)", negate)
+    box = builds.plugin("calls_plugin.c").sandbox()
+    return {
+        "ctypes": lambda count: library.callbacks(for_ctypes, count),
+        "cffi API": lambda count: ffi_module.lib.callbacks(for_cffi, count),
+        "vxplug": lambda count: box.callbacks(negate, count),
+    }
+
+
+def callback_rows() -> list[Row]:
+    return [_row("100 callbacks", _callers(), 200, 100)]

@@ -86,6 +86,28 @@ typedef struct vx_trap {
     uint8_t byte_count;
 } vx_trap;
 
+typedef struct vx_result {
+    uint32_t eax, edx;
+    double st0;      /* the x87 top of stack, 0 if it was empty */
+} vx_result;
+
+/* Guest code has called a host function. */
+typedef struct vx_callback {
+    uint32_t function;     /* VX_CALLBACK_MIN up to VX_CALLBACK_MAX, or the address of an import's stub */
+    vx_gaddr arguments;    /* its words on the guest's stack */
+    vx_result result;      /* for the hook to fill */
+    bool has_st0;          /* a floating-point result */
+    uint32_t pop;          /* bytes of arguments to pop: 4 with a hidden result pointer, else 0 */
+    uint32_t bad_address;  /* for VX_CALLBACK_BAD_MEMORY */
+} vx_callback;
+
+typedef enum vx_callback_end {
+    VX_CALLBACK_DONE,       /* back to the guest with the result */
+    VX_CALLBACK_HOOK,       /* the guest call ends with VX_TRAP_HOOK */
+    VX_CALLBACK_BAD_MEMORY, /* it ends with VX_TRAP_MEMORY at bad_address */
+    VX_CALLBACK_UNKNOWN,    /* it ends with VX_TRAP_EXECUTE: there is no such function */
+} vx_callback_end;
+
 /* What the embedder provides.  `context` is vx_options.context.  All may be NULL. */
 typedef struct vx_hooks {
     /* Guest output to fd 1 or 2; `data` is host memory and may be read only during the hook.
@@ -97,6 +119,8 @@ typedef struct vx_hooks {
      * called, while translated code is interrupted: no lock of ours or of libc's is held.
      * False ends the guest call with VX_TRAP_HOOK. */
     bool (*tick)(void *context);
+    /* Runs outside guest code, and may make calls into the sandbox. */
+    vx_callback_end (*callback)(void *context, vx_callback *call);
     /* Guest code ended in another way than returning.  Its memory is as it left it, to be read through
      * vx_guest_pointer; nothing else of the sandbox may be used. */
     void (*ended)(void *context, vx_sandbox *box, const vx_trap *trap);
@@ -151,11 +175,6 @@ bool vx_sandbox_stopping(vx_sandbox *box);
 /* How often the sandbox began anew: what an embedder keeps for the guest belongs to one life. */
 uint32_t vx_sandbox_life(const vx_sandbox *box);
 uint64_t vx_sandbox_memory(const vx_sandbox *box); /* bytes mapped now, counted against the limit */
-
-typedef struct vx_result {
-    uint32_t eax, edx;
-    double st0;      /* the x87 top of stack, 0 if it was empty */
-} vx_result;
 
 /* Calls a guest function, cdecl: `words` go on the guest stack in order, words[0] nearest to the
  * return address.  VX_TRAP (and *trap), VX_BUSY, VX_LIMIT (the stack does not hold the words), VX_TOO_DEEP. */

@@ -57,6 +57,7 @@ class Box:
         linux: Callable[[Box, int, int, tuple[int, ...]], int] | None,  # (box, life, number, six words): eax
         trace: Callable[[Box, int, tuple[int, ...], int | None], Any] | None,  # after every call; None: it ended the guest's
         raw: bool,  # no initialisation: the guest starts in run()
+        imports: Sequence[tuple[int, Function, Callable[..., Any]]],  # address of the stub, prototype
     ) -> None: ...
     trap: Callable[[dict[str, Any]], BaseException]
     def reset(self) -> None: ...
@@ -83,7 +84,7 @@ class Box:
     def memory_used(self) -> int: ...
 
 class Layout:
-    """A C type in guest memory: a scalar, enum, struct, union, array, chars, bytes; a pointer to one; numbers.
+    """A C type in guest memory: a scalar, enum, struct, union, array, chars, bytes; a pointer to one; numbers; a function.
 
     ``code`` of a scalar or enum; ``cls`` of enum, struct and union; ``size`` and ``members`` (name, layout, bit
     offset, bits) of struct and union; ``target`` and ``count`` of arrays; ``target`` and ``mode`` of a
@@ -101,6 +102,7 @@ class Layout:
         cls: type = ...,
         members: Sequence[tuple[str, Layout, int, int]] = ...,
         mode: str = ...,
+        prototype: Function = ...,
     ) -> None: ...
     @property
     def members(self) -> tuple[str, ...]: ...
@@ -127,7 +129,7 @@ class Function:
 
     def __init__(
         self,
-        box: Box,
+        box: Box | None,  # None: a prototype, the type of a host function
         name: str,
         address: int,
         params: Sequence[tuple[str, str | Layout] | tuple[str, str | Layout, bool]],

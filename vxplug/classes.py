@@ -5,12 +5,12 @@ from __future__ import annotations
 import array
 import dataclasses
 import enum
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Optional
 
 from . import _vx
 from .errors import PluginFormatError
-from .types import ArrayType, EnumType, NumbersType, OptionalType, PointerType, StructType, Type
+from .types import ArrayType, EnumType, FunctionType, NumbersType, OptionalType, PointerType, StructType, Type
 
 __all__ = ["Classes", "Union"]
 
@@ -97,6 +97,11 @@ class Classes:
         """What _vx.Function takes for a parameter: name, spec, whether it may be None."""
         return name, self.spec(type), isinstance(type, OptionalType)
 
+    def prototype(self, name: str, type: FunctionType) -> _vx.Function:
+        """A host function as the binding calls it."""
+        params = [self.parameter(f"arg{number}", param) for number, param in enumerate(type.params)]
+        return _vx.Function(None, name, 0, params, self.spec(type.result))
+
     def layout(self, type: Type) -> _vx.Layout:
         if type not in self._layouts:
             self._layouts[type] = self._make(type)
@@ -114,6 +119,8 @@ class Classes:
             return _vx.Layout(kind, target=self.layout(type.item), count=type.count)
         if isinstance(type, NumbersType):
             return _vx.Layout("numbers", code=type.item, mode=type.mode)
+        if isinstance(type, FunctionType):
+            return _vx.Layout("function", prototype=self.prototype("callback", type))
         assert isinstance(type, PointerType)
         return _vx.Layout("pointer", target=self.layout(type.target), mode=type.mode)
 
@@ -153,9 +160,18 @@ class Classes:
             return bytes if type.text or type.item == "u8" else tuple[self.annotation(type.item), ...]
         if isinstance(type, NumbersType):
             return array.array if type.mode == "out" else Buffer
+        if isinstance(type, FunctionType):
+            return Callable[[self.call_annotation(p) for p in type.params], self.call_annotation(type.result)]
         if isinstance(type, OptionalType):
             return Optional[self.annotation(type.item)]
+        assert isinstance(type, PointerType)
         return self.annotation(type.target)
+
+    def call_annotation(self, type: Type) -> Any:
+        """The same for what a callback takes and gives: pointers and text may be NULL."""
+        if isinstance(type, str):
+            return {**PARAM_TYPES, "none": None, "str": Optional[str]}[type]
+        return self.result(type)
 
     def result(self, type: Type) -> Any:
         """The same for a result, whose pointers may be NULL."""

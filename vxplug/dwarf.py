@@ -8,21 +8,25 @@ from collections.abc import Mapping
 from typing import Any
 
 from .errors import Error
-from .interface import Export
+from .interface import Export, Import
 from .types import (
     NULLABLE,
+    POINTERS,
     ArrayType,
     EnumType,
+    FunctionType,
     Member,
     NumbersType,
     OptionalType,
     PointerType,
     StructType,
     Type,
+    is_call_param,
+    is_call_result,
     is_input,
 )
 
-__all__ = ["Declarations", "SdkError", "export_of"]
+__all__ = ["Declarations", "SdkError", "export_of", "import_of"]
 
 
 class SdkError(Error):
@@ -74,6 +78,11 @@ def _spell(die: Any) -> str:
         return "void"
     if die.tag == "DW_TAG_array_type":
         return f"{_spell(_type_of(die))}[]"
+    if die.tag == "DW_TAG_subroutine_type":
+        return _declare(_type_of(die), "", _children(die, "DW_TAG_formal_parameter"))
+    if die.tag == "DW_TAG_pointer_type" and getattr(_type_of(die), "tag", "") == "DW_TAG_subroutine_type":
+        function = _type_of(die)
+        return _declare(_type_of(function), "(*)", _children(function, "DW_TAG_formal_parameter"))
     inner = _spell(_type_of(die)) if die.tag in ("DW_TAG_const_type", "DW_TAG_pointer_type") else ""
     if die.tag == "DW_TAG_const_type":
         return f"const {inner}"
@@ -82,6 +91,17 @@ def _spell(die: Any) -> str:
     prefix = {"DW_TAG_structure_type": "struct ", "DW_TAG_union_type": "union ",
               "DW_TAG_enumeration_type": "enum "}.get(die.tag, "")
     return prefix + (_name(die) or "(unnamed)")
+
+
+def _declare(result: Any, name: str, parameters: list[Any]) -> str:
+    spelled = [_spell_parameter(_spell(_type_of(p)), _name(p) or "") for p in parameters]
+    return f"{_spell(result)} {name}({', '.join(spelled) or 'void'})".replace("* ", "*")
+
+
+def _spell_parameter(type: str, name: str) -> str:
+    if "(*)" in type:
+        return type.replace("(*)", f"(*{name})", 1)
+    return f"{type} {name}".strip().replace("* ", "*")
 
 
 def _bare(die: Any) -> tuple[Any, str | None, bool]:
@@ -207,6 +227,11 @@ def _is_char(die: Any) -> bool:
 def _pointer(die: Any, words: frozenset[str], owner: str, result: bool) -> Type:
     """const tells what is read; what is written is a struct, or was declared so."""
     target, const = _type_of(die), _bare(_type_of(die))[2]
+    bare = _bare(target)[0]
+    if bare is None:
+        return "u32"  # void *: an address, a number to Python
+    if bare.tag == "DW_TAG_subroutine_type" and not result:
+        return _function(bare, owner)
     if const and _is_char(target):
         return "str"
     inner = _plain(target, owner)
@@ -235,9 +260,20 @@ def _sdk_struct(name: str) -> Type | None:
 
 
 def _optional(type: Type, die: Any) -> Type:
-    if (isinstance(type, str) and type in NULLABLE) or (isinstance(type, (PointerType, NumbersType)) and is_input(type)):
+    if (isinstance(type, str) and type in NULLABLE) or (isinstance(type, POINTERS) and is_input(type)):
         return OptionalType(type)
     raise _Unsupported(f"'{_spell(die)}', declared VX_NULLABLE, which it cannot be")
+
+
+def _function(die: Any, owner: str) -> Type:
+    if _children(die, "DW_TAG_unspecified_parameters"):
+        raise _Unsupported("a function with variable arguments")
+    listed = [_any(_type_of(p), frozenset(), owner, False) for p in _children(die, "DW_TAG_formal_parameter")]
+    result = _any(_type_of(die), frozenset(), f"{owner}_result", False)
+    for type, usable in [*((p, is_call_param(p)) for p in listed), (result, is_call_result(result))]:
+        if not usable:
+            raise _Unsupported(f"a function that takes or gives what a callback cannot ({type})")
+    return FunctionType(tuple(listed), result)
 
 
 def _any(die: Any, words: frozenset[str], owner: str, result: bool) -> Type:
@@ -283,9 +319,7 @@ def _result(die: Any, function: str) -> Type:
 
 
 def _prototype(die: Any, name: str, parameters: list[Any]) -> str:
-    spelled = [f"{_spell(_type_of(p))} {_name(p) or ''}".strip().replace("* ", "*") for p in parameters]
-    result = _spell(_type_of(die))
-    return f"{result} {name}({', '.join(spelled) or 'void'})".replace("* ", "*")
+    return _declare(_type_of(die), name, parameters)
 
 
 def _check_declarations(name: str, parameters: list[Any], declared: Declarations) -> None:
@@ -304,3 +338,14 @@ def export_of(die: Any, name: str, address: int, doc: str | None, declared: Decl
     result = _result(die, name)
     params = tuple(_parameter(p, number, name, declared) for number, p in enumerate(parameters))
     return Export(name, address, doc, _prototype(die, name, parameters), params, result)
+
+
+def import_of(die: Any, name: str, address: int) -> Import:
+    """The import whose VX_IMPORT made the variable of this DWARF entry, a pointer to the function."""
+    function = _bare(_type_of(_bare(_type_of(die))[0]))[0]
+    try:
+        type = _function(function, name)
+    except _Unsupported as error:
+        raise SdkError(f"import {name}(): type {error} is not supported") from None
+    assert isinstance(type, FunctionType)
+    return Import(name, address, _prototype(function, name, _children(function, "DW_TAG_formal_parameter")), type)

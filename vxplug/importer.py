@@ -56,7 +56,10 @@ class PluginLoader:
 
     def exec_module(self, module: ModuleType) -> None:
         plugin = Plugin(self._data, self.path)
-        sandbox = plugin.sandbox(module=module.__name__, **self._limits)
+        limits = dict(self._limits)
+        if "imports" in limits:  # given for all plugins: each takes what it knows
+            limits["imports"] = {n: f for n, f in (limits["imports"] or {}).items() if n in plugin.imports}
+        sandbox = plugin.sandbox(module=module.__name__, **limits)
         module.__doc__ = plugin.doc
         module.__all__ = sorted({*plugin.exports, *plugin.types})  # type: ignore[attr-defined]
         module.__sandbox__ = sandbox  # type: ignore[attr-defined]

@@ -4,7 +4,8 @@ The note is the ELF section ``.note.vxplug``: an ELF note, name ``vxplug``, type
 descriptor is compact UTF-8 JSON::
 
     {"abi": 2, "doc": str | null, "release": address, "types": [type, …],
-     "exports": [{"name", "address", "doc", "prototype", "params": [[name, type], …], "result"}]}
+     "exports": [{"name", "address", "doc", "prototype", "params": [[name, type], …], "result"}],
+     "imports": [{"name", "address", "prototype", "type"}]}
 
 A type is a code or an index into ``types`` (see types.py).  A note without types is written as ABI 1, which
 knows only codes, so that an older vxplug loads the plugin too.
@@ -22,6 +23,7 @@ from .classes import PARAM_TYPES, SCALARS, Classes
 from .errors import PluginFormatError, escape
 from .types import (
     ArrayType,
+    FunctionType,
     NumbersType,
     OptionalType,
     PointerType,
@@ -36,12 +38,13 @@ from .types import (
     is_output,
 )
 
-__all__ = ["ABI_VERSIONS", "Export", "Interface", "decode_note", "encode_note"]
+__all__ = ["ABI_VERSIONS", "Export", "Import", "Interface", "decode_note", "encode_note"]
 
 ABI_VERSIONS = (1, 2)
 NOTE_NAME = b"vxplug\0"
 NOTE_MAX = 1 << 20
 EXPORTS_MAX = 4096
+IMPORTS_MAX = 256
 PARAMS_MAX = 64
 TEXT_MAX = 65536
 
@@ -83,17 +86,28 @@ class Export:
 
 
 @dataclass(frozen=True)
+class Import:
+    """A function that the plugin expects of the host; ``address`` is of its stub in the plugin."""
+
+    name: str
+    address: int
+    prototype: str
+    type: FunctionType
+
+
+@dataclass(frozen=True)
 class Interface:
     doc: str | None
     release: int
     exports: tuple[Export, ...]
+    imports: tuple[Import, ...] = ()
     classes: Classes = field(default_factory=lambda: Classes(()), compare=False, repr=False)
     version: int = field(default=ABI_VERSIONS[0], compare=False)
 
 
 def encode_note(interface: Interface) -> bytes:
     used = [type for e in interface.exports for type in (*(t for _, t in e.params), e.result)]
-    types, refs = encode_types(used)
+    types, refs = encode_types([*used, *(i.type for i in interface.imports)])
     at = iter(refs)
     exports = [
         {
@@ -106,6 +120,10 @@ def encode_note(interface: Interface) -> bytes:
     body = {"abi": version, "doc": interface.doc, "release": interface.release, "exports": exports}
     if types:
         body["types"] = types
+    if interface.imports:
+        body["imports"] = [
+            {"name": i.name, "address": i.address, "prototype": i.prototype, "type": next(at)} for i in interface.imports
+        ]
     desc = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
     header = struct.pack("<III", len(NOTE_NAME), len(desc), version)
     return header + NOTE_NAME.ljust(8, b"\0") + desc + b"\0" * (-len(desc) % 4)
@@ -175,6 +193,26 @@ def _export(value: object, types: Types, classes: Classes) -> Export:
     )
 
 
+def _import(value: object, types: Types) -> Import:
+    check(isinstance(value, dict), "an import is not an object")
+    assert isinstance(value, dict)
+    name = identifier(value.get("name"), "import name")
+    type = types.ref(value.get("type"), f"{name}: type")
+    check(isinstance(type, FunctionType), f"{name}: not a function")
+    assert isinstance(type, FunctionType)
+    prototype = _text(value.get("prototype"), f"{name}: prototype") or ""
+    return Import(name, _address(value.get("address"), f"{name}: address"), prototype, type)
+
+
+def _imports(value: object, types: Types) -> tuple[Import, ...]:
+    check(isinstance(value, list) and len(value) <= IMPORTS_MAX, "imports are not a list of bounded length")
+    assert isinstance(value, list)
+    checked = tuple(_import(row, types) for row in value)
+    check(len({i.name for i in checked}) == len(checked), "two imports share a name")
+    check(len({i.address for i in checked}) == len(checked), "two imports share an address")
+    return checked
+
+
 def decode_note(data: bytes) -> Interface:
     """The interface in the bytes of a note section.  Raises PluginFormatError."""
     version, descriptor = _descriptor(data)
@@ -189,4 +227,6 @@ def decode_note(data: bytes) -> Interface:
     classes = Classes(types.found)
     checked = tuple(_export(export, types, classes) for export in exports)
     check(len({e.name for e in checked}) == len(checked), "two exports share a name")
-    return Interface(_text(body.get("doc"), "docstring"), _address(body.get("release"), "release"), checked, classes, version)
+    imports = _imports(body.get("imports", []) if version > 1 else [], types)
+    doc, release = _text(body.get("doc"), "docstring"), _address(body.get("release"), "release")
+    return Interface(doc, release, checked, imports, classes, version)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from . import _vx, pickling
 from .binary import FILE_MAX, Binary
 from .errors import PluginFormatError
-from .interface import Export, Interface, decode_note
+from .interface import Export, Import, Interface, decode_note
 from .metered import Metered
 
 if TYPE_CHECKING:
@@ -119,6 +119,8 @@ def _parse(data: bytes) -> tuple[Interface, _vx.Plugin]:
     interface = decode_note(_note(elf, data))
     for export in interface.exports:
         _check(in_code(segments, export.address), f"{export.name}: address {export.address:#x} is not code")
+    for function in interface.imports:
+        _check(in_code(segments, function.address), f"import {function.name}: {function.address:#x} is not code")
     release = interface.release
     _check(release == 0 or in_code(segments, release), f"release function {release:#x} is not code")
     core = _vx.Plugin(segments, elf.header.e_entry, *program_headers(elf))
@@ -184,6 +186,11 @@ class Plugin(Binary):
     @property
     def exports(self) -> MappingProxyType[str, Export]:
         return self._exports
+
+    @property
+    def imports(self) -> Mapping[str, Import]:
+        """The functions that the plugin expects of the host: give them as ``sandbox(imports={name: callable})``."""
+        return MappingProxyType({i.name: i for i in self._interface.imports})
 
     @property
     def types(self) -> Mapping[str, type]:

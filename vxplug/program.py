@@ -166,7 +166,7 @@ class Program(Binary):
                 self._core,
                 memory=_limit("memory", memory, PAGE, MEMORY_MAX, int),
                 stack=_limit("stack", stack, PAGE, min(memory, STACK_MAX), int),
-                timeout=_seconds("timeout", timeout), init_timeout=0.0, output=0, poison=True, free=0, raw=True,
+                timeout=_seconds("timeout", timeout), init_timeout=0.0, output=0, poison=True, free=0, raw=True, imports=(),
                 write=_no_output, trap=lambda info: self._ended(info, limits),
                 linux=personality, trace=Tracer(trace) if trace else None,
             )

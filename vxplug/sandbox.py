@@ -80,6 +80,22 @@ def _takes_text(target: Any) -> bool:
     return hasattr(target, "encoding")
 
 
+def _imports(plugin: Plugin, given: dict[str, Any]) -> list[tuple[int, _vx.Function, Any]]:
+    """What the binding wants of each import; all must be given, and nothing that the plugin does not know."""
+    missing = [function.prototype for name, function in plugin.imports.items() if name not in given]
+    if missing:
+        raise Error(f"imports: the plugin needs host functions that were not given: {'; '.join(missing)}")
+    unknown = sorted(map(str, given.keys() - plugin.imports.keys()))
+    if unknown:
+        has = ", ".join(plugin.imports) or "nothing"
+        raise Error(f"imports: the plugin has no use for {', '.join(unknown)}; it imports {has}")
+    for name, function in given.items():
+        if not callable(function):
+            raise TypeError(f"imports: {name}: expected a callable, got {type(function).__name__}")
+    prototype = plugin._interface.classes.prototype
+    return [(f.address, prototype(name, f.type), given[name]) for name, f in plugin.imports.items()]
+
+
 class Sandbox:
     """A plugin's private memory and CPU; exports are attributes, or items by name.
 
@@ -89,7 +105,8 @@ class Sandbox:
     ``init_timeout`` in seconds, ``output`` in bytes a call may write (None: none); ``on_fault`` is
     ``"reset"`` (back to the state after initialisation) or ``"poison"`` (refuse further calls);
     ``stdout`` and ``stderr`` receive guest output (a callable taking bytes, or a text or binary file;
-    None: Python's own).
+    None: Python's own); ``imports`` maps the names of the functions that the plugin imports to
+    callables.
 
     Raises GuestFault, GuestTimeout, GuestExit or PolicyError when the plugin's initialisation ends
     so; GuestMemoryError when the limits do not hold the plugin.
@@ -114,8 +131,6 @@ class Sandbox:
         self._options = {name: value for name, value in locals().items() if name not in ("self", "plugin")}
         if on_fault not in ("reset", "poison"):
             raise ValueError(f"on_fault: expected 'reset' or 'poison', got {on_fault!r}")
-        if imports:
-            raise Error("imports: this version of vxplug has no host functions for guests")
         if linux is not None and not isinstance(linux, LinuxPolicy):
             raise TypeError(f"linux: expected LinuxPolicy, got {type(linux).__name__}")
         self._plugin = plugin
@@ -138,6 +153,7 @@ class Sandbox:
             linux=self._linux,
             trace=None,
             raw=False,
+            imports=_imports(plugin, dict(imports or {})),
         )
         self._functions = {export.name: self._function(export, module) for export in plugin.exports.values()}
 

@@ -11,9 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from .dwarf import SdkError, export_of
+from .dwarf import SdkError, export_of, import_of
 from .elfstrip import strip_debug
-from .interface import Interface, decode_note, encode_note
+from .interface import Import, Interface, decode_note, encode_note
 from .reproduce import absolute_flags, prefix_maps
 
 __all__ = ["SdkError", "build", "compiler", "sdk_path"]
@@ -136,6 +136,18 @@ class _Linked:
             if s.entry.st_info.type == "STT_FUNC" and self.section_of(s) == "vx_export"
         }
 
+    def imports(self) -> list[Import]:
+        """What VX_IMPORT declared, by the pointers it made."""
+        found: dict[str, Import] = {}
+        for unit in self.elf.get_dwarf_info().iter_CUs():
+            for die in unit.get_top_DIE().iter_children():
+                variable = die.attributes.get("DW_AT_name") if die.tag == "DW_TAG_variable" else None
+                name = variable.value.decode() if variable is not None else ""
+                if name.startswith("vx_import_") and name in self.symbols:
+                    name = name.removeprefix("vx_import_")
+                    found[name] = import_of(die, name, self.symbols[name].entry.st_value)
+        return [found[name] for name in sorted(found)]
+
     def functions(self, addresses: set[int]) -> dict[int, Any]:
         """DWARF subprograms by address."""
         found = {}
@@ -180,7 +192,7 @@ def _interface(path: Path) -> Interface:
             for name, address in sorted(addresses.items())
         )
         release = linked.symbols["vx_release_"].entry.st_value
-        return Interface(linked.text("vx_module_doc"), release, exports)
+        return Interface(linked.text("vx_module_doc"), release, exports, tuple(linked.imports()))
     finally:
         linked.close()
 

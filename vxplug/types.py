@@ -15,8 +15,8 @@ from typing import Any, Union
 from .errors import PluginFormatError
 
 __all__ = [
-    "ArrayType", "EnumType", "Member", "NumbersType", "OptionalType", "PointerType", "StructType", "Type",
-    "decode_types", "encode_types",
+    "ArrayType", "EnumType", "FunctionType", "Member", "NumbersType", "OptionalType", "PointerType", "StructType",
+    "Type", "decode_types", "encode_types",
 ]
 
 SIZES = {
@@ -91,18 +91,31 @@ class NumbersType:
 
 
 @dataclass(frozen=True)
+class FunctionType:
+    """A function of the host's that C calls: a parameter that takes a callable, or an import."""
+
+    params: tuple[Type, ...]
+    result: Type
+
+
+@dataclass(frozen=True)
 class OptionalType:
     """A parameter that may be None, which is NULL to C."""
 
     item: Type
 
 
-Type = Union[str, EnumType, StructType, ArrayType, PointerType, NumbersType, OptionalType]
+Type = Union[str, EnumType, StructType, ArrayType, PointerType, NumbersType, FunctionType, OptionalType]
 
 PLAIN = (EnumType, StructType, ArrayType)
+POINTERS = (PointerType, NumbersType, FunctionType)
 MODES = ("in", "out", "inout")
 # What C may be given as NULL.
 NULLABLE = ("str", "view", "mut")
+# What C passes to a function of the host's, and takes from it, besides plain types.
+CALL_PARAMS = ("str", "view", "mut")
+CALL_RESULTS = ("none", "str", "view")
+CALL_PARAMS_MAX = 64
 
 
 def size_of(type: Type) -> int:
@@ -116,6 +129,18 @@ def size_of(type: Type) -> int:
     if isinstance(type, ArrayType):
         return type.count * size_of(type.item)
     return 4
+
+
+def is_call_param(type: Type) -> bool:
+    if isinstance(type, str):
+        return type in SIZES or type in CALL_PARAMS
+    return isinstance(type, (EnumType, StructType)) or (isinstance(type, PointerType) and type.mode == "in")
+
+
+def is_call_result(type: Type) -> bool:
+    if isinstance(type, str):
+        return type in SIZES or type in CALL_RESULTS
+    return isinstance(type, (EnumType, StructType))
 
 
 def is_input(type: Type) -> bool:
@@ -163,6 +188,9 @@ class _Table:
             return {"kind": kind, "name": type.name, "size": type.size, "members": members}
         if isinstance(type, ArrayType):
             return {"kind": "array", "item": self.ref(type.item), "count": type.count, "text": type.text}
+        if isinstance(type, FunctionType):
+            params = [self.ref(param) for param in type.params]
+            return {"kind": "function", "params": params, "result": self.ref(type.result)}
         if isinstance(type, OptionalType):
             return {"kind": "optional", "item": self.ref(type.item)}
         if isinstance(type, NumbersType):
@@ -313,11 +341,21 @@ class Types:
         check(isinstance(item, str) and item in SIZES and item != "bool", f"{what}: item is not a number")
         return NumbersType(str(item), _mode(row, what)), 1, 0
 
+    def read_function(self, row: dict[str, Any], what: str) -> tuple[Type, int, int]:
+        listed = row.get("params")
+        check(isinstance(listed, list) and len(listed) <= CALL_PARAMS_MAX, f"{what}: params are not a short list")
+        assert isinstance(listed, list)
+        params = tuple(self.ref(param, f"{what}: parameter") for param in listed)
+        result = self.ref(row.get("result"), f"{what}: result")
+        check(all(is_call_param(param) for param in params), f"{what}: a parameter that no callback has")
+        check(is_call_result(result), f"{what}: a result that no callback has")
+        return FunctionType(params, result), 1, 1
+
     def read_optional(self, row: dict[str, Any], what: str) -> tuple[Type, int, int]:
         item = self.ref(row.get("item"), f"{what}: item")
-        known = item in NULLABLE if isinstance(item, str) else isinstance(item, (PointerType, NumbersType))
+        known = item in NULLABLE if isinstance(item, str) else isinstance(item, POINTERS)
         check(known, f"{what}: an item that cannot be NULL")
-        check(not isinstance(item, (PointerType, NumbersType)) or is_input(item), f"{what}: an item that is not passed")
+        check(is_input(item), f"{what}: an item that is not passed")
         return OptionalType(item), *self._cost(row.get("item"))
 
 
@@ -328,6 +366,7 @@ _READERS: dict[str, Callable[[Types, dict[str, Any], str], tuple[Type, int, int]
     "array": Types.read_array,
     "pointer": Types.read_pointer,
     "numbers": Types.read_numbers,
+    "function": Types.read_function,
     "optional": Types.read_optional,
 }
 

@@ -9,6 +9,13 @@ static unsigned char storage[1 << 20];
 
 static inline int32_t sum(int32_t a, int32_t b) { return (int32_t)((uint32_t)a + (uint32_t)b); }
 
+/* Into the host `count` times in one call. */
+static inline int32_t total(int32_t (*function)(int32_t), int32_t count) {
+    int32_t sum = 0;
+    for (int32_t i = 0; i < count; i++) sum += function(i);
+    return sum;
+}
+
 /* Both ends of the data, so that all of it had to be there. */
 static inline uint32_t both_ends(const unsigned char *data, uint32_t size) {
     return size == 0 ? 0 : (uint32_t)data[0] << 8 | data[size - 1];

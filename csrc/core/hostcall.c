@@ -33,6 +33,11 @@ static bool raise_error(vx_sandbox *box, vx_trap *trap) {
     return true;
 }
 
+/* The stub of an import names itself in ecx. */
+static bool import(vx_sandbox *box, vx_trap *trap) {
+    return callback_run(box, box->state->gpr[1], trap);
+}
+
 bool hostcall_run(vx_sandbox *box, vx_trap *trap) {
     switch (box->state->gpr[0]) {
 #define HOSTCALL(number, function) case number: return function(box, trap);

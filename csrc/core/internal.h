@@ -236,6 +236,11 @@ bool signal_take(vx_sandbox *box, vx_trap *trap);
  * trap stands, with the signal it is. */
 bool signal_fault(vx_sandbox *box, vx_trap *trap);
 
+/* callback.c: the guest calls the host function at `function`; esp is at the return address.  As above;
+ * eip is then where the function returned to. */
+bool callback_run(vx_sandbox *box, uint32_t function, vx_trap *trap);
+static inline bool callback_is(uint32_t eip) { return eip >= VX_CALLBACK_MIN && eip < VX_CALLBACK_MAX; }
+
 /* run.c */
 void run_needs(vx_sandbox *box, unsigned needs);
 vx_status run_guest(vx_sandbox *box, uint32_t how, uint64_t timeout_ns, vx_trap *trap);

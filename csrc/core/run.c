@@ -202,6 +202,10 @@ static vx_status trapping(vx_sandbox *box, uint32_t argument, vx_trap *trap) {
 
 /* Something in C did the guest's bidding, or set the trap's kind and what belongs to it. */
 static vx_status after_service(vx_sandbox *box, bool ok, vx_trap *trap) {
+    if (ok && VX_UNLIKELY(box->state->eip == VX_EXIT_EIP)) {
+        trap->kind = VX_TRAP_RETURN; /* the export's last act was a jump to a host function */
+        return VX_TRAP;
+    }
     if (ok)
         return watchdog_resume() ? resolve(box, 0, trap) : VX_LIMIT;
     trap_fill(box, trap->kind, trap);
@@ -234,6 +238,8 @@ static vx_status serve(vx_sandbox *box, uint32_t reason, vx_trap *trap) {
         trap->kind = VX_TRAP_RETURN;
         return VX_TRAP;
     }
+    if (VX_UNLIKELY(callback_is(s->eip)) && ((reason & 0xff) == LEAVE_MISS || (reason & 0xff) == LEAVE_LINK))
+        return after_service(box, callback_run(box, s->eip, trap), trap);
     switch (reason & 0xff) {
     case LEAVE_MISS: return resolve(box, 0, trap);
     case LEAVE_LINK: return resolve(box, s->link_site, trap);

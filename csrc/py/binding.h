@@ -40,6 +40,7 @@ enum {
 #define EVIDENCE_TEXT 1024
 /* sizeof(vx_bytes) on i386: pointer, length, owner. */
 #define BYTES_RESULT_SIZE 12
+#define VIEW_RESULT_SIZE 8 /* and of vx_view */
 /* A `const char *` result is a name or a message; data travels in vx_bytes. */
 #define MAX_STRING_RESULT ((size_t)64 << 20)
 
@@ -103,6 +104,10 @@ typedef struct Box {
     uint64_t timeout_ns, init_timeout_ns;
     uint32_t stack_low;        /* lowest address of the guest's stack */
     uint32_t release;          /* guest address of vx_release_, or 0 */
+    struct Slot *slots;        /* host functions that the guest may call (callback.c): imports, then */
+    uint32_t slot_count;       /* callbacks that running calls lend, the innermost's last */
+    uint32_t slot_room;
+    uint32_t next_callback;    /* where the next one's address is, so that old ones stay strange */
     bool poison;               /* after a fault refuse calls instead of resetting */
     bool faulted;              /* a nested call did: reset when the outermost is over */
     bool arena_used;           /* arguments to be forgotten when the outermost call is over */
@@ -129,6 +134,7 @@ typedef enum Kind {
     KIND_CHARS,                /* char[n]: bytes up to the first NUL */
     KIND_BYTES,                /* uint8_t[n]: bytes */
     KIND_POINTER,
+    KIND_FUNCTION,             /* pointer to a function of the type of `prototype` */
     KIND_NUMBERS,              /* pointer and count of `code`: vx_array */
     KIND_COUNT
 } Kind;
@@ -154,6 +160,7 @@ typedef struct Layout {
     PyObject *class;           /* of enum, struct, union */
     PyObject *values;          /* of an enum: dict from number to member */
     struct Layout *target;     /* items, what is pointed to */
+    struct Function *prototype;
     Member *members;
 } Layout;
 
@@ -161,7 +168,7 @@ typedef struct Layout {
 typedef struct Place {
     const struct Place *outer;
     PyObject *owner;           /* root: name before `role` */
-    const char *role;          /* root: "() argument" or another */
+    const char *role;          /* root: "() argument" or another; NULL for what a callback gave */
     PyObject *name;            /* root or member */
     Py_ssize_t item;           /* when there is no name */
 } Place;
@@ -179,7 +186,7 @@ typedef struct Parameter {
 
 /* Immutable after creation: calls read it without precautions. */
 typedef struct Function {
-    PyObject_HEAD
+    PyObject_HEAD                  /* `box` is NULL: a prototype, which cannot be called */
     vectorcallfunc vectorcall;
     PyObject *weakrefs;
     Box *box;
@@ -190,6 +197,7 @@ typedef struct Function {
     uint16_t word_count;       /* the hidden result pointer included */
     uint16_t lease_count;      /* parameters that live in guest memory */
     uint16_t out_count;        /* of those that are given back */
+    uint16_t callback_count;
     bool uses_memory;          /* any of them, or the result does */
     uint8_t result;            /* Code */
     Layout *result_layout;     /* or NULL where the code says all */
@@ -200,6 +208,7 @@ typedef struct Function {
 /* Host memory lent to a call, and where the guest has its copy. */
 typedef struct Lease {
     Py_buffer buffer;          /* obj is NULL for a str, which the caller's reference holds */
+    PyObject *callable;        /* of a callback, borrowed from the caller */
     void *owned;               /* or memory of our own that buffer.buf points at */
     vx_gaddr address;
     uint8_t parameter;
@@ -350,6 +359,7 @@ PyObject *file_system(PyObject *module, PyObject *args);
 
 extern PyType_Spec function_spec;
 bool function_finish_type(PyTypeObject *type);
+bool function_check(PyObject *object);
 /* Keeps on the call what vx_call returned, not VX_OK; always NULL. */
 void *call_failed(const Function *function, Call *call, vx_status status);
 
@@ -416,6 +426,8 @@ PyObject *codec_decode(const Layout *layout, const uint8_t *in);
 bool codec_encode_member(const Place *place, const Member *member, PyObject *value, uint8_t *out);
 PyObject *codec_decode_member(const Member *member, const uint8_t *in);
 PyObject *codec_enum(const Layout *layout, PyObject *number); /* steals */
+/* A scalar by the bits of its words; `layout` is an enum's or NULL. */
+PyObject *codec_number(Code code, const Layout *layout, uint64_t bits);
 
 /* ---- memory.c: arguments and results in guest memory ---- */
 
@@ -436,6 +448,19 @@ PyObject *memory_struct_result(const Function *function, Call *call, const Layou
  * function has one, and of what the pointers gave.  Steals `result`. */
 PyObject *memory_outputs(const Function *function, Call *call, const Lease *leases,
                          PyObject *result);
+
+/* ---- callback.c: host functions that the guest calls ---- */
+
+/* `imports` is a sequence of (address of the stub, prototype, callable). */
+bool callback_set_imports(Box *box, PyObject *imports);
+/* With the box locked by `call`: the address for the guest, 0 with the error kept on the call. */
+uint32_t callback_lend(Box *box, Call *call, const Function *prototype, PyObject *callable);
+/* Everything that `call` lent is over. */
+void callback_end(Box *box, const Call *call);
+void callback_free(Box *box);
+int callback_traverse(Box *box, visitproc visit, void *arg);
+/* For the hook, which holds the GIL. */
+vx_callback_end callback_serve(Box *box, Call *call, vx_callback *callback);
 
 /* ---- numbers.c: arrays of numbers ---- */
 
@@ -462,7 +487,7 @@ void error_keep(Call *call);
 /* "NAME() argument 'PARAMETER': …", always false. */
 bool error_argument(const Function *function, unsigned index, PyObject *type,
                     const char *format, ...);
-/* The same for a place: "OWNER ROLE 'PATH': …". */
+/* The same for a place: "OWNER ROLE 'PATH': …", or "result of 'PATH': …" without a role. */
 bool error_place(const Place *place, PyObject *type, const char *format, ...);
 Place place_argument(const Function *function, unsigned index);
 /* vxplug.errors.NAME, a new reference; and raising it. */

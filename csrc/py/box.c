@@ -13,7 +13,7 @@ bool box_refuse(Box *box)
     else if (box->core == NULL)
         error_vxplug("Error", "sandbox is closed");
     else
-        error_vxplug("Error", "sandbox is to be reset: a call made by its output callback faulted");
+        error_vxplug("Error", "sandbox is to be reset: a call made by its callback faulted");
     return false;
 }
 
@@ -161,7 +161,7 @@ static bool box_start(Box *box, vx_options *options)
 
 typedef struct BoxArguments {
     Plugin *plugin;
-    PyObject *write, *trap, *linux_call, *linux_trace;
+    PyObject *write, *trap, *linux_call, *linux_trace, *imports;
     uint32_t release;
     int poison, raw;
     vx_options options;
@@ -171,15 +171,16 @@ static bool box_parse(State *state, PyObject *args, PyObject *keywords, BoxArgum
 {
     static char *names[] = {"plugin", "memory", "stack", "timeout", "init_timeout", "poison",
                             "output", "free", "write", "trap", "linux", "trace",
-                            "raw", NULL};
+                            "raw", "imports", NULL};
     double timeout, init_timeout;
     vx_options *options = &out->options;
-    return PyArg_ParseTupleAndKeywords(args, keywords, "O!$O&O&ddpO&O&OOOOp:Box", names,
+    return PyArg_ParseTupleAndKeywords(args, keywords, "O!$O&O&ddpO&O&OOOOpO:Box", names,
                                        state->plugin_type, &out->plugin, convert_long_word,
                                        &options->memory, convert_word, &options->stack, &timeout,
                                        &init_timeout, &out->poison, convert_long_word,
                                        &options->output, convert_word, &out->release, &out->write,
-                                       &out->trap, &out->linux_call, &out->linux_trace, &out->raw)
+                                       &out->trap, &out->linux_call, &out->linux_trace, &out->raw,
+                                       &out->imports)
         && seconds_to_ns(timeout, "timeout", &options->timeout_ns)
         && seconds_to_ns(init_timeout, "init_timeout", &options->init_timeout_ns);
 }
@@ -226,6 +227,8 @@ static PyObject *box_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
         return NULL;
     parsed.options.raw = parsed.raw;
     Box *self = box_alloc(type, state, &parsed);
+    if (self != NULL && !callback_set_imports(self, parsed.imports))
+        Py_CLEAR(self);
     if (self != NULL && !box_start(self, &parsed.options))
         Py_CLEAR(self);
     return (PyObject *)self;
@@ -306,7 +309,7 @@ static int box_traverse(Box *self, visitproc visit, void *arg)
     Py_VISIT(self->linux_call);
     Py_VISIT(self->linux_trace);
     Py_VISIT(self->sample);
-    return 0;
+    return callback_traverse(self, visit, arg);
 }
 
 static int box_clear(Box *self)
@@ -316,6 +319,7 @@ static int box_clear(Box *self)
     Py_CLEAR(self->linux_call);
     Py_CLEAR(self->linux_trace);
     sample_set(self, NULL);
+    callback_free(self);
     return 0;
 }
 

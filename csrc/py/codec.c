@@ -182,10 +182,15 @@ PyObject *codec_enum(const Layout *layout, PyObject *number)
     return member;
 }
 
+PyObject *codec_number(Code code, const Layout *layout, uint64_t bits)
+{
+    PyObject *number = decode_number(code, bits);
+    return layout != NULL && layout->kind == KIND_ENUM ? codec_enum(layout, number) : number;
+}
+
 static PyObject *decode_scalar(const Layout *layout, uint64_t bits)
 {
-    PyObject *number = decode_number(layout->code, bits);
-    return layout->kind == KIND_ENUM ? codec_enum(layout, number) : number;
+    return codec_number(layout->code, layout, bits);
 }
 
 PyObject *codec_decode_member(const Member *member, const uint8_t *in)

@@ -7,6 +7,7 @@
 typedef enum Class {
     CLASS_NONE, CLASS_INTEGER, CLASS_BOOL, CLASS_FLOAT, CLASS_STR, CLASS_VIEW, CLASS_MUT,
     CLASS_BYTES, CLASS_STRUCT, CLASS_POINTER, CLASS_NUMBERS,
+    CLASS_CALLBACK,
 } Class;
 
 typedef struct CodeInfo {
@@ -44,7 +45,7 @@ bool code_set_parameter(Code code, Parameter *parameter)
 bool code_is_leased(Code code)
 {
     return (codes[code].class >= CLASS_STR && codes[code].class <= CLASS_MUT)
-        || code == CODE_POINTER || code == CODE_NUMBERS;
+        || code >= CODE_POINTER;
 }
 
 uint32_t code_size(Code code)

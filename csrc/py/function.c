@@ -4,6 +4,8 @@
 #include <string.h>
 #include <structmember.h>
 
+static void function_dealloc(Function *self);
+
 /* ---- a call ---- */
 
 /* The status as an error of the host, under the function's name. */
@@ -80,6 +82,8 @@ static PyObject *run_locked(Function *self, uint32_t *words, Lease *leases)
     if (!box_enter(box, &call))
         return NULL;
     PyObject *result = run(self, &call, words, leases);
+    if (self->callback_count != 0)
+        callback_end(box, &call);
     box_leave(box, &call, self->name);
     if (!box_outcome(box, &call, self->name))
         Py_CLEAR(result);
@@ -161,7 +165,19 @@ static PyObject *function_vectorcall(PyObject *self, PyObject *const *args, size
     return call_bound(function, args);
 }
 
+static PyObject *prototype_vectorcall(PyObject *self, PyObject *const *args, size_t flagged,
+                                      PyObject *keywords)
+{
+    (void)args, (void)flagged, (void)keywords;
+    return PyErr_Format(PyExc_TypeError, "%U is a prototype", ((Function *)self)->name);
+}
+
 /* ---- creation ---- */
+
+bool function_check(PyObject *object)
+{
+    return Py_TYPE(object)->tp_dealloc == (destructor)function_dealloc;
+}
 
 static bool refuse_type(const char *what, PyObject *name, PyObject *type)
 {
@@ -220,6 +236,7 @@ static bool add_parameter(Function *self, PyObject *pair)
     }
     if (parameter->code == CODE_POINTER && parameter->layout->out)
         parameter->out = (uint8_t)self->out_count++;
+    self->callback_count += parameter->code == CODE_CALLBACK;
     self->lease_count += code_is_leased(parameter->code);
     self->uses_memory |= code_is_leased(parameter->code);
     return true;
@@ -274,13 +291,16 @@ static bool set_result(Function *self, PyObject *type)
     Code code;
     if (!parse_type(type, "result of", self->name, &code, &self->result_layout))
         return false;
-    if (!code_is_result(code)) {
+    bool usable = code_is_result(code) || (code == CODE_VIEW && self->box == NULL);
+    if (!usable || code == CODE_CALLBACK) {
         PyErr_Format(PyExc_ValueError, "result of %U cannot be %S", self->name, type);
         return false;
     }
     self->result = (uint8_t)code;
     if (code == CODE_BYTES || code == CODE_NUMBERS)
         self->result_size = BYTES_RESULT_SIZE;
+    else if (code == CODE_VIEW)
+        self->result_size = VIEW_RESULT_SIZE;
     else if (code == CODE_STRUCT)
         self->result_size = self->result_layout->size;
     self->uses_memory = self->result_size != 0;
@@ -310,8 +330,8 @@ static Function *function_alloc(PyTypeObject *type, PyObject *box, PyObject *nam
 {
     Function *self = (Function *)type->tp_alloc(type, 0);
     if (self != NULL) {
-        self->vectorcall = function_vectorcall;
-        self->box = (Box *)Py_NewRef(box);
+        self->vectorcall = box != Py_None ? function_vectorcall : prototype_vectorcall;
+        self->box = box != Py_None ? (Box *)Py_NewRef(box) : NULL;
         self->name = Py_NewRef(name);
         self->address = (vx_gaddr){address};
     }
@@ -326,10 +346,12 @@ static PyObject *function_new(PyTypeObject *type, PyObject *args, PyObject *keyw
     PyObject *box, *name, *params, *result, *doc = Py_None, *module = Py_None;
     PyObject *signature = Py_None;
     uint32_t address;
-    if (!PyArg_ParseTupleAndKeywords(args, keywords, "O!UO&OO|$OOO:Function", names,
-                                     state->box_type, &box, &name, convert_word, &address, &params,
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "OUO&OO|$OOO:Function", names,
+                                     &box, &name, convert_word, &address, &params,
                                      &result, &doc, &module, &signature))
         return NULL;
+    if (box != Py_None && !Py_IS_TYPE(box, state->box_type))
+        return PyErr_Format(PyExc_TypeError, "box: expected Box or None");
     Function *self = function_alloc(type, box, name, address);
     if (self == NULL)
         return NULL;

@@ -101,6 +101,18 @@ static void on_raise(void *context, const char *name, size_t name_size, const ch
     hook_end(call, released);
 }
 
+static vx_callback_end on_callback(void *context, vx_callback *callback)
+{
+    Box *box = context;
+    Call *call = box->call;
+    bool released = hook_begin(call);
+    vx_callback_end end = VX_CALLBACK_HOOK;
+    if (call->error == NULL)
+        end = callback_serve(box, call, callback);
+    hook_end(call, released);
+    return end;
+}
+
 /* Python runs signal handlers on its main thread only. */
 static bool signals_due(const Box *box, Call *call)
 {
@@ -169,4 +181,5 @@ static bool on_overdue(void *context)
 }
 
 const vx_hooks hooks_table = {.output = on_output, .raise = on_raise, .tick = on_tick,
-                              .ended = evidence_keep, .overdue = on_overdue};
+                              .callback = on_callback, .ended = evidence_keep,
+                              .overdue = on_overdue};

@@ -13,6 +13,7 @@ static const char *const kinds[KIND_COUNT] = {
     [KIND_SCALAR] = "scalar", [KIND_ENUM] = "enum", [KIND_STRUCT] = "struct",
     [KIND_UNION] = "union", [KIND_ARRAY] = "array", [KIND_CHARS] = "chars", [KIND_BYTES] = "bytes",
     [KIND_POINTER] = "pointer", [KIND_NUMBERS] = "numbers",
+    [KIND_FUNCTION] = "function",
 };
 
 Code layout_code(const Layout *layout)
@@ -26,6 +27,8 @@ Code layout_code(const Layout *layout)
         return CODE_STRUCT;
     case KIND_POINTER:
         return CODE_POINTER;
+    case KIND_FUNCTION:
+        return CODE_CALLBACK;
     case KIND_NUMBERS:
         return CODE_NUMBERS;
     default:
@@ -153,9 +156,19 @@ static bool set_pointer(Layout *self)
     return add_below(self, self->target);
 }
 
+/* Of a prototype: calling a function of a sandbox goes another way. */
+static bool set_prototype(Layout *self, PyObject *function)
+{
+    if (function == NULL || !function_check(function) || ((Function *)function)->box != NULL)
+        return refuse("not a prototype");
+    self->prototype = (Function *)Py_NewRef(function);
+    self->size = 4;
+    return true;
+}
+
 typedef struct LayoutArguments {
     const char *kind, *mode;
-    PyObject *code, *target, *class, *members;
+    PyObject *code, *target, *class, *members, *prototype;
     uint32_t size, count;
 } LayoutArguments;
 
@@ -177,6 +190,8 @@ static bool layout_fill(State *state, Layout *self, const LayoutArguments *from)
         return set_class(self, from->class) && add_members(state, self, from->members);
     case KIND_POINTER:
         return set_pointer(self);
+    case KIND_FUNCTION:
+        return set_prototype(self, from->prototype);
     case KIND_NUMBERS:
         return set_code(self, from->code);
     default:
@@ -187,16 +202,16 @@ static bool layout_fill(State *state, Layout *self, const LayoutArguments *from)
 static PyObject *layout_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
 {
     static char *names[] = {"kind", "code", "size", "count", "target", "cls", "members", "mode",
-                            NULL};
+                            "prototype", NULL};
     State *state = PyType_GetModuleState(type);
     PyObject *none = PyTuple_New(0);
     LayoutArguments from = {.mode = "", .code = Py_None, .members = none};
     Layout *self = NULL;
     if (none != NULL
-        && PyArg_ParseTupleAndKeywords(args, keywords, "s|$OO&O&O!OOs:Layout", names, &from.kind,
+        && PyArg_ParseTupleAndKeywords(args, keywords, "s|$OO&O&O!OOsO:Layout", names, &from.kind,
                                        &from.code, convert_word, &from.size, convert_word,
                                        &from.count, state->layout_type, &from.target, &from.class,
-                                       &from.members, &from.mode))
+                                       &from.members, &from.mode, &from.prototype))
         self = (Layout *)type->tp_alloc(type, 0);
     if (self != NULL && (!set_kind(self, from.kind) || !layout_fill(state, self, &from)))
         Py_CLEAR(self);
@@ -285,6 +300,7 @@ static int layout_traverse(Layout *self, visitproc visit, void *arg)
     Py_VISIT(self->class);
     Py_VISIT(self->values);
     Py_VISIT(self->target);
+    Py_VISIT(self->prototype);
     for (uint32_t i = 0; i < self->count && self->members != NULL; i++)
         Py_VISIT(self->members[i].type);
     return 0;
@@ -302,6 +318,7 @@ static void layout_dealloc(Layout *self)
     Py_XDECREF(self->class);
     Py_XDECREF(self->values);
     Py_XDECREF(self->target);
+    Py_XDECREF(self->prototype);
     type->tp_free(self);
     Py_DECREF(type);
 }

@@ -81,6 +81,16 @@ static bool lease_pointer(const Function *function, unsigned index, PyObject *va
     return value == NULL || codec_encode(&place, layout->target, value, lease->owned);
 }
 
+/* The callable itself: the call's own reference to its argument keeps it. */
+static bool lease_callback(const Function *function, unsigned index, PyObject *value, Lease *lease)
+{
+    if (!PyCallable_Check(value))
+        return error_argument(function, index, PyExc_TypeError, "expected a callable, got %s",
+                              Py_TYPE(value)->tp_name);
+    lease->callable = value;
+    return true;
+}
+
 bool memory_lease(const Function *function, unsigned index, PyObject *value, Lease *lease)
 {
     const Parameter *parameter = &function->parameters[index];
@@ -95,6 +105,8 @@ bool memory_lease(const Function *function, unsigned index, PyObject *value, Lea
         return lease_pointer(function, index, value, lease);
     case CODE_NUMBERS:
         return numbers_lease(function, index, value, lease);
+    case CODE_CALLBACK:
+        return lease_callback(function, index, value, lease);
     case CODE_MUT:
         return lease_buffer(function, index, value, PyBUF_WRITABLE, lease);
     default:
@@ -151,6 +163,11 @@ static bool copy_in_one(const Function *function, Call *call, Lease *lease, uint
 {
     const Parameter *parameter = &function->parameters[lease->parameter];
     uint32_t unit = parameter->code == CODE_NUMBERS ? parameter->layout->size : 1;
+    if (parameter->code == CODE_CALLBACK && !lease->none) {
+        words[parameter->word] = callback_lend(function->box, call, parameter->layout->prototype,
+                                               lease->callable);
+        return words[parameter->word] != 0;
+    }
     if (!lease->none && !place(function, call, lease))
         return false;
     words[parameter->word] = lease->address.value;

@@ -12,6 +12,7 @@
  *   struct, union; const struct *    a frozen dataclass made for the plugin; a union class
  *   struct *, VX_INOUT(T *)          the same, and one more result: what the function left there
  *   VX_OUT(T *)                      no argument, one more result
+ *   function pointer                 any callable, to be called until the function returns
  *   vx_array_i32 and its like        a buffer of exactly such numbers: array.array, NumPy, memoryview
  *   vx_mut_array_i32                 a writable one; changes reach the caller
  *
@@ -66,6 +67,18 @@ static inline vx_bytes vx_borrow(const void *ptr, size_t len) {
     vx_bytes bytes = {(void *)ptr, len, VX_BORROWED};
     return bytes;
 }
+
+/* Declares a function that the host gives, VX_IMPORT(int32_t, lookup, (const char *key)), to be called as
+ * any other.  Loading the plugin without it fails.  Not to be called from constructors. */
+#define VX_IMPORT(result, name, parameters) \
+    VX_EXTERN_C result name parameters; \
+    VX_EXTERN_C __attribute__((used, retain, weak)) result (*const vx_import_##name) parameters = name; \
+    __asm__(".pushsection .text.vx_import, \"ax\", @progbits\n" \
+            ".weak " #name "\n.type " #name ", @function\n" #name ":\n" \
+            "movl $" VX_STRING_(VX_HC_IMPORT) ", %eax\nmovl $" #name ", %ecx\n" \
+            "int $" VX_STRING_(VX_HOSTCALL_VECTOR) "\nud2\n.size " #name ", .-" #name "\n.popsection")
+#define VX_STRING_(number) VX_STRING_OF_(number)
+#define VX_STRING_OF_(number) #number
 
 /* Arrays of numbers, for i8 to u64, f32 and f64: in, in and out, and as a result. */
 #define VX_ARRAY_(code, type) \

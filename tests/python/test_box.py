@@ -26,7 +26,7 @@ def limits(**changes):
     given = {
         "memory": 64 << 20, "stack": 1 << 20, "timeout": 20.0, "init_timeout": 5.0, "poison": False,
         "output": 0, "free": 0, "write": lambda fd, data: None, "trap": lambda info: Boom(info),
-        "linux": None, "trace": None, "raw": False,
+        "linux": None, "trace": None, "raw": False, "imports": (),
     }
     return given | changes
 
@@ -151,7 +151,7 @@ def test_hidden_fault_of_a_nested_call(calls_plugin):
 
     with calls_plugin.sandbox(stdout=write) as box:
         assert box.count() == 1
-        with pytest.raises(Error, match="output callback faulted"):
+        with pytest.raises(Error, match="callback faulted"):
             box.say("x")
         assert len(hidden) == 1
         assert box.count() == 1, "the sandbox was reset once the outer call was over"

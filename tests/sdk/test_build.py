@@ -34,6 +34,11 @@ REFUSALS = {
         "f(): parameter v: type 'int *' of member a",
     "#include <vxplug.h>\nVX_EXPORT int f(const double *v) { return *v > 0; }\n":
         "f(): parameter v: type 'const double *': for one value say VX_OUT or VX_INOUT",
+    "#include <vxplug.h>\nVX_EXPORT int f(int (*g)(int, ...)) { return g(1); }\n":
+        "f(): parameter g: type a function with variable arguments",
+    "#include <vxplug.h>\nVX_EXPORT int f(int (*g)(int *)) { return g(0); }\n": "f(): parameter g: type 'int *'",
+    "#include <vxplug.h>\nVX_IMPORT(long double, g, (void));\nVX_EXPORT int f(void) { return g() > 0; }\n":
+        "import g(): type 'long double'",
     "#include <vxplug.h>\nVX_OUT(f, w);\nVX_EXPORT int f(int *v) { return *v; }\n": "f(): VX_OUT, VX_INOUT or VX_NULLABLE of w",
     "#include <vxplug.h>\nVX_EXPORT int *f(void) { return 0; }\n": "f(): result type 'int *'",
     "#include <vxplug.h>\nint missing(int);\nVX_EXPORT int f(int a) { return missing(a); }\n": "missing",
