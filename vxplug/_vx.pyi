@@ -83,8 +83,18 @@ class Box:
     @property
     def memory_used(self) -> int: ...
 
+class Handle:
+    """Base of the classes made for handles: a guest object, held by its sandbox, with its destructor."""
+
+    __box__: Box
+    @property
+    def closed(self) -> bool: ...
+    def close(self) -> None: ...
+    def __enter__(self) -> Any: ...
+    def __exit__(self, *exception: object) -> None: ...
+
 class Layout:
-    """A C type in guest memory: a scalar, enum, struct, union, array, chars, bytes; a pointer to one; numbers; a function.
+    """A C type in guest memory: a scalar, enum, struct, union, array, chars, bytes; a pointer to one; numbers; a function; a handle.
 
     ``code`` of a scalar or enum; ``cls`` of enum, struct and union; ``size`` and ``members`` (name, layout, bit
     offset, bits) of struct and union; ``target`` and ``count`` of arrays; ``target`` and ``mode`` of a
@@ -103,6 +113,7 @@ class Layout:
         members: Sequence[tuple[str, Layout, int, int]] = ...,
         mode: str = ...,
         prototype: Function = ...,
+        destroy: int = ...,
     ) -> None: ...
     @property
     def members(self) -> tuple[str, ...]: ...

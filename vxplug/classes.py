@@ -1,24 +1,26 @@
-"""Python classes made for the types of a plugin: IntEnum, frozen dataclasses, unions; and their layouts."""
+"""Python classes made for the types of a plugin: IntEnum, frozen dataclasses, unions, handles; and their layouts."""
 
 from __future__ import annotations
 
 import array
 import dataclasses
 import enum
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from types import MethodType
 from typing import Any, Optional
 
 from . import _vx
 from .errors import PluginFormatError
-from .types import ArrayType, EnumType, FunctionType, NumbersType, OptionalType, PointerType, StructType, Type
+from .types import ArrayType, EnumType, FunctionType, HandleType, NumbersType, OptionalType, PointerType, StructType, Type
 
-__all__ = ["Classes", "Union"]
+__all__ = ["Classes", "Handle", "Union"]
 
 MODULE = "vxplug.classes"  # until a module takes the classes in
 SCALARS: dict[str, Any] = {
     "i8": int, "u8": int, "i16": int, "u16": int, "i32": int, "u32": int, "i64": int, "u64": int,
     "bool": bool, "f32": float, "f64": float,
 }
+Handle = _vx.Handle
 PARAM_TYPES: dict[str, Any] = {**SCALARS, "str": str, "view": bytes, "mut": bytearray}
 
 
@@ -73,6 +75,28 @@ def _union_member(name: str) -> property:
     return property(lambda self: type(self).__layout__.unpack_member(name, self.__data__))
 
 
+class _Method:
+    """An export as a method of the handle that is its first argument.
+
+    A handle makes the functions of its own sandbox when it first needs them: the class belongs to all sandboxes.
+    """
+
+    def __init__(self, classes: Classes, name: str, export: Any) -> None:
+        self._classes, self.export = classes, export
+        self.__name__, self.__doc__, self.__signature__ = name, export.doc, export.signature
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        if instance is None:
+            return self
+        functions = instance.__dict__
+        if self.export not in functions:
+            functions[self.export] = self._classes.function(instance.__box__, self.export)
+        return MethodType(functions[self.export], instance)
+
+    def __call__(self, handle: Any, *args: Any, **kwargs: Any) -> Any:
+        return self.__get__(handle)(*args, **kwargs)
+
+
 class Classes:
     """The classes and layouts of one plugin, each made once."""
 
@@ -97,6 +121,18 @@ class Classes:
         """What _vx.Function takes for a parameter: name, spec, whether it may be None."""
         return name, self.spec(type), isinstance(type, OptionalType)
 
+    def function(self, box: _vx.Box, export: Any, module: str | None = None) -> _vx.Function:
+        """An export as the callable of one sandbox."""
+        params = [self.parameter(name, type) for name, type in export.params]
+        return _vx.Function(
+            box, export.name, export.address, params, self.spec(export.result),
+            doc=export.doc, module=module, signature=export.signature,
+        )
+
+    def add_methods(self, handle: HandleType, exports: Mapping[str, Any]) -> None:
+        for name, export in handle.methods:
+            setattr(self.named[handle.name], name, _Method(self, name, exports[export]))
+
     def prototype(self, name: str, type: FunctionType) -> _vx.Function:
         """A host function as the binding calls it."""
         params = [self.parameter(f"arg{number}", param) for number, param in enumerate(type.params)]
@@ -119,6 +155,9 @@ class Classes:
             return _vx.Layout(kind, target=self.layout(type.item), count=type.count)
         if isinstance(type, NumbersType):
             return _vx.Layout("numbers", code=type.item, mode=type.mode)
+        if isinstance(type, HandleType):
+            cls = self.named[type.name] = _new_class(type.name, (Handle,), {"__module__": MODULE})
+            return _vx.Layout("handle", cls=cls, destroy=type.destroy)
         if isinstance(type, FunctionType):
             return _vx.Layout("function", prototype=self.prototype("callback", type))
         assert isinstance(type, PointerType)
@@ -147,13 +186,13 @@ class Classes:
         return dataclasses.make_dataclass(type.name, fields, frozen=True)
 
     def _union(self, type: StructType) -> Any:
-        return _UnionType(type.name, (Union,), {"__slots__": (), **{m.name: _union_member(m.name) for m in type.members}})
+        return _new_class(type.name, (Union,), {"__slots__": (), **{m.name: _union_member(m.name) for m in type.members}})
 
     def annotation(self, type: Type) -> Any:
         """What stands for the type in a signature."""
         if isinstance(type, str):
             return PARAM_TYPES[type]
-        if isinstance(type, (EnumType, StructType)):
+        if isinstance(type, (EnumType, StructType, HandleType)):
             self.layout(type)
             return self.named[type.name]
         if isinstance(type, ArrayType):
@@ -176,7 +215,7 @@ class Classes:
     def result(self, type: Type) -> Any:
         """The same for a result, whose pointers may be NULL."""
         inner = self.annotation(type)
-        return Optional[inner] if isinstance(type, PointerType) else inner
+        return Optional[inner] if isinstance(type, (PointerType, HandleType)) else inner
 
 
-_UnionType = type
+_new_class = type  # a name that parameters do not hide

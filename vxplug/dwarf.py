@@ -5,6 +5,7 @@ from __future__ import annotations
 import keyword
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from .errors import Error
@@ -15,6 +16,7 @@ from .types import (
     ArrayType,
     EnumType,
     FunctionType,
+    HandleType,
     Member,
     NumbersType,
     OptionalType,
@@ -46,8 +48,22 @@ _STRUCTS = {"vx_view": "view", "vx_mut": "mut", "vx_bytes": "bytes"}
 _QUALIFIERS = ("DW_TAG_const_type", "DW_TAG_volatile_type", "DW_TAG_typedef", "DW_TAG_restrict_type")
 _PASS_BY_REFERENCE = 4  # DW_CC_pass_by_reference: a C++ class with a constructor or destructor of its own
 
-# What VX_OUT and its like say: (function, parameter) to words such as "out" and "nullable".
-Declarations = Mapping[tuple[str, str], frozenset[str]]
+
+@dataclass(frozen=True)
+class Declarations:
+    """What VX_OUT, VX_HANDLE and their like say."""
+
+    words: Mapping[tuple[str, str], frozenset[str]]  # of (function, parameter): "out", "inout", "nullable"
+    handles: Mapping[str, HandleType]
+
+
+@dataclass(frozen=True)
+class _Context:
+    """Of one parameter or result."""
+
+    words: frozenset[str]
+    handles: Mapping[str, HandleType]
+    result: bool = False
 
 
 class _Unsupported(Exception):
@@ -224,14 +240,22 @@ def _is_char(die: Any) -> bool:
     return bare is not None and bare.tag == "DW_TAG_base_type" and _name(bare) == "char"
 
 
-def _pointer(die: Any, words: frozenset[str], owner: str, result: bool) -> Type:
+def _pointer(die: Any, context: _Context, owner: str) -> Type:
     """const tells what is read; what is written is a struct, or was declared so."""
     target, const = _type_of(die), _bare(_type_of(die))[2]
-    bare = _bare(target)[0]
+    bare, name, _ = _bare(target)
+    words, result = context.words, context.result
     if bare is None:
         return "u32"  # void *: an address, a number to Python
     if bare.tag == "DW_TAG_subroutine_type" and not result:
-        return _function(bare, owner)
+        return _function(bare, owner, context.handles)
+    handle = context.handles.get(name or "") or context.handles.get(_name(bare) or "")
+    if handle is not None:
+        return handle
+    if bare.tag == "DW_TAG_pointer_type" and "out" in words:
+        given = _pointer(bare, _Context(frozenset(), context.handles, True), owner)
+        if isinstance(given, HandleType):
+            return PointerType(given, "out")
     if const and _is_char(target):
         return "str"
     inner = _plain(target, owner)
@@ -265,23 +289,24 @@ def _optional(type: Type, die: Any) -> Type:
     raise _Unsupported(f"'{_spell(die)}', declared VX_NULLABLE, which it cannot be")
 
 
-def _function(die: Any, owner: str) -> Type:
+def _function(die: Any, owner: str, handles: Mapping[str, HandleType]) -> Type:
     if _children(die, "DW_TAG_unspecified_parameters"):
         raise _Unsupported("a function with variable arguments")
-    listed = [_any(_type_of(p), frozenset(), owner, False) for p in _children(die, "DW_TAG_formal_parameter")]
-    result = _any(_type_of(die), frozenset(), f"{owner}_result", False)
+    context = _Context(frozenset(), handles)
+    listed = [_any(_type_of(p), context, owner) for p in _children(die, "DW_TAG_formal_parameter")]
+    result = _any(_type_of(die), context, f"{owner}_result")
     for type, usable in [*((p, is_call_param(p)) for p in listed), (result, is_call_result(result))]:
         if not usable:
             raise _Unsupported(f"a function that takes or gives what a callback cannot ({type})")
     return FunctionType(tuple(listed), result)
 
 
-def _any(die: Any, words: frozenset[str], owner: str, result: bool) -> Type:
+def _any(die: Any, context: _Context, owner: str) -> Type:
     bare, name, _ = _bare(die)
     if bare is None:
         return "none"
     if bare.tag == "DW_TAG_pointer_type":
-        return _pointer(bare, words, owner, result)
+        return _pointer(bare, context, owner)
     if bare.tag == "DW_TAG_structure_type":
         known = _sdk_struct(_name(bare) or name or "")
         if known is not None:
@@ -294,9 +319,9 @@ def _any(die: Any, words: frozenset[str], owner: str, result: bool) -> Type:
 
 def _parameter(die: Any, number: int, function: str, declared: Declarations) -> tuple[str, Type]:
     name = _name(die) or f"arg{number}"
-    words = declared.get((function, name), frozenset())
+    words = declared.words.get((function, name), frozenset())
     try:
-        type = _any(_type_of(die), words, f"{function}_{name}", False)
+        type = _any(_type_of(die), _Context(words, declared.handles), f"{function}_{name}")
         if type in ("none", "bytes") or (isinstance(type, NumbersType) and type.mode == "out"):
             raise _Unsupported(f"'{_spell(_type_of(die))}'")
         if words & {"out", "inout"} and not isinstance(type, PointerType):
@@ -308,9 +333,9 @@ def _parameter(die: Any, number: int, function: str, declared: Declarations) -> 
     return _python_name(name), type
 
 
-def _result(die: Any, function: str) -> Type:
+def _result(die: Any, function: str, declared: Declarations) -> Type:
     try:
-        type = _any(_type_of(die), frozenset(), f"{function}_result", True)
+        type = _any(_type_of(die), _Context(frozenset(), declared.handles, True), f"{function}_result")
         if type in ("view", "mut") or (isinstance(type, NumbersType) and type.mode != "out"):
             raise _Unsupported(f"'{_spell(_type_of(die))}'")
     except _Unsupported as error:
@@ -324,7 +349,7 @@ def _prototype(die: Any, name: str, parameters: list[Any]) -> str:
 
 def _check_declarations(name: str, parameters: list[Any], declared: Declarations) -> None:
     known = {_name(p) for p in parameters}
-    for function, parameter in declared:
+    for function, parameter in declared.words:
         if function == name and parameter not in known:
             raise SdkError(f"{name}(): VX_OUT, VX_INOUT or VX_NULLABLE of {parameter}, which is no parameter")
 
@@ -335,16 +360,16 @@ def export_of(die: Any, name: str, address: int, doc: str | None, declared: Decl
     if _children(die, "DW_TAG_unspecified_parameters"):
         raise SdkError(f"{name}(): variable arguments are not supported")
     _check_declarations(name, parameters, declared)
-    result = _result(die, name)
+    result = _result(die, name, declared)
     params = tuple(_parameter(p, number, name, declared) for number, p in enumerate(parameters))
     return Export(name, address, doc, _prototype(die, name, parameters), params, result)
 
 
-def import_of(die: Any, name: str, address: int) -> Import:
+def import_of(die: Any, name: str, address: int, declared: Declarations) -> Import:
     """The import whose VX_IMPORT made the variable of this DWARF entry, a pointer to the function."""
     function = _bare(_type_of(_bare(_type_of(die))[0]))[0]
     try:
-        type = _function(function, name)
+        type = _function(function, name, declared.handles)
     except _Unsupported as error:
         raise SdkError(f"import {name}(): type {error} is not supported") from None
     assert isinstance(type, FunctionType)

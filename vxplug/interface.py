@@ -16,6 +16,7 @@ from __future__ import annotations
 import inspect
 import json
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +25,7 @@ from .errors import PluginFormatError, escape
 from .types import (
     ArrayType,
     FunctionType,
+    HandleType,
     NumbersType,
     OptionalType,
     PointerType,
@@ -101,6 +103,7 @@ class Interface:
     release: int
     exports: tuple[Export, ...]
     imports: tuple[Import, ...] = ()
+    destructors: tuple[int, ...] = ()  # of the types, for the loader to check; not written
     classes: Classes = field(default_factory=lambda: Classes(()), compare=False, repr=False)
     version: int = field(default=ABI_VERSIONS[0], compare=False)
 
@@ -193,6 +196,16 @@ def _export(value: object, types: Types, classes: Classes) -> Export:
     )
 
 
+def _add_methods(types: Types, exports: Mapping[str, Export], classes: Classes) -> None:
+    for type in types.found:
+        if not isinstance(type, HandleType):
+            continue
+        for name, function in type.methods:
+            params = exports[function].params if function in exports else ()
+            check(params and params[0][1] == type, f"{type.name}.{name}: no export that takes the handle first")
+        classes.add_methods(type, exports)
+
+
 def _import(value: object, types: Types) -> Import:
     check(isinstance(value, dict), "an import is not an object")
     assert isinstance(value, dict)
@@ -227,6 +240,8 @@ def decode_note(data: bytes) -> Interface:
     classes = Classes(types.found)
     checked = tuple(_export(export, types, classes) for export in exports)
     check(len({e.name for e in checked}) == len(checked), "two exports share a name")
+    _add_methods(types, {e.name: e for e in checked}, classes)
     imports = _imports(body.get("imports", []) if version > 1 else [], types)
     doc, release = _text(body.get("doc"), "docstring"), _address(body.get("release"), "release")
-    return Interface(doc, release, checked, imports, classes, version)
+    destructors = tuple(type.destroy for type in types.found if isinstance(type, HandleType) and type.destroy)
+    return Interface(doc, release, checked, imports, destructors, classes, version)

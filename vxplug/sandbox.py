@@ -10,7 +10,6 @@ from typing import Any
 from . import _vx, aio, pickling
 from .errors import Error
 from .faults import from_trap
-from .interface import Export
 from .plugin import Plugin
 from .policy import LinuxPolicy
 
@@ -155,15 +154,8 @@ class Sandbox:
             raw=False,
             imports=_imports(plugin, dict(imports or {})),
         )
-        self._functions = {export.name: self._function(export, module) for export in plugin.exports.values()}
-
-    def _function(self, export: Export, module: str | None) -> _vx.Function:
-        classes = self._plugin._interface.classes
-        params = [classes.parameter(name, type) for name, type in export.params]
-        return _vx.Function(
-            self._box, export.name, export.address, params, classes.spec(export.result),
-            doc=export.doc, module=module, signature=export.signature,
-        )
+        function = plugin._interface.classes.function
+        self._functions = {export.name: function(self._box, export, module) for export in plugin.exports.values()}
 
     def _personality(self, policy: LinuxPolicy | None, memory: int, stack: int) -> Any:
         """Who serves system calls; nobody when the policy allows none: they are PolicyErrors then."""

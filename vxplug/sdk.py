@@ -11,10 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from .dwarf import SdkError, export_of, import_of
+from .dwarf import Declarations, SdkError, export_of, import_of
 from .elfstrip import strip_debug
 from .interface import Import, Interface, decode_note, encode_note
 from .reproduce import absolute_flags, prefix_maps
+from .types import HandleType
 
 __all__ = ["SdkError", "build", "compiler", "sdk_path"]
 
@@ -120,14 +121,36 @@ class _Linked:
             return self._file.read(symbol.entry.st_size).split(b"\0", 1)[0].decode("utf-8", "replace")
         return None
 
-    def declarations(self) -> dict[tuple[str, str], frozenset[str]]:
-        """What VX_OUT and its like say of (function, parameter)."""
-        found: dict[tuple[str, str], frozenset[str]] = {}
-        for name in self.symbols:
+    def declarations(self) -> Declarations:
+        """What VX_OUT, VX_METHOD and their like say, each in words of its own."""
+        words: dict[tuple[str, str], frozenset[str]] = {}
+        methods: dict[str, list[tuple[str, str]]] = {}
+        for name in sorted(self.symbols):
             if name.startswith("vx_declare_"):
-                word, function, parameter = (self.text(name) or "").split(" ")
-                found[function, parameter] = found.get((function, parameter), frozenset()) | {word}
+                word, first, second, *more = (self.text(name) or "").split(" ")
+                if word == "method":
+                    methods.setdefault(first, []).append((more[0], second))
+                else:
+                    words[first, second] = words.get((first, second), frozenset()) | {word}
+        return Declarations(words, self._handles(methods))
+
+    def _handles(self, methods: dict[str, list[tuple[str, str]]]) -> dict[str, HandleType]:
+        """What VX_HANDLE declared, by the pointers to destructors that it made."""
+        found = {}
+        for name in self.symbols:
+            if name.startswith("vx_handle_"):
+                type = name.removeprefix("vx_handle_")
+                found[type] = HandleType(type, self._word(name), tuple(methods.pop(type, ())))
+        for type, ((method, _), *_) in methods.items():
+            raise SdkError(f"VX_METHOD({type}, …, {method}): {type} is no VX_HANDLE")
         return found
+
+    def _word(self, name: str) -> int:
+        """The 32 bits that a symbol names."""
+        for offset in self.elf.address_offsets(self.symbols[name].entry.st_value, 4):
+            self._file.seek(offset)
+            return int.from_bytes(self._file.read(4), "little")
+        return 0  # in zeros that the file does not have: no destructor
 
     def exports(self) -> dict[str, int]:
         return {
@@ -136,7 +159,7 @@ class _Linked:
             if s.entry.st_info.type == "STT_FUNC" and self.section_of(s) == "vx_export"
         }
 
-    def imports(self) -> list[Import]:
+    def imports(self, declared: Declarations) -> list[Import]:
         """What VX_IMPORT declared, by the pointers it made."""
         found: dict[str, Import] = {}
         for unit in self.elf.get_dwarf_info().iter_CUs():
@@ -145,7 +168,7 @@ class _Linked:
                 name = variable.value.decode() if variable is not None else ""
                 if name.startswith("vx_import_") and name in self.symbols:
                     name = name.removeprefix("vx_import_")
-                    found[name] = import_of(die, name, self.symbols[name].entry.st_value)
+                    found[name] = import_of(die, name, self.symbols[name].entry.st_value, declared)
         return [found[name] for name in sorted(found)]
 
     def functions(self, addresses: set[int]) -> dict[int, Any]:
@@ -192,7 +215,7 @@ def _interface(path: Path) -> Interface:
             for name, address in sorted(addresses.items())
         )
         release = linked.symbols["vx_release_"].entry.st_value
-        return Interface(linked.text("vx_module_doc"), release, exports, tuple(linked.imports()))
+        return Interface(linked.text("vx_module_doc"), release, exports, tuple(linked.imports(declared)))
     finally:
         linked.close()
 

@@ -6,7 +6,7 @@ import enum
 import re
 from typing import Any
 
-from .classes import MODULE, Union
+from .classes import MODULE, Handle, Union
 from .interface import Export
 from .plugin import Plugin
 
@@ -30,6 +30,10 @@ def _class(cls: Any) -> str:
     if issubclass(cls, Union):
         rows = [f"    @property\n    def {name}(self) -> Any: ..." for name in cls.__layout__.members]
         return "\n".join([f"class {cls.__name__}:", "    def __init__(self, **member: Any) -> None: ...", *rows])
+    if issubclass(cls, Handle):
+        base = ["    closed: bool", "    def close(self) -> None: ...", f"    def __enter__(self) -> {cls.__name__}: ...",
+                "    def __exit__(self, *exception: object) -> None: ..."]
+        return "\n".join([f"class {cls.__name__}:", *base, *(_method(m) for m in vars(cls).values() if hasattr(m, "export"))])
     rows = [f"    {name}: {spell(field.type)}" for name, field in cls.__dataclass_fields__.items()]
     return "\n".join(["@dataclass(frozen=True)", f"class {cls.__name__}:", *rows])
 
@@ -39,6 +43,11 @@ def _accepted(annotation: Any) -> str:
     return "Buffer" if annotation in (bytes, bytearray) else spell(annotation)
 
 
+def _method(method: Any) -> str:
+    parameters = "".join(f", {name}: {_accepted(annotation)}" for name, annotation in method.export.inputs[1:])
+    return f"    def {method.__name__}(self{parameters}) -> {spell(method.export.signature.return_annotation)}: ..."
+
+
 def _function(export: Export) -> str:
     parameters = ", ".join(f"{name}: {_accepted(annotation)}" for name, annotation in export.inputs)
     result = spell(export.signature.return_annotation)
@@ -46,6 +55,7 @@ def _function(export: Export) -> str:
     return f"def {export.name}({parameters}) -> {result}:{doc}"
 
 
+_MODULES = ("array", "collections.abc")
 # Type checkers bring typing_extensions along; nothing imports a stub.
 _BUFFER = "from typing_extensions import Buffer"
 _IMPORTS = "from dataclasses import dataclass\nfrom enum import IntEnum\nfrom typing import Any, Optional\n"
@@ -55,6 +65,8 @@ def stub_text(plugin: Plugin) -> str:
     """The whole stub file."""
     classes = [_class(cls) for cls in plugin.types.values()]
     functions = [_function(export) for export in plugin.exports.values()]
-    head = [_BUFFER] if any(": Buffer" in function for function in functions) else []
-    head += [_IMPORTS] if classes else []
+    text = "\n".join([*classes, *functions])
+    head = [f"import {module}" for module in _MODULES if f"{module}." in text]
+    head += [_BUFFER] if ": Buffer" in text else []
+    head += [_IMPORTS] if classes or "Optional[" in text else []
     return "\n".join([*head, *classes, *functions])

@@ -15,8 +15,8 @@ from typing import Any, Union
 from .errors import PluginFormatError
 
 __all__ = [
-    "ArrayType", "EnumType", "FunctionType", "Member", "NumbersType", "OptionalType", "PointerType", "StructType",
-    "Type", "decode_types", "encode_types",
+    "ArrayType", "EnumType", "FunctionType", "HandleType", "Member", "NumbersType", "OptionalType", "PointerType",
+    "StructType", "Type", "decode_types", "encode_types",
 ]
 
 SIZES = {
@@ -99,16 +99,31 @@ class FunctionType:
 
 
 @dataclass(frozen=True)
+class HandleType:
+    """A pointer to an object that only the plugin looks into; ``destroy`` is its destructor's address, or 0.
+
+    ``methods`` are (name in Python, export whose first parameter the handle is).
+    """
+
+    name: str
+    destroy: int
+    methods: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
 class OptionalType:
     """A parameter that may be None, which is NULL to C."""
 
     item: Type
 
 
-Type = Union[str, EnumType, StructType, ArrayType, PointerType, NumbersType, FunctionType, OptionalType]
+Type = Union[str, EnumType, StructType, ArrayType, PointerType, NumbersType, FunctionType, HandleType, OptionalType]
 
 PLAIN = (EnumType, StructType, ArrayType)
-POINTERS = (PointerType, NumbersType, FunctionType)
+POINTERS = (PointerType, NumbersType, FunctionType, HandleType)
+# Names that a handle has from its base.
+HANDLE_NAMES = ("close", "closed")
+METHODS_MAX = 1024
 MODES = ("in", "out", "inout")
 # What C may be given as NULL.
 NULLABLE = ("str", "view", "mut")
@@ -134,7 +149,7 @@ def size_of(type: Type) -> int:
 def is_call_param(type: Type) -> bool:
     if isinstance(type, str):
         return type in SIZES or type in CALL_PARAMS
-    return isinstance(type, (EnumType, StructType)) or (isinstance(type, PointerType) and type.mode == "in")
+    return isinstance(type, (EnumType, StructType, HandleType)) or (isinstance(type, PointerType) and type.mode == "in")
 
 
 def is_call_result(type: Type) -> bool:
@@ -191,6 +206,9 @@ class _Table:
         if isinstance(type, FunctionType):
             params = [self.ref(param) for param in type.params]
             return {"kind": "function", "params": params, "result": self.ref(type.result)}
+        if isinstance(type, HandleType):
+            methods = [list(method) for method in type.methods]
+            return {"kind": "handle", "name": type.name, "destroy": type.destroy, "methods": methods}
         if isinstance(type, OptionalType):
             return {"kind": "optional", "item": self.ref(type.item)}
         if isinstance(type, NumbersType):
@@ -332,9 +350,21 @@ class Types:
         return array, 1 if _is_packed(array) else 1 + count * cost, depth + 1
 
     def read_pointer(self, row: dict[str, Any], what: str) -> tuple[Type, int, int]:
-        target = self.plain(row.get("target"), f"{what}: target")
+        mode = _mode(row, what)
+        target = self.ref(row.get("target"), f"{what}: target")
+        if not (isinstance(target, HandleType) and mode == "out"):
+            target = self.plain(row.get("target"), f"{what}: target")
         check(not isinstance(target, ArrayType), f"{what} points to an array")
-        return PointerType(target, _mode(row, what)), *self._cost(row.get("target"))
+        return PointerType(target, mode), *self._cost(row.get("target"))
+
+    def read_handle(self, row: dict[str, Any], what: str) -> tuple[Type, int, int]:
+        name = identifier(row.get("name"), f"{what}: name")
+        destroy = integer(row.get("destroy"), 0, (1 << 32) - 1, f"{name}: destroy")
+        listed = rows(row.get("methods"), 2, METHODS_MAX, f"{name}: methods")
+        methods = tuple((identifier(m, f"{name}: method"), identifier(e, f"{name}: method")) for m, e in listed)
+        unique((m for m, _ in methods), f"{name}: two methods")
+        check(not any(m in HANDLE_NAMES for m, _ in methods), f"{name}: a method is called close or closed")
+        return HandleType(name, destroy, methods), 1, 0
 
     def read_numbers(self, row: dict[str, Any], what: str) -> tuple[Type, int, int]:
         item = row.get("item")
@@ -367,6 +397,7 @@ _READERS: dict[str, Callable[[Types, dict[str, Any], str], tuple[Type, int, int]
     "pointer": Types.read_pointer,
     "numbers": Types.read_numbers,
     "function": Types.read_function,
+    "handle": Types.read_handle,
     "optional": Types.read_optional,
 }
 
@@ -393,7 +424,7 @@ def decode_types(value: object) -> Types:
         types.add(row, number)
     named: dict[str, Type] = {}
     for type in types.found:
-        if isinstance(type, (EnumType, StructType)):
+        if isinstance(type, (EnumType, StructType, HandleType)):
             check(type.name not in named, f"two types are called {type.name}")
             named[type.name] = type
     return types

@@ -48,7 +48,7 @@ enum {
 
 /* Module state: what would be a global. */
 typedef struct State {
-    PyTypeObject *plugin_type, *box_type, *function_type, *layout_type;
+    PyTypeObject *plugin_type, *box_type, *function_type, *layout_type, *handle_type;
     PyObject *array_type;       /* array.array */
     PyObject *builtins;         /* dict of the module: where vx_raise looks its names up */
     bool ends_callbacks;        /* a Python handler of SIGURG ends callbacks whose time is over */
@@ -107,6 +107,10 @@ typedef struct Box {
     struct Slot *slots;        /* host functions that the guest may call (callback.c): imports, then */
     uint32_t slot_count;       /* callbacks that running calls lend, the innermost's last */
     uint32_t slot_room;
+    PyObject *handles;         /* dict from guest address to Handle, by its own address: not owned */
+    struct Grave *graves;      /* destructors to be run when the outermost call is over (handle.c) */
+    size_t grave_count;
+    uint64_t generation;       /* how often the memory was replaced: what handles are good for */
     uint32_t next_callback;    /* where the next one's address is, so that old ones stay strange */
     bool poison;               /* after a fault refuse calls instead of resetting */
     bool faulted;              /* a nested call did: reset when the outermost is over */
@@ -135,6 +139,7 @@ typedef enum Kind {
     KIND_BYTES,                /* uint8_t[n]: bytes */
     KIND_POINTER,
     KIND_FUNCTION,             /* pointer to a function of the type of `prototype` */
+    KIND_HANDLE,               /* pointer to an object that only the guest looks into */
     KIND_NUMBERS,              /* pointer and count of `code`: vx_array */
     KIND_COUNT
 } Kind;
@@ -161,6 +166,7 @@ typedef struct Layout {
     PyObject *values;          /* of an enum: dict from number to member */
     struct Layout *target;     /* items, what is pointed to */
     struct Function *prototype;
+    uint32_t destroy;          /* guest address of a handle's destructor, or 0 */
     Member *members;
 } Layout;
 
@@ -205,10 +211,20 @@ typedef struct Function {
     Parameter *parameters;
 } Function;
 
+/* Base of the classes made for handles. */
+typedef struct Handle {
+    PyObject_HEAD
+    PyObject *weakrefs;
+    Box *box;                  /* NULL only while it is made */
+    uint64_t generation;       /* of the box when the guest gave it */
+    uint32_t address, destroy;
+    bool closed;
+} Handle;
+
 /* Host memory lent to a call, and where the guest has its copy. */
 typedef struct Lease {
     Py_buffer buffer;          /* obj is NULL for a str, which the caller's reference holds */
-    PyObject *callable;        /* of a callback, borrowed from the caller */
+    PyObject *object;          /* callback or handle, borrowed from the caller */
     void *owned;               /* or memory of our own that buffer.buf points at */
     vx_gaddr address;
     uint8_t parameter;
@@ -461,6 +477,17 @@ void callback_free(Box *box);
 int callback_traverse(Box *box, visitproc visit, void *arg);
 /* For the hook, which holds the GIL. */
 vx_callback_end callback_serve(Box *box, Call *call, vx_callback *callback);
+
+/* ---- handle.c: the type Handle ---- */
+
+extern PyType_Spec handle_spec;
+/* With the box locked: the living handle of the address, or a new one; None for 0. */
+PyObject *handle_get(Box *box, const Layout *layout, uint32_t address);
+/* With the box locked: the address for the guest; 0 with an exception: not to be used here. */
+uint32_t handle_word(const Function *function, unsigned index, PyObject *value);
+/* The destructors that had to wait, at the end of the outermost call. */
+void handle_bury_all(Box *box, Call *outer);
+void handle_free_graves(Box *box);
 
 /* ---- numbers.c: arrays of numbers ---- */
 

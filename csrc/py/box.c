@@ -69,6 +69,8 @@ static vx_status box_restart(Box *box, Call *call)
 {
     vx_status status = vx_sandbox_reset(box->core);
     gil_take(call);
+    box->generation++;
+    box->grave_count = 0;
     box->faulted = false;
     if (status != VX_OK)
         box_break(box, PyUnicode_FromFormat("sandbox is unusable, its reset failed: %s",
@@ -88,6 +90,8 @@ void box_faulted(Box *box, Call *call, PyObject *who)
 
 void box_tidy(Box *box, Call *call)
 {
+    if (box->grave_count != 0)
+        handle_bury_all(box, call);
     if (box->arena_used)
         vx_arena_reset(box->core);
     box->arena_used = false;
@@ -201,6 +205,11 @@ static Box *box_alloc(PyTypeObject *type, State *state, const BoxArguments *from
         self->state = NULL; /* tells the deallocator that there is no lock */
         errno = error;
         PyErr_SetFromErrno(PyExc_OSError);
+        Py_DECREF(self);
+        return NULL;
+    }
+    self->handles = PyDict_New();
+    if (self->handles == NULL) {
         Py_DECREF(self);
         return NULL;
     }
@@ -333,6 +342,8 @@ static void box_dealloc(Box *self)
     box_clear(self);
     Py_CLEAR(self->plugin);
     Py_CLEAR(self->broken);
+    Py_CLEAR(self->handles);
+    handle_free_graves(self);
     if (self->state != NULL)
         lock_destroy(self);
     type->tp_free(self);

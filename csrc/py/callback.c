@@ -187,6 +187,8 @@ static PyObject *take_argument(Visit *visit, const Parameter *parameter)
         return take_bytes(visit, words, parameter->code == CODE_MUT);
     case CODE_STRUCT:
         return codec_decode(parameter->layout, (const uint8_t *)words);
+    case CODE_HANDLE:
+        return handle_get(visit->box, parameter->layout, words[0]);
     case CODE_POINTER:
         return take_struct(visit, parameter->layout->target, words[0]);
     default:

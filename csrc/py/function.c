@@ -36,6 +36,12 @@ static PyObject *take_memory_result(Function *self, Call *call, const vx_result 
         return memory_string_result(self, call, result->eax);
     if (self->result == CODE_STRUCT)
         return memory_struct_result(self, call, self->result_layout, words[0]);
+    if (self->result == CODE_HANDLE) {
+        PyObject *handle = handle_get(self->box, self->result_layout, result->eax);
+        if (handle == NULL)
+            error_keep(call);
+        return handle;
+    }
     if (result->eax == 0)
         return Py_NewRef(Py_None);
     return memory_struct_result(self, call, self->result_layout->target, result->eax);

@@ -13,7 +13,7 @@ static const char *const kinds[KIND_COUNT] = {
     [KIND_SCALAR] = "scalar", [KIND_ENUM] = "enum", [KIND_STRUCT] = "struct",
     [KIND_UNION] = "union", [KIND_ARRAY] = "array", [KIND_CHARS] = "chars", [KIND_BYTES] = "bytes",
     [KIND_POINTER] = "pointer", [KIND_NUMBERS] = "numbers",
-    [KIND_FUNCTION] = "function",
+    [KIND_FUNCTION] = "function", [KIND_HANDLE] = "handle",
 };
 
 Code layout_code(const Layout *layout)
@@ -29,6 +29,8 @@ Code layout_code(const Layout *layout)
         return CODE_POINTER;
     case KIND_FUNCTION:
         return CODE_CALLBACK;
+    case KIND_HANDLE:
+        return CODE_HANDLE;
     case KIND_NUMBERS:
         return CODE_NUMBERS;
     default:
@@ -56,7 +58,8 @@ static bool set_kind(Layout *self, const char *text)
 
 static bool add_below(Layout *self, const Layout *below)
 {
-    if (below->kind >= KIND_POINTER)
+    bool out_handle = self->kind == KIND_POINTER && !self->in && below->kind == KIND_HANDLE;
+    if (below->kind >= KIND_POINTER && !out_handle)
         return refuse("a pointer in memory");
     if (below->depth >= MAX_DEPTH)
         return refuse("nested too deep");
@@ -166,10 +169,22 @@ static bool set_prototype(Layout *self, PyObject *function)
     return true;
 }
 
+/* handle.c relies on the class being a subclass of Handle that adds nothing in C. */
+static bool set_handle(State *state, Layout *self, PyObject *class, uint32_t destroy)
+{
+    if (class == NULL || !PyType_Check(class)
+        || !PyType_IsSubtype((PyTypeObject *)class, state->handle_type))
+        return refuse("not a class of handles");
+    self->class = Py_NewRef(class);
+    self->destroy = destroy;
+    self->size = 4;
+    return true;
+}
+
 typedef struct LayoutArguments {
     const char *kind, *mode;
     PyObject *code, *target, *class, *members, *prototype;
-    uint32_t size, count;
+    uint32_t size, count, destroy;
 } LayoutArguments;
 
 static bool layout_fill(State *state, Layout *self, const LayoutArguments *from)
@@ -190,6 +205,8 @@ static bool layout_fill(State *state, Layout *self, const LayoutArguments *from)
         return set_class(self, from->class) && add_members(state, self, from->members);
     case KIND_POINTER:
         return set_pointer(self);
+    case KIND_HANDLE:
+        return set_handle(state, self, from->class, from->destroy);
     case KIND_FUNCTION:
         return set_prototype(self, from->prototype);
     case KIND_NUMBERS:
@@ -202,16 +219,17 @@ static bool layout_fill(State *state, Layout *self, const LayoutArguments *from)
 static PyObject *layout_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
 {
     static char *names[] = {"kind", "code", "size", "count", "target", "cls", "members", "mode",
-                            "prototype", NULL};
+                            "prototype", "destroy", NULL};
     State *state = PyType_GetModuleState(type);
     PyObject *none = PyTuple_New(0);
     LayoutArguments from = {.mode = "", .code = Py_None, .members = none};
     Layout *self = NULL;
     if (none != NULL
-        && PyArg_ParseTupleAndKeywords(args, keywords, "s|$OO&O&O!OOsO:Layout", names, &from.kind,
+        && PyArg_ParseTupleAndKeywords(args, keywords, "s|$OO&O&O!OOsOO&:Layout", names, &from.kind,
                                        &from.code, convert_word, &from.size, convert_word,
                                        &from.count, state->layout_type, &from.target, &from.class,
-                                       &from.members, &from.mode, &from.prototype))
+                                       &from.members, &from.mode, &from.prototype,
+                                       convert_word, &from.destroy))
         self = (Layout *)type->tp_alloc(type, 0);
     if (self != NULL && (!set_kind(self, from.kind) || !layout_fill(state, self, &from)))
         Py_CLEAR(self);

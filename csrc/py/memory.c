@@ -87,7 +87,17 @@ static bool lease_callback(const Function *function, unsigned index, PyObject *v
     if (!PyCallable_Check(value))
         return error_argument(function, index, PyExc_TypeError, "expected a callable, got %s",
                               Py_TYPE(value)->tp_name);
-    lease->callable = value;
+    lease->object = value;
+    return true;
+}
+
+static bool lease_handle(const Function *function, unsigned index, PyObject *value, Lease *lease)
+{
+    PyTypeObject *class = (PyTypeObject *)function->parameters[index].layout->class;
+    if (!Py_IS_TYPE(value, class))
+        return error_argument(function, index, PyExc_TypeError, "expected %s, got %s",
+                              class->tp_name, Py_TYPE(value)->tp_name);
+    lease->object = value;
     return true;
 }
 
@@ -107,6 +117,8 @@ bool memory_lease(const Function *function, unsigned index, PyObject *value, Lea
         return numbers_lease(function, index, value, lease);
     case CODE_CALLBACK:
         return lease_callback(function, index, value, lease);
+    case CODE_HANDLE:
+        return lease_handle(function, index, value, lease);
     case CODE_MUT:
         return lease_buffer(function, index, value, PyBUF_WRITABLE, lease);
     default:
@@ -159,15 +171,26 @@ static bool is_written(const Parameter *parameter)
     return parameter->code == CODE_MUT || (parameter->layout != NULL && parameter->layout->out);
 }
 
+/* What Python objects stand for themselves are to the guest. */
+static bool object_word(const Function *function, Call *call, const Lease *lease, uint32_t *word)
+{
+    const Parameter *parameter = &function->parameters[lease->parameter];
+    if (parameter->code == CODE_CALLBACK) {
+        *word = callback_lend(function->box, call, parameter->layout->prototype, lease->object);
+        return *word != 0;
+    }
+    *word = handle_word(function, lease->parameter, lease->object);
+    if (*word == 0)
+        error_keep(call);
+    return *word != 0;
+}
+
 static bool copy_in_one(const Function *function, Call *call, Lease *lease, uint32_t *words)
 {
     const Parameter *parameter = &function->parameters[lease->parameter];
     uint32_t unit = parameter->code == CODE_NUMBERS ? parameter->layout->size : 1;
-    if (parameter->code == CODE_CALLBACK && !lease->none) {
-        words[parameter->word] = callback_lend(function->box, call, parameter->layout->prototype,
-                                               lease->callable);
-        return words[parameter->word] != 0;
-    }
+    if (lease->object != NULL)
+        return object_word(function, call, lease, &words[parameter->word]);
     if (!lease->none && !place(function, call, lease))
         return false;
     words[parameter->word] = lease->address.value;
@@ -274,6 +297,8 @@ static PyObject *output(const Function *function, const Lease *lease)
     const Layout *layout = function->parameters[lease->parameter].layout;
     if (lease->none)
         return Py_NewRef(Py_None);
+    if (layout->target->kind == KIND_HANDLE)
+        return handle_get(function->box, layout->target, *(const uint32_t *)lease->owned);
     return codec_decode(layout->target, lease->owned);
 }
 

@@ -92,6 +92,7 @@ static int module_exec(PyObject *module)
         return -1;
     if (add_type(module, &plugin_spec, &state->plugin_type) < 0
         || add_type(module, &box_spec, &state->box_type) < 0
+        || add_type(module, &handle_spec, &state->handle_type) < 0
         || add_type(module, &layout_spec, &state->layout_type) < 0
         || add_type(module, &function_spec, &state->function_type) < 0)
         return -1;
@@ -105,6 +106,7 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->box_type);
     Py_VISIT(state->function_type);
     Py_VISIT(state->layout_type);
+    Py_VISIT(state->handle_type);
     Py_VISIT(state->builtins);
     Py_VISIT(state->array_type);
     return 0;
@@ -117,6 +119,7 @@ static int module_clear(PyObject *module)
     Py_CLEAR(state->box_type);
     Py_CLEAR(state->function_type);
     Py_CLEAR(state->layout_type);
+    Py_CLEAR(state->handle_type);
     Py_CLEAR(state->builtins);
     Py_CLEAR(state->array_type);
     return 0;

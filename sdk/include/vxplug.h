@@ -13,6 +13,7 @@
  *   struct *, VX_INOUT(T *)          the same, and one more result: what the function left there
  *   VX_OUT(T *)                      no argument, one more result
  *   function pointer                 any callable, to be called until the function returns
+ *   pointer to a VX_HANDLE           an object of the class made for it, not yet closed, of this sandbox
  *   vx_array_i32 and its like        a buffer of exactly such numbers: array.array, NumPy, memoryview
  *   vx_mut_array_i32                 a writable one; changes reach the caller
  *
@@ -48,6 +49,15 @@
 #define VX_INOUT(function, parameter) VX_DECLARE_(inout, function, parameter)
 /* None is allowed, and is NULL here: of pointers, const char *, vx_view, vx_mut and vx_array parameters. */
 #define VX_NULLABLE(function, parameter) VX_DECLARE_(nullable, function, parameter)
+/* Pointers to `type` are handles: objects that only the plugin looks into, with `destroy`, of type
+ * void (type *), to be called once when Python closes or forgets them; NULL for what another object owns.
+ * They die when the sandbox is closed or reset, without a call.  `type` is a name of its own, a typedef's.
+ * VX_METHOD makes an exported function whose first parameter is the handle a method of the object. */
+#define VX_HANDLE(type, destroy) \
+    VX_EXTERN_C __attribute__((used, retain)) void (*const vx_handle_##type)(type *) = destroy
+#define VX_METHOD(type, function, name) \
+    VX_EXTERN_C __attribute__((used, retain)) const char vx_declare_method_##type##_##name[] = \
+        "method " #type " " #function " " #name
 #define VX_DECLARE_(word, function, parameter) \
     VX_EXTERN_C __attribute__((used, retain)) const char vx_declare_##word##_##function##_##parameter[] = \
         #word " " #function " " #parameter
