@@ -94,7 +94,7 @@ class Handle:
     def __exit__(self, *exception: object) -> None: ...
 
 class Layout:
-    """A C type in guest memory: a scalar, enum, struct, union, array, chars, bytes; a pointer to one; numbers; a function; a handle.
+    """A C type in guest memory: a scalar, enum, struct, union, array, chars, bytes; a pointer to one; numbers; a function; a handle; a stream.
 
     ``code`` of a scalar or enum; ``cls`` of enum, struct and union; ``size`` and ``members`` (name, layout, bit
     offset, bits) of struct and union; ``target`` and ``count`` of arrays; ``target`` and ``mode`` of a
@@ -114,6 +114,8 @@ class Layout:
         mode: str = ...,
         prototype: Function = ...,
         destroy: int = ...,
+        open: int = ...,
+        alloc: int = ...,
     ) -> None: ...
     @property
     def members(self) -> tuple[str, ...]: ...

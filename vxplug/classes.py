@@ -5,15 +5,26 @@ from __future__ import annotations
 import array
 import dataclasses
 import enum
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MethodType
 from typing import Any, Optional
 
 from . import _vx
 from .errors import PluginFormatError
-from .types import ArrayType, EnumType, FunctionType, HandleType, NumbersType, OptionalType, PointerType, StructType, Type
+from .types import (
+    ArrayType,
+    EnumType,
+    FunctionType,
+    HandleType,
+    NumbersType,
+    OptionalType,
+    PointerType,
+    StreamType,
+    StructType,
+    Type,
+)
 
-__all__ = ["Classes", "Handle", "Union"]
+__all__ = ["Classes", "Handle", "Stream", "Union"]
 
 MODULE = "vxplug.classes"  # until a module takes the classes in
 SCALARS: dict[str, Any] = {
@@ -73,6 +84,44 @@ def _union_from(cls: type[Union], data: bytes) -> Union:
 
 def _union_member(name: str) -> property:
     return property(lambda self: type(self).__layout__.unpack_member(name, self.__data__))
+
+
+class Stream(Handle):
+    """The result of a plugin's function in pieces: an iterator of bytes, each made when it is asked for.
+
+    ``close()`` ends it early: the function is told that nobody wants more, and runs to its end.
+    """
+
+    __read__: Any = None  # makes the function that gives the next piece, of a box
+
+    def __iter__(self) -> Stream:
+        return self
+
+    def __next__(self) -> bytes:
+        own = self.__dict__
+        if own.get("__ended__"):
+            raise StopIteration
+        if "__next_piece__" not in own:
+            own["__next_piece__"] = type(self).__read__(self.__box__)
+        try:
+            piece: bytes = own["__next_piece__"](self)
+        except BaseException:
+            own["__ended__"] = True
+            self.close()
+            raise
+        if not piece:
+            self.close()
+            raise StopIteration
+        return piece
+
+    def close(self) -> None:
+        """End the stream.  Idempotent."""
+        if not self.closed:
+            self.__dict__["__ended__"] = True
+        super().close()
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
 
 
 class _Method:
@@ -158,10 +207,20 @@ class Classes:
         if isinstance(type, HandleType):
             cls = self.named[type.name] = _new_class(type.name, (Handle,), {"__module__": MODULE})
             return _vx.Layout("handle", cls=cls, destroy=type.destroy)
+        if isinstance(type, StreamType):
+            return self._stream(type)
         if isinstance(type, FunctionType):
             return _vx.Layout("function", prototype=self.prototype("callback", type))
         assert isinstance(type, PointerType)
         return _vx.Layout("pointer", target=self.layout(type.target), mode=type.mode)
+
+    def _stream(self, type: StreamType) -> _vx.Layout:
+        def read(box: _vx.Box) -> _vx.Function:
+            return _vx.Function(box, "next", type.next, [("stream", handle)], "bytes")
+
+        cls = _new_class("Stream", (Stream,), {"__module__": MODULE, "__read__": staticmethod(read)})
+        handle = _vx.Layout("handle", cls=cls, destroy=type.close)
+        return _vx.Layout("stream", target=handle, open=type.open, alloc=type.alloc)
 
     def _enum(self, type: EnumType) -> Any:
         try:
@@ -201,6 +260,8 @@ class Classes:
             return array.array if type.mode == "out" else Buffer
         if isinstance(type, FunctionType):
             return Callable[[self.call_annotation(p) for p in type.params], self.call_annotation(type.result)]
+        if isinstance(type, StreamType):
+            return Iterator[bytes]
         if isinstance(type, OptionalType):
             return Optional[self.annotation(type.item)]
         assert isinstance(type, PointerType)

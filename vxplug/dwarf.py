@@ -21,11 +21,13 @@ from .types import (
     NumbersType,
     OptionalType,
     PointerType,
+    StreamType,
     StructType,
     Type,
     is_call_param,
     is_call_result,
     is_input,
+    outlives_call,
 )
 
 __all__ = ["Declarations", "SdkError", "export_of", "import_of"]
@@ -55,6 +57,7 @@ class Declarations:
 
     words: Mapping[tuple[str, str], frozenset[str]]  # of (function, parameter): "out", "inout", "nullable"
     handles: Mapping[str, HandleType]
+    stream: StreamType
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,7 @@ class _Context:
     words: frozenset[str]
     handles: Mapping[str, HandleType]
     result: bool = False
+    stream: StreamType | None = None  # where a result may be one
 
 
 class _Unsupported(Exception):
@@ -307,6 +311,10 @@ def _any(die: Any, context: _Context, owner: str) -> Type:
         return "none"
     if bare.tag == "DW_TAG_pointer_type":
         return _pointer(bare, context, owner)
+    if bare.tag == "DW_TAG_enumeration_type" and (_name(bare) or name) == "vx_stream":
+        if context.stream is None:
+            raise _Unsupported("'vx_stream', which only the result of an exported function is,")
+        return context.stream
     if bare.tag == "DW_TAG_structure_type":
         known = _sdk_struct(_name(bare) or name or "")
         if known is not None:
@@ -335,7 +343,8 @@ def _parameter(die: Any, number: int, function: str, declared: Declarations) -> 
 
 def _result(die: Any, function: str, declared: Declarations) -> Type:
     try:
-        type = _any(_type_of(die), _Context(frozenset(), declared.handles, True), f"{function}_result")
+        context = _Context(frozenset(), declared.handles, True, declared.stream)
+        type = _any(_type_of(die), context, f"{function}_result")
         if type in ("view", "mut") or (isinstance(type, NumbersType) and type.mode != "out"):
             raise _Unsupported(f"'{_spell(_type_of(die))}'")
     except _Unsupported as error:
@@ -362,6 +371,9 @@ def export_of(die: Any, name: str, address: int, doc: str | None, declared: Decl
     _check_declarations(name, parameters, declared)
     result = _result(die, name, declared)
     params = tuple(_parameter(p, number, name, declared) for number, p in enumerate(parameters))
+    for parameter, type in params:
+        if isinstance(result, StreamType) and not outlives_call(type):
+            raise SdkError(f"{name}(): parameter {parameter}: a stream has no outputs and no callbacks")
     return Export(name, address, doc, _prototype(die, name, parameters), params, result)
 
 

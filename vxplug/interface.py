@@ -16,7 +16,7 @@ from __future__ import annotations
 import inspect
 import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +29,7 @@ from .types import (
     NumbersType,
     OptionalType,
     PointerType,
+    StreamType,
     Type,
     Types,
     check,
@@ -38,6 +39,7 @@ from .types import (
     integer,
     is_input,
     is_output,
+    outlives_call,
 )
 
 __all__ = ["ABI_VERSIONS", "Export", "Import", "Interface", "decode_note", "encode_note"]
@@ -103,7 +105,7 @@ class Interface:
     release: int
     exports: tuple[Export, ...]
     imports: tuple[Import, ...] = ()
-    destructors: tuple[int, ...] = ()  # of the types, for the loader to check; not written
+    functions: tuple[int, ...] = ()  # addresses in the types, for the loader to check; not written
     classes: Classes = field(default_factory=lambda: Classes(()), compare=False, repr=False)
     version: int = field(default=ABI_VERSIONS[0], compare=False)
 
@@ -162,6 +164,7 @@ def _param(value: object, types: Types, function: str) -> tuple[str, Type]:
     type = types.ref(value[1], f"{function}: type of {name}")
     inner = type.item if isinstance(type, OptionalType) else type
     known = inner in PARAM_TYPES if isinstance(inner, str) else not isinstance(inner, ArrayType)
+    known = known and not isinstance(inner, StreamType)
     check(known and not (isinstance(inner, NumbersType) and inner.mode == "out"), f"{function}: unknown type of {name}")
     return name, type
 
@@ -185,13 +188,16 @@ def _export(value: object, types: Types, classes: Classes) -> Export:
     assert isinstance(params, list)
     checked = tuple(_param(param, types, name) for param in params)
     check(len({p for p, _ in checked}) == len(checked), f"{name}: two parameters share a name")
+    result = _result(value.get("result"), types, name)
+    lasting = all(outlives_call(type) for _, type in checked)
+    check(lasting or not isinstance(result, StreamType), f"{name}: a stream with outputs or callbacks")
     return Export(
         name,
         _address(value.get("address"), f"{name}: address"),
         _text(value.get("doc"), f"{name}: docstring"),
         _text(value.get("prototype"), f"{name}: prototype") or "",
         checked,
-        _result(value.get("result"), types, name),
+        result,
         classes,
     )
 
@@ -226,6 +232,14 @@ def _imports(value: object, types: Types) -> tuple[Import, ...]:
     return checked
 
 
+def _functions(types: Types) -> Iterator[int]:
+    for type in types.found:
+        if isinstance(type, HandleType) and type.destroy:
+            yield type.destroy
+        if isinstance(type, StreamType):
+            yield from (type.open, type.alloc, type.next, type.close)
+
+
 def decode_note(data: bytes) -> Interface:
     """The interface in the bytes of a note section.  Raises PluginFormatError."""
     version, descriptor = _descriptor(data)
@@ -243,5 +257,4 @@ def decode_note(data: bytes) -> Interface:
     _add_methods(types, {e.name: e for e in checked}, classes)
     imports = _imports(body.get("imports", []) if version > 1 else [], types)
     doc, release = _text(body.get("doc"), "docstring"), _address(body.get("release"), "release")
-    destructors = tuple(type.destroy for type in types.found if isinstance(type, HandleType) and type.destroy)
-    return Interface(doc, release, checked, imports, destructors, classes, version)
+    return Interface(doc, release, checked, imports, tuple(_functions(types)), classes, version)

@@ -121,8 +121,8 @@ def _parse(data: bytes) -> tuple[Interface, _vx.Plugin]:
         _check(in_code(segments, export.address), f"{export.name}: address {export.address:#x} is not code")
     for function in interface.imports:
         _check(in_code(segments, function.address), f"import {function.name}: {function.address:#x} is not code")
-    for address in interface.destructors:
-        _check(in_code(segments, address), f"destructor {address:#x} is not code")
+    for address in interface.functions:
+        _check(in_code(segments, address), f"function {address:#x} of a type is not code")
     release = interface.release
     _check(release == 0 or in_code(segments, release), f"release function {release:#x} is not code")
     core = _vx.Plugin(segments, elf.header.e_entry, *program_headers(elf))

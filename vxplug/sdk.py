@@ -15,7 +15,7 @@ from .dwarf import Declarations, SdkError, export_of, import_of
 from .elfstrip import strip_debug
 from .interface import Import, Interface, decode_note, encode_note
 from .reproduce import absolute_flags, prefix_maps
-from .types import HandleType
+from .types import HandleType, StreamType
 
 __all__ = ["SdkError", "build", "compiler", "sdk_path"]
 
@@ -132,7 +132,8 @@ class _Linked:
                     methods.setdefault(first, []).append((more[0], second))
                 else:
                     words[first, second] = words.get((first, second), frozenset()) | {word}
-        return Declarations(words, self._handles(methods))
+        parts = (self.symbols[f"vx_stream_{part}_"].entry.st_value for part in ("open", "alloc", "next", "close"))
+        return Declarations(words, self._handles(methods), StreamType(*parts))
 
     def _handles(self, methods: dict[str, list[tuple[str, str]]]) -> dict[str, HandleType]:
         """What VX_HANDLE declared, by the pointers to destructors that it made."""

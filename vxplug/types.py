@@ -16,7 +16,7 @@ from .errors import PluginFormatError
 
 __all__ = [
     "ArrayType", "EnumType", "FunctionType", "HandleType", "Member", "NumbersType", "OptionalType", "PointerType",
-    "StructType", "Type", "decode_types", "encode_types",
+    "StreamType", "StructType", "Type", "decode_types", "encode_types",
 ]
 
 SIZES = {
@@ -111,13 +111,23 @@ class HandleType:
 
 
 @dataclass(frozen=True)
+class StreamType:
+    """A result in pieces; the addresses are of the functions of ``sdk/lib/vx_stream.c`` in the plugin."""
+
+    open: int
+    alloc: int
+    next: int
+    close: int
+
+
+@dataclass(frozen=True)
 class OptionalType:
     """A parameter that may be None, which is NULL to C."""
 
     item: Type
 
 
-Type = Union[str, EnumType, StructType, ArrayType, PointerType, NumbersType, FunctionType, HandleType, OptionalType]
+Type = Union[str, EnumType, StructType, ArrayType, PointerType, NumbersType, FunctionType, HandleType, StreamType, OptionalType]
 
 PLAIN = (EnumType, StructType, ArrayType)
 POINTERS = (PointerType, NumbersType, FunctionType, HandleType)
@@ -156,6 +166,14 @@ def is_call_result(type: Type) -> bool:
     if isinstance(type, str):
         return type in SIZES or type in CALL_RESULTS
     return isinstance(type, (EnumType, StructType))
+
+
+def outlives_call(type: Type) -> bool:
+    """Whether a parameter of the type can belong to a stream: nothing of it is lent for the call alone."""
+    inner = type.item if isinstance(type, OptionalType) else type
+    if isinstance(inner, (PointerType, NumbersType)):
+        return inner.mode == "in"
+    return not isinstance(inner, FunctionType) and inner != "mut"
 
 
 def is_input(type: Type) -> bool:
@@ -209,6 +227,8 @@ class _Table:
         if isinstance(type, HandleType):
             methods = [list(method) for method in type.methods]
             return {"kind": "handle", "name": type.name, "destroy": type.destroy, "methods": methods}
+        if isinstance(type, StreamType):
+            return {"kind": "stream", "open": type.open, "alloc": type.alloc, "next": type.next, "close": type.close}
         if isinstance(type, OptionalType):
             return {"kind": "optional", "item": self.ref(type.item)}
         if isinstance(type, NumbersType):
@@ -381,6 +401,10 @@ class Types:
         check(is_call_result(result), f"{what}: a result that no callback has")
         return FunctionType(params, result), 1, 1
 
+    def read_stream(self, row: dict[str, Any], what: str) -> tuple[Type, int, int]:
+        part = (integer(row.get(n), 1, (1 << 32) - 1, f"{what}: {n}") for n in ("open", "alloc", "next", "close"))
+        return StreamType(*part), 1, 0
+
     def read_optional(self, row: dict[str, Any], what: str) -> tuple[Type, int, int]:
         item = self.ref(row.get("item"), f"{what}: item")
         known = item in NULLABLE if isinstance(item, str) else isinstance(item, POINTERS)
@@ -398,6 +422,7 @@ _READERS: dict[str, Callable[[Types, dict[str, Any], str], tuple[Type, int, int]
     "numbers": Types.read_numbers,
     "function": Types.read_function,
     "handle": Types.read_handle,
+    "stream": Types.read_stream,
     "optional": Types.read_optional,
 }
 

@@ -140,6 +140,7 @@ typedef enum Kind {
     KIND_POINTER,
     KIND_FUNCTION,             /* pointer to a function of the type of `prototype` */
     KIND_HANDLE,               /* pointer to an object that only the guest looks into */
+    KIND_STREAM,               /* a result in pieces; `target` is the handle of what makes them */
     KIND_NUMBERS,              /* pointer and count of `code`: vx_array */
     KIND_COUNT
 } Kind;
@@ -167,6 +168,7 @@ typedef struct Layout {
     struct Layout *target;     /* items, what is pointed to */
     struct Function *prototype;
     uint32_t destroy;          /* guest address of a handle's destructor, or 0 */
+    uint32_t open, alloc;      /* of a stream: functions of sdk/lib/vx_stream.c */
     Member *members;
 } Layout;
 
@@ -453,6 +455,8 @@ void memory_end_leases(Lease *leases, unsigned count);
 bool lease_buffer(const Function *function, unsigned index, PyObject *value, int flags,
                   Lease *lease);
 /* All of these with the box locked by `call`, which keeps the error when they return false. */
+/* The words of a lease whose bytes have their place. */
+bool memory_words(const Function *function, Call *call, const Lease *lease, uint32_t *words);
 bool memory_copy_in(const Function *function, Call *call, Lease *leases, uint32_t *words);
 bool memory_copy_out(const Function *function, Call *call, const Lease *leases);
 PyObject *memory_string_result(const Function *function, Call *call, uint32_t address);
@@ -488,6 +492,11 @@ uint32_t handle_word(const Function *function, unsigned index, PyObject *value);
 /* The destructors that had to wait, at the end of the outermost call. */
 void handle_bury_all(Box *box, Call *outer);
 void handle_free_graves(Box *box);
+
+/* ---- stream.c: results in pieces ---- */
+
+/* With the box locked: the stream of a function that gives its result in pieces. */
+PyObject *stream_open(const Function *function, Call *call, uint32_t *words, Lease *leases);
 
 /* ---- numbers.c: arrays of numbers ---- */
 

@@ -68,8 +68,12 @@ static PyObject *take_result(Function *self, Call *call, const vx_result *result
 static PyObject *run(Function *self, Call *call, uint32_t *words, Lease *leases)
 {
     vx_result result;
-    if (self->uses_memory && !memory_copy_in(self, call, leases, words))
-        return NULL;
+    if (self->uses_memory) {
+        if (self->result == CODE_STREAM)
+            return stream_open(self, call, words, leases);
+        if (!memory_copy_in(self, call, leases, words))
+            return NULL;
+    }
     vx_status status = vx_call(self->box->core, self->address, words, self->word_count, &result,
                                &call->trap);
     gil_take(call);
@@ -268,6 +272,19 @@ static void sort_inputs(Function *self)
     memcpy(self->parameters, sorted, count * sizeof *sorted);
 }
 
+/* A stream goes on after the call: nothing lent for the call may be left with it. */
+static bool stream_possible(const Function *self)
+{
+    bool lent = self->out_count != 0 || self->callback_count != 0;
+    for (unsigned i = 0; i < self->parameter_count; i++)
+        lent |= self->parameters[i].code == CODE_MUT
+            || (self->parameters[i].code == CODE_NUMBERS && self->parameters[i].layout->out);
+    if (self->result != CODE_STREAM || !lent)
+        return true;
+    PyErr_Format(PyExc_ValueError, "%U(): a stream with outputs or callbacks", self->name);
+    return false;
+}
+
 /* Expects the result to be known: it decides whether the first word is the hidden pointer. */
 static bool add_parameters(Function *self, PyObject *sequence)
 {
@@ -289,7 +306,7 @@ static bool add_parameters(Function *self, PyObject *sequence)
     Py_DECREF(list);
     if (ok)
         sort_inputs(self);
-    return ok;
+    return ok && stream_possible(self);
 }
 
 static bool set_result(Function *self, PyObject *type)
@@ -309,8 +326,8 @@ static bool set_result(Function *self, PyObject *type)
         self->result_size = VIEW_RESULT_SIZE;
     else if (code == CODE_STRUCT)
         self->result_size = self->result_layout->size;
-    self->uses_memory = self->result_size != 0;
-    self->word_count = self->uses_memory;
+    self->uses_memory = self->result_size != 0 || code == CODE_STREAM;
+    self->word_count = self->result_size != 0;
     return true;
 }
 

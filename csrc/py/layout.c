@@ -14,6 +14,7 @@ static const char *const kinds[KIND_COUNT] = {
     [KIND_UNION] = "union", [KIND_ARRAY] = "array", [KIND_CHARS] = "chars", [KIND_BYTES] = "bytes",
     [KIND_POINTER] = "pointer", [KIND_NUMBERS] = "numbers",
     [KIND_FUNCTION] = "function", [KIND_HANDLE] = "handle",
+    [KIND_STREAM] = "stream",
 };
 
 Code layout_code(const Layout *layout)
@@ -31,6 +32,8 @@ Code layout_code(const Layout *layout)
         return CODE_CALLBACK;
     case KIND_HANDLE:
         return CODE_HANDLE;
+    case KIND_STREAM:
+        return CODE_STREAM;
     case KIND_NUMBERS:
         return CODE_NUMBERS;
     default:
@@ -181,10 +184,19 @@ static bool set_handle(State *state, Layout *self, PyObject *class, uint32_t des
     return true;
 }
 
+static bool set_stream(Layout *self, uint32_t open, uint32_t alloc)
+{
+    if (self->target == NULL || self->target->kind != KIND_HANDLE)
+        return refuse("a stream without its handle");
+    self->open = open;
+    self->alloc = alloc;
+    return true;
+}
+
 typedef struct LayoutArguments {
     const char *kind, *mode;
     PyObject *code, *target, *class, *members, *prototype;
-    uint32_t size, count, destroy;
+    uint32_t size, count, destroy, open, alloc;
 } LayoutArguments;
 
 static bool layout_fill(State *state, Layout *self, const LayoutArguments *from)
@@ -207,6 +219,8 @@ static bool layout_fill(State *state, Layout *self, const LayoutArguments *from)
         return set_pointer(self);
     case KIND_HANDLE:
         return set_handle(state, self, from->class, from->destroy);
+    case KIND_STREAM:
+        return set_stream(self, from->open, from->alloc);
     case KIND_FUNCTION:
         return set_prototype(self, from->prototype);
     case KIND_NUMBERS:
@@ -219,17 +233,18 @@ static bool layout_fill(State *state, Layout *self, const LayoutArguments *from)
 static PyObject *layout_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
 {
     static char *names[] = {"kind", "code", "size", "count", "target", "cls", "members", "mode",
-                            "prototype", "destroy", NULL};
+                            "prototype", "destroy", "open", "alloc", NULL};
     State *state = PyType_GetModuleState(type);
     PyObject *none = PyTuple_New(0);
     LayoutArguments from = {.mode = "", .code = Py_None, .members = none};
     Layout *self = NULL;
     if (none != NULL
-        && PyArg_ParseTupleAndKeywords(args, keywords, "s|$OO&O&O!OOsOO&:Layout", names, &from.kind,
+        && PyArg_ParseTupleAndKeywords(args, keywords, "s|$OO&O&O!OOsOO&O&O&:Layout", names, &from.kind,
                                        &from.code, convert_word, &from.size, convert_word,
                                        &from.count, state->layout_type, &from.target, &from.class,
                                        &from.members, &from.mode, &from.prototype,
-                                       convert_word, &from.destroy))
+                                       convert_word, &from.destroy, convert_word, &from.open,
+                                       convert_word, &from.alloc))
         self = (Layout *)type->tp_alloc(type, 0);
     if (self != NULL && (!set_kind(self, from.kind) || !layout_fill(state, self, &from)))
         Py_CLEAR(self);

@@ -185,18 +185,24 @@ static bool object_word(const Function *function, Call *call, const Lease *lease
     return *word != 0;
 }
 
-static bool copy_in_one(const Function *function, Call *call, Lease *lease, uint32_t *words)
+bool memory_words(const Function *function, Call *call, const Lease *lease, uint32_t *words)
 {
     const Parameter *parameter = &function->parameters[lease->parameter];
     uint32_t unit = parameter->code == CODE_NUMBERS ? parameter->layout->size : 1;
     if (lease->object != NULL)
         return object_word(function, call, lease, &words[parameter->word]);
-    if (!lease->none && !place(function, call, lease))
-        return false;
     words[parameter->word] = lease->address.value;
     if (parameter->words == 2)
         words[parameter->word + 1] = (uint32_t)lease->buffer.len / unit;
-    if (!is_written(parameter))
+    return true;
+}
+
+static bool copy_in_one(const Function *function, Call *call, Lease *lease, uint32_t *words)
+{
+    bool in_memory = !lease->none && lease->object == NULL;
+    if ((in_memory && !place(function, call, lease)) || !memory_words(function, call, lease, words))
+        return false;
+    if (!is_written(&function->parameters[lease->parameter]))
         PyBuffer_Release(&lease->buffer);
     return true;
 }

@@ -18,7 +18,8 @@
  *   vx_mut_array_i32                 a writable one; changes reach the caller
  *
  * Results: void (None), the scalars above, const char * (str; NULL is None), vx_bytes (bytes), enums,
- * structs by value and by pointer (a copy; NULL is None), vx_new_array_i32 (array.array). */
+ * structs by value and by pointer (a copy; NULL is None), vx_new_array_i32 (array.array),
+ * pointers to handles, vx_stream (an iterator of bytes). */
 #ifndef VXPLUG_H
 #define VXPLUG_H
 
@@ -113,6 +114,13 @@ VX_ARRAY_(i64, int64_t)
 VX_ARRAY_(u64, uint64_t)
 VX_ARRAY_(f32, float)
 VX_ARRAY_(f64, double)
+
+/* A result in pieces: a function that returns vx_stream calls vx_yield for each, and `return VX_END;`.  Python
+ * gets an iterator of bytes; the function runs, on a stack of 256 KiB of its own, only while a piece is
+ * asked for.  vx_yield is false when nobody wants more: clean up and return.  The host copies the piece
+ * before the function goes on.  Arguments stay until the stream is closed; there are no outputs or callbacks. */
+typedef enum vx_stream { VX_END } vx_stream;
+VX_EXTERN_C bool vx_yield(const void *data, size_t size);
 
 /* Makes the running call end in the Python exception VX_Name (any builtin exception).  It does
  * not jump: the function still returns, so that it can free what it holds; its result is

@@ -84,13 +84,14 @@ def test_round_trips_of_odd_sizes(name, compress):
             assert box.decompress(packed, 1 << 20) == text[:size]
 
 
-def test_hello_prints_what_it_should(tmp_path):
-    """The first thing a newcomer runs."""
+@pytest.mark.parametrize(("example", "source"), [("hello", "hello"), ("types", "shapes")])
+def test_examples_print_what_they_should(tmp_path, example, source):
+    """Without it the first things that a newcomer runs could break unseen."""
     from vxplug import sdk
 
-    folder = Path(__file__).parents[2] / "examples" / "hello"
+    folder = Path(__file__).parents[2] / "examples" / example
     shutil.copy(folder / "main.py", tmp_path)
-    sdk.build([folder / "hello.c"], tmp_path / "hello.vxm")
+    sdk.build([folder / f"{source}.c"], tmp_path / f"{source}.vxm")
     done = subprocess.run([sys.executable, "main.py"], cwd=tmp_path, capture_output=True, text=True,
                           env={**os.environ, "PYTHONPATH": str(folder.parents[1])})
     assert done.stdout == (folder / "expected.txt").read_text(), done.stderr
