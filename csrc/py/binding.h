@@ -208,6 +208,7 @@ typedef struct Function {
     uint16_t callback_count;
     bool uses_memory;          /* any of them, or the result does */
     uint8_t result;            /* Code */
+    bool plain_result;         /* a number, or none */
     Layout *result_layout;     /* or NULL where the code says all */
     uint32_t result_size;      /* bytes behind the hidden pointer, or 0: there is none */
     Parameter *parameters;

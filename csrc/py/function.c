@@ -47,8 +47,9 @@ static PyObject *take_memory_result(Function *self, Call *call, const vx_result 
     return memory_struct_result(self, call, self->result_layout->target, result->eax);
 }
 
-static PyObject *take_result(Function *self, Call *call, const vx_result *result,
-                             const uint32_t *words)
+/* A number of an enum, or what lives in guest memory. */
+static PyObject *take_other_result(Function *self, Call *call, const vx_result *result,
+                                   const uint32_t *words)
 {
     if (self->result == CODE_BYTES || self->result == CODE_NUMBERS)
         return memory_owned_result(self, call, words[0]);
@@ -57,8 +58,21 @@ static PyObject *take_result(Function *self, Call *call, const vx_result *result
     if (self->result > CODE_BYTES || self->result == CODE_STR)
         return take_memory_result(self, call, result, words);
     PyObject *object = convert_result(self->result, result);
-    if (self->result_layout != NULL)
+    if (self->result_layout->kind == KIND_ENUM)
         object = codec_enum(self->result_layout, object);
+    if (object == NULL)
+        error_keep(call);
+    return object;
+}
+
+static inline PyObject *take_result(Function *self, Call *call, const vx_result *result,
+                                    const uint32_t *words)
+{
+    if (!self->plain_result)
+        return take_other_result(self, call, result, words);
+    if (call->raised != NULL || call->error != NULL)
+        return NULL;
+    PyObject *object = convert_result(self->result, result);
     if (object == NULL)
         error_keep(call);
     return object;
@@ -79,7 +93,9 @@ static PyObject *run(Function *self, Call *call, uint32_t *words, Lease *leases)
     gil_take(call);
     if (status != VX_OK)
         return call_failed(self, call, status);
-    if (self->lease_count != 0 && !memory_copy_out(self, call, leases))
+    if (leases == NULL)
+        return take_result(self, call, &result, words);
+    if (!memory_copy_out(self, call, leases))
         return NULL;
     PyObject *object = take_result(self, call, &result, words);
     return self->out_count == 0 ? object : memory_outputs(self, call, leases, object);
@@ -92,7 +108,7 @@ static PyObject *run_locked(Function *self, uint32_t *words, Lease *leases)
     if (!box_enter(box, &call))
         return NULL;
     PyObject *result = run(self, &call, words, leases);
-    if (self->callback_count != 0)
+    if (leases != NULL)
         callback_end(box, &call);
     box_leave(box, &call, self->name);
     if (!box_outcome(box, &call, self->name))
@@ -327,6 +343,7 @@ static bool set_result(Function *self, PyObject *type)
     else if (code == CODE_STRUCT)
         self->result_size = self->result_layout->size;
     self->uses_memory = self->result_size != 0 || code == CODE_STREAM;
+    self->plain_result = code < CODE_STR && self->result_layout == NULL;
     self->word_count = self->result_size != 0;
     return true;
 }
