@@ -193,7 +193,8 @@ static void emit_stub(translation *t, const side_exit *exit) {
 /* Instructions that go on to the next one, or fault. */
 static bool goes_on(const vx_insn *in) {
     switch (in->op->rule) {
-    case RULE_COPY: case RULE_COPY_AS: case RULE_VECTOR: case RULE_SHORT_INC: case RULE_LEA: case RULE_NOP: case RULE_PAUSE:
+    case RULE_COPY: case RULE_COPY_AS: case RULE_VECTOR: case RULE_SHORT_INC: case RULE_LEA: case RULE_NOP:
+    case RULE_PAUSE:
     case RULE_PUSH_REG: case RULE_PUSH_IMM: case RULE_PUSH_RM: case RULE_POP_REG: case RULE_POP_RM:
     case RULE_LEAVE: case RULE_MOFFS: case RULE_XLAT: return true;
     default: return false;
@@ -401,13 +402,13 @@ static vx_mem vector_operand(translation *t, bool vector_index) {
     vx_mem mem = address_of(t, &in);
     mem.disp_size = in.map >= MAP_EVEX_0F ? in.disp_size & 5 : 0;
     mem.guest = true;
-    if (!in.address16 && in.segment != SEG_GS)
+    if (in.segment != SEG_GS)
         return mem;
     in.index = vector_index ? -1 : in.index;
-    in.disp = in.address16 ? in.disp : 0;
+    in.disp = 0;
     emit_address_in_r8(t, &in);
     return (vx_mem){.base = R8, .index = vector_index ? mem.index : NO_REG, .scale = mem.scale, .guest = true,
-                    .disp = in.address16 ? 0 : mem.disp, .disp_size = in.address16 ? 0 : mem.disp_size};
+                    .disp = mem.disp, .disp_size = mem.disp_size};
 }
 
 static uint8_t mapped(const vx_insn *in, unsigned form, unsigned reg) {
@@ -425,7 +426,7 @@ static vx_vector_form vector_form_of(const vx_insn *in) {
 
 static void rule_vector(translation *t) {
     const vx_insn *in = &t->in;
-    if (in->address16 && in->map >= MAP_EVEX_0F && in->disp_size == 1) { /* scaled, then cut to 16 bits */
+    if (in->address16 && in->is_mem) { /* displacements are scaled before the cut, lanes of vmaskmov wrap after it */
         emit_trap(t, VX_TRAP_ILLEGAL, 0);
         return;
     }

@@ -133,21 +133,22 @@ static operand_bytes absolute(unsigned reg, uint32_t target) {
 }
 
 /* `kept` are registers the set-up of the instruction needs as they are; `unit` is what one byte of displacement
- * counts. */
-static operand_bytes memory_operand(sequence *s, unsigned reg, uint32_t target, unsigned kept, uint32_t unit) {
+ * counts; `words` allows 16-bit addresses. */
+static operand_bytes memory_operand(sequence *s, unsigned reg, uint32_t target, unsigned kept, uint32_t unit,
+                                    bool words) {
     /* Not cs: natively a store through it faults, here it is one more name of the flat segment. */
     static const uint8_t segments[] = {0x26, 0x36, 0x3e};
     operand_bytes o = {.segment = once_in(16) ? segments[below(VX_COUNT(segments))] : 0};
     unsigned base = below(8), index = below(8), scale = below(4), shape = below(5);
     if (once_in(16))
         o.segment = GS, target -= TLS_BASE;
-    if (o.segment == GS && once_in(4)) {
+    if (words && o.segment == GS && once_in(4)) {
         o.address16 = true;
         put(&o, reg << 3 | 6, 1);
         put(&o, target, 2);
         return o;
     }
-    if (once_in(64)) { /* 16-bit addresses reach nothing mapped but through gs: the fault's address is compared */
+    if (words && once_in(64)) { /* 16-bit addresses reach nothing mapped but through gs: the fault's address is compared */
         o.address16 = true;
         put(&o, 0x80 | reg << 3 | below(8), 1);
         put(&o, value(), 2);
@@ -395,7 +396,7 @@ static operand_bytes vector_operand(sequence *s, const struct form *f, vector_bi
         return absolute(reg, at);
     }
     if (memory)
-        return memory_operand(s, reg, place(size, f->rm.aligned), kept, f->vector.kind == 2 ? size : 1);
+        return memory_operand(s, reg, place(size, f->rm.aligned), kept, f->vector.kind == 2 ? size : 1, false);
     put(&o, 0xc0 | reg << 3 | below(8), 1);
     return o;
 }
@@ -440,7 +441,7 @@ static void one(sequence *s, const struct form *f) {
         }
         if (f->rm.mem && (!f->rm.reg || once_in(2)))
             o = memory_operand(s, reg, f->hook == HOOK_BITS ? DATA_BASE + 0x800 + below(0x400)
-                                                           : place(f->rm.size, f->rm.aligned), kept, 1);
+                                                           : place(f->rm.size, f->rm.aligned), kept, 1, true);
         else
             put(&o, 0xc0 | reg << 3 | below(8), 1);
     }
