@@ -139,7 +139,7 @@ typedef struct vx_hooks {
     bool (*overdue)(void *context);
 } vx_hooks;
 
-/* A row of linuxcalls.def.  `server` is "core", "policy-core", "policy", "either", or the errno that denies. */
+/* A row of linuxcalls.def.  `server` is "core", "policy-core", "both", "policy", "either", or the errno that denies. */
 typedef struct vx_linux_row {
     uint16_t number;
     const char *name, *server, *arguments;

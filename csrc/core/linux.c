@@ -146,6 +146,7 @@ static bool dispatch(linux_call *c) {
     switch (c->number) {
 #define CORE(function) return call_##function(c)
 #define WITH(function) return under_policy(c->box) ? call_##function(c) : refuse(c)
+#define BOTH(function) WITH(function)
 #define HOST return serve_by_host(c)
 #define EITHER(function) return under_policy(c->box) ? serve_by_host(c) : call_##function(c)
 #define DENY(error) return deny(c, error)
@@ -153,6 +154,7 @@ static bool dispatch(linux_call *c) {
 #include "linuxcalls.def"
 #undef CORE
 #undef WITH
+#undef BOTH
 #undef HOST
 #undef EITHER
 #undef DENY
@@ -181,6 +183,7 @@ const vx_linux_row *vx_linux_rows(size_t *count) {
     static const vx_linux_row rows[] = {
 #define CORE(function) "core"
 #define WITH(function) "policy-core"
+#define BOTH(function) "both"
 #define HOST "policy"
 #define EITHER(function) "either"
 #define DENY(error) #error
@@ -188,6 +191,7 @@ const vx_linux_row *vx_linux_rows(size_t *count) {
 #include "linuxcalls.def"
 #undef CORE
 #undef WITH
+#undef BOTH
 #undef HOST
 #undef EITHER
 #undef DENY

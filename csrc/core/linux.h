@@ -59,6 +59,7 @@ bool frame_push(vx_sandbox *box, const vx_signal_action *action, const vx_signal
 /* Every function that linuxcalls.def names, call_NAME; several rows may share one. */
 #define CORE(function) bool call_##function(linux_call *c);
 #define WITH(function) bool call_##function(linux_call *c);
+#define BOTH(function) bool call_##function(linux_call *c);
 #define EITHER(function) bool call_##function(linux_call *c);
 #define HOST
 #define DENY(error)
@@ -66,6 +67,7 @@ bool frame_push(vx_sandbox *box, const vx_signal_action *action, const vx_signal
 #include "linuxcalls.def"
 #undef CORE
 #undef WITH
+#undef BOTH
 #undef EITHER
 #undef HOST
 #undef DENY

@@ -307,20 +307,39 @@ bool call_sigpending(linux_call *c) {
     return done(c, guest_write(c->box, c->arguments[0], &waiting, size) ? 0 : -EFAULT);
 }
 
-/* Waits, by the embedder, under another mask; the handler's frame keeps the one to return to. */
-bool call_sigsuspend(linux_call *c) {
+/* Waits, by the embedder, under the mask at `set_at`; the handler's frame keeps the one to return to. */
+static bool wait_under(linux_call *c, uint32_t number, uint32_t set_at, uint32_t size) {
     vx_signals *s = &c->box->kernel.signals;
-    static const uint32_t nothing[6];
     uint64_t set;
     int32_t result;
-    if (c->arguments[1] != sizeof set)
+    if (size != sizeof set)
         return done(c, -EINVAL);
-    if (!guest_read(c->box, c->arguments[0], &set, sizeof set))
+    if (!guest_read(c->box, set_at, &set, sizeof set))
         return done(c, -EFAULT);
     s->saved = s->blocked;
     s->suspended = true;
     s->blocked = set & ~UNBLOCKABLE;
-    return linux_ask(c, CALL_PAUSE, nothing, &result) && done(c, result);
+    return linux_ask(c, number, c->arguments, &result) && done(c, result);
+}
+
+bool call_sigsuspend(linux_call *c) { return wait_under(c, CALL_PAUSE, c->arguments[0], c->arguments[1]); }
+
+static bool wait_plainly(linux_call *c) {
+    int32_t result;
+    return linux_ask(c, c->number, c->arguments, &result) && done(c, result);
+}
+
+bool call_ppoll(linux_call *c) {
+    const uint32_t *a = c->arguments;
+    return a[3] == 0 ? wait_plainly(c) : wait_under(c, c->number, a[3], a[4]);
+}
+
+/* The sixth argument points at the mask's address and size. */
+bool call_pselect(linux_call *c) {
+    uint32_t set[2] = {0, 0};
+    if (c->arguments[5] != 0 && !guest_read(c->box, c->arguments[5], set, sizeof set))
+        return done(c, -EFAULT);
+    return set[0] == 0 ? wait_plainly(c) : wait_under(c, c->number, set[0], set[1]);
 }
 
 /* Process 1, its group and everybody are one. */

@@ -5,7 +5,7 @@ from __future__ import annotations
 from vxplug.linux.calls import ROWS, Row
 
 SERVERS = {
-    "core": "in C, for every guest", "policy-core": "in C, under a policy", "policy": "under a policy",
+    "core": "in C, for every guest", "policy-core": "in C, under a policy", "both": "under a policy", "policy": "under a policy",
     "either": "under a policy; a part of it for every plugin",
 }
 HEADER = """# Linux calls

@@ -15,7 +15,7 @@ class Row(NamedTuple):
 
     number: int
     name: str
-    server: str  # "core", "policy-core", "policy", "either", or the errno that denies
+    server: str  # "core", "policy-core", "both", "policy", "either", or the errno that denies
     arguments: str
 
 

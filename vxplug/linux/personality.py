@@ -15,7 +15,7 @@ from .process import Process, Streams
 
 __all__ = ["Personality"]
 
-_TABLE = {row.number: served(row.name) for row in ROWS.values() if row.server in ("policy", "either")}
+_TABLE = {row.number: served(row.name) for row in ROWS.values() if row.server in ("both", "policy", "either")}
 
 
 class Personality:

@@ -3,7 +3,9 @@
 #include "check.h"
 
 #include <fenv.h>
+#include <poll.h>
 #include <setjmp.h>
+#include <sys/select.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -214,6 +216,17 @@ static void timers(void) {
     SHOW(sigsuspend(&waiting));
     sigprocmask(SIG_SETMASK, NULL, &set);
     printf("still blocked after sigsuspend: %d\n", sigismember(&set, SIGALRM));
+    raise(SIGALRM);
+    span = (struct timespec){5, 0};
+    SHOW(ppoll(NULL, 0, &span, &waiting));
+    raise(SIGALRM);
+    SHOW(pselect(0, NULL, NULL, NULL, &span, &waiting));
+    sigprocmask(SIG_SETMASK, NULL, &set);
+    printf("still blocked after ppoll: %d\n", sigismember(&set, SIGALRM));
+    span = (struct timespec){0, 1000000};
+    SHOW(ppoll(NULL, 0, &span, &waiting));
+    sigprocmask(SIG_SETMASK, NULL, &set);
+    printf("and after a quiet one: %d\n", sigismember(&set, SIGALRM));
     printf("alarm left %u\n", (alarm(100), alarm(0)));
 }
 
