@@ -10,7 +10,7 @@ import vxplug
 
 # How each ends: the signal that kills the program, and whether it came to print what it has.
 ENDS = {
-    "flags": (9, True), "selectors": (9, True), "fp": (9, True), "header": (9, True), "nofp": (9, True), "mask": (9, True), "stack": (9, True),
+    "flags": (9, True), "selectors": (9, True), "fp": (9, True), "header": (9, True), "nofp": (9, True), "mask": (9, True), "stack": (9, True), "vectors": (9, True),
     "wildfp": (11, False), "eip": (11, False), "frame": (11, False), "oldframe": (11, False),
 }
 

@@ -189,6 +189,29 @@ static unsigned work(unsigned rounds) {
     return hash ^ (unsigned)(sum * 1e9);
 }
 
+__attribute__((noinline)) static unsigned calls(unsigned n) { return n < 2 ? n : calls(n - 1) + calls(n - 2); }
+
+/* Instructions that become several on another machine: one done by half, or twice, would show. */
+static unsigned pieces(void) {
+    unsigned result;
+    __asm__ volatile("movl $400000, %%ecx\n xorl %%eax, %%eax\n movl %%esp, %%edx\n"
+                     "1: pushl %%ecx\n incl %%eax\n popl %%ebx\n addl %%ebx, %%eax\n addb %%ah, %%al\n xchgb %%ah, %%bl\n"
+                     "call 2f\n jmp 3f\n2: incl %%eax\n ret\n3: pushfl\n popl %%ebx\n decl %%ecx\n jnz 1b\n subl %%esp, %%edx\n addl %%edx, %%eax\n"
+                     : "=a"(result) : : "ebx", "ecx", "edx", "memory", "cc");
+    return result;
+}
+
+static void exact(void) {
+    install(SIGALRM, ruin, SA_RESTART);
+    unsigned fib = calls(27), whole = pieces();
+    int same = 1;
+    setitimer(ITIMER_REAL, &(struct itimerval){{0, 1000}, {0, 1000}}, NULL);
+    for (int i = 0; i < 3000 && seen[SIGALRM] < 150; i++)
+        same &= calls(27) == fib && pieces() == whole;
+    setitimer(ITIMER_REAL, &(struct itimerval){{0, 0}, {0, 0}}, NULL);
+    printf("interrupted enough %d, results the same %d\n", seen[SIGALRM] >= 150, same);
+}
+
 static void timers(void) {
     install(SIGALRM, ruin, SA_RESTART);
     unsigned expected = work(3000000);
@@ -296,7 +319,7 @@ int main(int argc, char **argv) {
     const char *what = argc > 1 ? argv[1] : "";
     static const struct { const char *name; void (*run)(void); } tests[] = {
         {"plain", plain}, {"faults", faults}, {"on_demand", on_demand}, {"jumps", jumps}, {"altstack", altstack},
-        {"timers", timers}, {"restarts", restarts}, {"nested", nested}, {"wide", wide}};
+        {"timers", timers}, {"restarts", restarts}, {"nested", nested}, {"wide", wide}, {"exact", exact}};
     for (unsigned i = 0; i < sizeof tests / sizeof *tests; i++)
         if (!strcmp(what, tests[i].name))
             tests[i].run();
