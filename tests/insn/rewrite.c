@@ -37,6 +37,9 @@ static void need(int condition, uint32_t line) {
 uint32_t scratch[64] __attribute__((aligned(16)));
 const uint8_t eight_incs[16] __attribute__((aligned(16), used)) = {
     0x40, 0x40, 0x40, 0x40, 0x40, 0x40, 0x40, 0x40, 0x40, 0x40, 0x40, 0x40, 0x40, 0x40, 0x40, 0x40};
+const uint8_t twice_eight_incs[32] __attribute__((aligned(16), used)) = {
+    0x40, 0x40, 0x40, 0x40, 0x40, 0x40, 0x40, 0x40, 0x40, 0x40, 0x40, 0x40, 0x40, 0x40, 0x40, 0x40,
+    0x40, 0x40, 0x40, 0x40, 0x40, 0x40, 0x40, 0x40, 0x40, 0x40, 0x40, 0x40, 0x40, 0x40, 0x40, 0x40};
 const uint8_t all_ones[16] __attribute__((aligned(16), used)) = {
     0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff};
 const uint8_t mov_seven[8] __attribute__((used)) = {0xb8, 7, 0, 0, 0, 0x40, 0x40, 0x40};
@@ -145,6 +148,17 @@ CASE(counter, "mov $300, %ecx\n 1: incl 2f\n addl %ecx, 2f+4\n dec %ecx\n jnz 1b
 CASE(decrypt, "mov $2f, %esi\n mov $3f-2f, %ecx\n 1: xorb $0x55, (%esi)\n inc %esi\n loop 1b\n jmp 2f\n"
               "2: .byte 0xb8^0x55, 0x21^0x55, 0x43^0x55, 0x65^0x55, 0x55, 0x90^0x55\n 3: mov $2b, %esi\n mov $3b-2b, %ecx\n"
               "4: xorb $0x55, (%esi)\n inc %esi\n loop 4b\n")
+
+/* 32 bytes at once; the upper half of the register is still there afterwards. */
+CASE(avx, "vmovups twice_eight_incs, %ymm0\n vmovups %ymm0, 1f\n 1: .fill 32, 1, 0x90\n vextractf128 $1, %ymm0, %xmm1\n"
+          "vmovd %xmm1, %ecx\n add %ecx, %eax\n vmovups 2f, %ymm2\n vmovups %ymm2, 1b\n vzeroupper\n ret\n"
+          ".p2align 5\n 2: .fill 32, 1, 0x90\n")
+
+static int has_avx(void) { /* and the system keeps its registers */
+    uint32_t a = 1, b, c, d;
+    __asm__("cpuid" : "+a"(a), "=b"(b), "=c"(c), "=d"(d));
+    return (c >> 27 & 3) == 3;
+}
 
 /* The host writes 8 zero bytes (the old signal mask) over a displacement and an immediate. */
 CASE(system_call, "movl $3, scratch\n mov $scratch, %ebp\n mov $175, %eax\n xor %ebx, %ebx\n xor %ecx, %ecx\n mov $1f+2, %edx\n"
@@ -319,6 +333,9 @@ void start(void) {
     for (uint32_t round = 0; round < 3; round++)
         for (uint32_t i = 0; i < sizeof cases / sizeof *cases; i++)
             print(cases[i].name, enter_case(cases[i].code));
+    if (has_avx())
+        for (uint32_t round = 0; round < 3; round++)
+            print("avx", enter_case(case_avx));
     just_in_time();
     mapped_over();
     moved_and_emptied();
