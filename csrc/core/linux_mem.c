@@ -4,7 +4,7 @@
 /* Linux's values, which the guest uses. */
 enum { PROT_ALL = 7, MAP_SHARED = 1, MAP_TYPE = 0xf, MAP_FIXED = 0x10, MAP_ANONYMOUS = 0x20,
        MAP_FIXED_NOREPLACE = 0x100000, MREMAP_MAYMOVE = 1, MREMAP_ALL = 1, MADV_DONTNEED = 4,
-       CALL_PREAD64 = 180 };
+       CALL_PREAD64 = 180, ERRNO_MAX = 4095 };
 
 /* Linux's brk answers with the break as it is when it cannot do what it is asked. */
 bool call_brk(linux_call *c) {
@@ -52,7 +52,9 @@ static int32_t read_file(linux_call *c, const mapping *m, uint32_t at, uint32_t 
     uint64_t offset = (uint64_t)m->page_offset * VX_PAGE_SIZE + at;
     uint32_t arguments[6] = {m->fd, m->address + at, size, (uint32_t)offset, (uint32_t)(offset >> 32), 0};
     int32_t result;
-    return linux_ask(c, CALL_PREAD64, arguments, &result) ? result : INT32_MIN;
+    if (!linux_ask(c, CALL_PREAD64, arguments, &result))
+        return INT32_MIN;
+    return result < -ERRNO_MAX ? -EIO : result; /* no errno that Linux has */
 }
 
 /* A private copy of the file's bytes: what the guest maps is not the host's page cache.  Past the

@@ -32,7 +32,7 @@ static void check_fields(const vx_insn *in) {
     REQUIRE(in->segment <= SEG_GS && (in->rep == 0 || in->rep == 0xf2 || in->rep == 0xf3));
     REQUIRE(in->reg < 8 && in->rm < 8 && in->scale < 4);
     REQUIRE(in->base >= -1 && in->base < 8 && in->index >= -1 && in->index < 8);
-    REQUIRE(in->index != 4); /* esp is no index */
+    REQUIRE(in->index != 4 || (in->op->form & FORM_VSIB)); /* esp is no index */
     REQUIRE(in->imm_size <= 4 && in->imm_size != 3 && in->imm_size < in->length);
     REQUIRE(!in->lock || (in->is_mem && (in->op->form & FORM_LOCK)));
     REQUIRE(!in->is_mem || in->has_modrm);
