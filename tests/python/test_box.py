@@ -405,7 +405,7 @@ def test_trap_information(calls_plugin):
         export(box, calls_plugin, "crash")()
     (info,) = seen
     assert set(info) == {
-        "kind", "text", "function", "address", "eip", "registers", "bytes", "code", "stack",
+        "kind", "text", "function", "address", "eip", "registers", "bytes", "code", "signal", "stack",
         "stack_at", "stderr",
     }
     assert (info["kind"], info["function"], info["address"]) == ("memory", "crash", 16)
