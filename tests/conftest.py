@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -14,6 +15,10 @@ import vxplug
 from vxplug import sdk
 
 BuildPlugin = Callable[..., Path]
+
+# A job in the background may have been started with these ignored, and every program it starts with it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def _toolchain_digest() -> bytes:

@@ -47,6 +47,7 @@ def _new(options: argparse.Namespace) -> int:
     folder = Path(options.folder or options.name)
     for path in make_project(options.name, folder):
         print(path)
+    sys.stdout.flush()
     print(f"\nNext: cd {folder} && pip install -e '.[dev]' && pytest", file=sys.stderr)
     return 0
 

@@ -158,13 +158,14 @@ def test_code_can_be_shown(box):
 def test_no_guest_page_is_executable_for_the_host(plugin):
     """Threat 25: without it the processor could run guest bytes, or somebody could write what it runs."""
     seen: list[str] = []
+    before = Path("/proc/self/maps").read_text().splitlines()  # other libraries' trampolines
 
     def look(data: bytes) -> None:
         seen.append(Path("/proc/self/maps").read_text())
 
     with plugin.sandbox(stdout=look, **LIMITS) as box:
         assert box.calls_out() == 1001
-    executable = [line for line in seen[0].splitlines() if re.match(r"\S+ ..x", line)]
+    executable = [line for line in seen[0].splitlines() if re.match(r"\S+ ..x", line) and line not in before]
     assert [line for line in executable if "vxplug-code" in line]
     assert not [line for line in executable if " rwx" in line]
     assert not [line for line in executable if line.rstrip().endswith(" 0")], "anonymous executable memory"

@@ -95,6 +95,8 @@ class Judge:
         return "64-bit address" if wide or base == Register.ESP or base == Register.EIP else ""
 
     def registers(self, insn) -> str:
+        if insn.mnemonic in (Mnemonic.VZEROALL, Mnemonic.VZEROUPPER):
+            return ""  # they clear registers 8 to 15 as well, which are nobody's
         for used in self.factory.info(insn).used_registers():
             if RegisterExt.is_vector_register(used.register) and RegisterExt.number(used.register) > 7:
                 return "names a vector register that no guest has"

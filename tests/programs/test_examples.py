@@ -21,11 +21,21 @@ def _printed(command: list[str], folder: Path) -> str:
     return subprocess.run([sys.executable, *command], cwd=folder, env=environment, capture_output=True, text=True, check=True).stdout
 
 
+def _compare(name: str, source: str, tmp_path: Path) -> None:
+    folder = tmp_path / name
+    shutil.copytree(EXAMPLES / name, folder)
+    sdk.build([folder / source], (folder / source).with_suffix(".vxm"))
+    assert _printed(["main.py"], folder) == (EXAMPLES / name / "expected.txt").read_text()
+
+
 def test_hello(tmp_path):
     """The first example that anybody tries."""
-    shutil.copytree(EXAMPLES / "hello", tmp_path / "hello")
-    sdk.build([tmp_path / "hello" / "hello.c"], tmp_path / "hello" / "hello.vxm")
-    assert _printed(["main.py"], tmp_path / "hello") == (EXAMPLES / "hello" / "expected.txt").read_text()
+    _compare("hello", "hello.c", tmp_path)
+
+
+def test_types(tmp_path):
+    """Every kind of type once, as a reader would copy it."""
+    _compare("types", "shapes.c", tmp_path)
 
 
 def test_json():
