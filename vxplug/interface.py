@@ -35,6 +35,7 @@ from .types import (
     check,
     decode_types,
     encode_types,
+    fit_a_call,
     identifier,
     integer,
     is_input,
@@ -188,6 +189,7 @@ def _export(value: object, types: Types, classes: Classes) -> Export:
     assert isinstance(params, list)
     checked = tuple(_param(param, types, name) for param in params)
     check(len({p for p, _ in checked}) == len(checked), f"{name}: two parameters share a name")
+    check(fit_a_call(type for _, type in checked), f"{name}: structs by value are larger than a call may have")
     result = _result(value.get("result"), types, name)
     lasting = all(outlives_call(type) for _, type in checked)
     check(lasting or not isinstance(result, StreamType), f"{name}: a stream with outputs or callbacks")

@@ -141,6 +141,7 @@ NULLABLE = ("str", "view", "mut")
 CALL_PARAMS = ("str", "view", "mut")
 CALL_RESULTS = ("none", "str", "view")
 CALL_PARAMS_MAX = 64
+WORDS_MAX = 2 * 127 + 1  # MAX_WORDS of csrc/py/binding.h
 
 
 def size_of(type: Type) -> int:
@@ -286,6 +287,12 @@ def unique(names: Iterable[str], what: str) -> None:
     check(len(set(listed)) == len(listed), f"{what} share a name")
 
 
+def fit_a_call(params: Iterable[Type]) -> bool:
+    """Do the parameters, and the address of a result, go on the stack of one call?"""
+    words = sum((type.size + 3) // 4 if isinstance(type, StructType) else 2 for type in params)
+    return 1 + words < WORDS_MAX
+
+
 class Types:
     """The checked rows of a note: later ones find earlier ones by index."""
 
@@ -399,6 +406,7 @@ class Types:
         result = self.ref(row.get("result"), f"{what}: result")
         check(all(is_call_param(param) for param in params), f"{what}: a parameter that no callback has")
         check(is_call_result(result), f"{what}: a result that no callback has")
+        check(fit_a_call(params), f"{what}: structs by value are larger than a call may have")
         return FunctionType(params, result), 1, 1
 
     def read_stream(self, row: dict[str, Any], what: str) -> tuple[Type, int, int]:

@@ -19,7 +19,7 @@ from .driver import Reader, require
 with driver.instrumented():
     import vxplug
     from vxplug.interface import PARAM_TYPES, RESULT_TYPES, Export, Interface, encode_note
-    from vxplug.types import INTEGERS as RANGES, MODES, SIZES as SCALARS, ArrayType, EnumType, Member, PointerType, StructType, Type, size_of
+    from vxplug.types import INTEGERS as RANGES, MODES, SIZES as SCALARS, ArrayType, EnumType, Member, OptionalType, PointerType, StructType, Type, fit_a_call, size_of
 
 from . import plugins
 
@@ -80,7 +80,8 @@ def draw_type(reader: Reader, codes: list[str], result: bool) -> Type:
         inner = StructType(f"A{reader.at}", size_of(inner), (Member("items", inner, 0),))
     if choice < 208:
         return inner
-    return PointerType(inner, "in" if result else MODES[choice % 3], choice & 4 == 0)
+    pointer = PointerType(inner, "in" if result else MODES[choice % 3])
+    return pointer if result or pointer.mode == "out" or choice & 4 else OptionalType(pointer)
 
 
 # --- arguments -----------------------------------------------------------------------------------------------
@@ -115,6 +116,8 @@ def composed(reader: Reader, type: Type, classes: Any) -> Any:
         return classes.annotation(type).B if reader.byte() & 1 else reader.number(2)
     if isinstance(type, ArrayType):
         return bytes(reader.take(type.count)) if reader.byte() & 1 else [argument(reader, type.item, classes) for _ in range(type.count)]
+    if isinstance(type, OptionalType):
+        return None if reader.byte() % 4 == 0 else argument(reader, type.item, classes)
     if isinstance(type, PointerType):
         return None if reader.byte() % 8 == 0 else argument(reader, type.target, classes)
     cls = classes.annotation(type)
@@ -207,6 +210,8 @@ def one_input(data: bytes) -> None:
     reader = Reader(data)
     result = draw_type(reader, RESULTS, True)
     params = tuple(draw_type(reader, PARAMS, False) for _ in range(reader.byte() % 6))
+    if not fit_a_call(params):
+        return  # the loader refuses it: the note's harness
     flags = reader.byte()
     plugin = plugin_for(params, result)
     outputs = len(plugin.exports["target"].outputs)

@@ -9,7 +9,8 @@ import pytest
 
 import vxplug
 from tests.fuzz import plugins
-from vxplug.interface import Interface, encode_note
+from vxplug.interface import Export, Interface, encode_note
+from vxplug.types import Member, StructType
 
 
 def _with_sections(data: bytes, count: int, name: bytes) -> bytes:
@@ -37,3 +38,13 @@ def test_many_sections_are_read():
     """The bound on reads is far above what any file needs whose names end."""
     data = plugins.small_plugin(encode_note(Interface(None, 0, ())))
     assert not vxplug.open(_with_sections(data, 4000, b".text.a_function_of_some_length_as_they_occur_in_cxx_libraries\0")).exports
+
+
+@pytest.mark.parametrize("sizes", [[4096], [512, 512]])
+def test_structs_too_large_for_a_call(sizes):
+    """A note may name them; without a check when it is read, making a sandbox raised the binding's ValueError."""
+    structs = [StructType(f"S{n}", size, (Member("first", "i32", 0),)) for n, size in enumerate(sizes)]
+    params = tuple((f"p{n}", struct) for n, struct in enumerate(structs))
+    note = encode_note(Interface(None, 0, (Export("f", plugins.EXPORT, None, "", params, "none"),)))
+    with pytest.raises(vxplug.PluginFormatError, match="larger than a call may have"):
+        vxplug.open(plugins.small_plugin(note))
