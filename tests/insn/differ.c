@@ -663,7 +663,7 @@ static void open_box(void) {
         {DATA_BASE, DATA_SIZE, 0, VX_PROT_READ | VX_PROT_WRITE, ""},
         {RO_BASE, RO_SIZE, RO_SIZE, VX_PROT_READ, shared->ro},
         {STACK_BASE, STACK_SIZE, 0, VX_PROT_READ | VX_PROT_WRITE, ""}};
-    vx_image image = {segments, VX_COUNT(segments), CODE_BASE, 0, 0, 0};
+    vx_image image = {.segments = segments, .count = VX_COUNT(segments), .entry = CODE_BASE};
     vx_options options = {.memory = 16 << 20, .stack = PAGE, .timeout_ns = 2000000000u, .raw = true};
     vx_trap trap;
     if (vx_plugin_create(&image, &plugin) != VX_OK || vx_sandbox_create(plugin, &options, &box, &trap) != VX_OK)

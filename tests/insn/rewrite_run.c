@@ -45,7 +45,7 @@ int main(int argc, char **argv) {
     uint8_t *file = read_file(argc == 2 ? argv[1] : "");
     Elf32_Ehdr header;
     memcpy(&header, file, sizeof header);
-    vx_image image = {segments, load(file, segments), header.e_entry, 0, 0, 0};
+    vx_image image = {.segments = segments, .count = load(file, segments), .entry = header.e_entry};
     vx_options options = {.memory = 64 << 20, .stack = 1 << 20, .raw = true, .timeout_ns = 20000000000u,
                           .hooks = {.output = to_stdout}};
     vx_plugin *plugin;
