@@ -73,7 +73,7 @@ static void add_mark(translation *t, unsigned fix) {
  * guest esp is r12d + pending.  Operands based on esp have it in their displacement, marks say it to the
  * fault handler, and it is zero wherever control leaves the block. */
 
-#define PENDING_MAX 0x4000 /* fits a mark, with every operand an instruction adds */
+#define PENDING_MAX 0x3000 /* bytes; two of it, a pending part and what one instruction adds, fit a mark */
 
 static void emit_add_esp(translation *t, int32_t bytes) {
     if (bytes != 0)
