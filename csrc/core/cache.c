@@ -232,8 +232,8 @@ vx_mark cache_mark(const vx_cache *c, const vx_block *block, uintptr_t address) 
     return marks[last_mark(marks, block, offset)];
 }
 
-/* An instruction's first mark is where it starts; later ones of the same are inside.  The block's first mark
- * is of its checking head, the last one of its stubs, where the guest is elsewhere. */
+/* An instruction's first mark is where it starts; later ones of the same are inside, as is the last, of the
+ * stubs.  The first is of the checking head, where the guest may mean another address. */
 bool cache_exact(const vx_cache *c, uintptr_t address) {
     const vx_block *block = cache_contains(c, address) ? cache_find(c, address) : NULL;
     if (block == NULL)
@@ -241,6 +241,5 @@ bool cache_exact(const vx_cache *c, uintptr_t address) {
     uint32_t offset = (uint32_t)(address - (uintptr_t)c->run) - block->start;
     const vx_mark *marks = &c->marks[block->first_mark];
     unsigned i = last_mark(marks, block, offset);
-    return i > 0 && i + 1u < block->marks && marks[i].host == offset && marks[i].fix == FIX_NONE &&
-           (i == 1 || marks[i - 1].guest != marks[i].guest);
+    return i > 0 && marks[i].host == offset && (i == 1 || marks[i - 1].guest != marks[i].guest);
 }
