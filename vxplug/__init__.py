@@ -20,6 +20,7 @@ from .plugin import Plugin, open
 from .policy import Directory, LinuxPolicy
 from .program import Program, ProgramExit, run_program
 from .sandbox import Sandbox
+from .trace import Trace
 
 __all__ = [
     "Directory",
@@ -37,6 +38,7 @@ __all__ = [
     "Program",
     "ProgramExit",
     "Sandbox",
+    "Trace",
     "aio",
     "install",
     "open",

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import argparse
-import enum
+import json
 import os
+import shlex
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from . import describe, disasm, profile, project
-from .errors import Error, GuestTimeout, escape
+from .classes import Stream
+from .errors import Error, GuestEnd, GuestTimeout, escape
 from .interface import Export
 from .plugin import Plugin, open as open_plugin
 from .policy import Directory, LinuxPolicy
 from .program import Program
 from .stubs import stub_text
+from .trace import Trace
+from .words import arguments_of, to_json
 
 __all__ = ["main", "cc", "cxx", "ar", "ranlib"]
 
@@ -90,52 +96,89 @@ def _built(options: argparse.Namespace, progress: _Progress) -> Path:
     )
 
 
-def _argument(text: str, name: str, kind: Any) -> Any:
-    try:
-        if kind in (bytes, bytearray):
-            return kind(Path(text[1:]).read_bytes() if text.startswith("@") else text.encode())
-        if kind is bool:
-            return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
-        if isinstance(kind, enum.EnumMeta):
-            return kind[text] if text in kind.__members__ else int(text, 0)
-        return int(text, 0) if kind is int else kind(text)
-    except (ValueError, KeyError, TypeError):
-        raise Error(f"argument {name}: {text!r} is not a {getattr(kind, '__name__', kind)}") from None
-
-
 def _export_of(plugin: Plugin, name: str) -> Export:
     if name not in plugin.exports:
         raise Error(f"no function {name!r}; there are: {', '.join(plugin.exports)}")
     return plugin.exports[name]
 
 
-def _show(result: Any) -> None:
-    if isinstance(result, bytes) and not sys.stdout.isatty():
-        sys.stdout.buffer.write(result)
+def _put_bytes(data: bytes) -> None:
+    if sys.stdout.isatty():
+        print(data)
+    else:
+        sys.stdout.buffer.write(data)
+
+
+@contextmanager
+def _named(export: Export) -> Iterator[None]:
+    """The plugin's own errors, of any type, as ours."""
+    try:
+        yield
+    except (Error, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        raise Error(f"{export.name}() raised {type(error).__name__}: {escape(str(error))}") from None
+
+
+def _show(result: Any, export: Export) -> None:
+    if isinstance(result, Stream):
+        piece: bytes | None = b""
+        while piece is not None:
+            _put_bytes(piece)
+            with _named(export):
+                piece = next(result, None)
+    elif isinstance(result, bytes):
+        _put_bytes(result)
     elif result is not None:
         print(escape(result) if isinstance(result, str) else result)
+
+
+def _show_json(call: Callable[[], Any]) -> int:
+    """One object: ``result``, or ``error`` and ``message``, and the ``report`` that inspect --fault reads."""
+    found: dict[str, Any]
+    try:
+        found, status = {"result": to_json(call())}, 0
+    except Exception as error:
+        found, status = {"error": type(error).__name__, "message": str(error)}, 1
+        if isinstance(error, GuestEnd):
+            found["report"] = error.report()
+    print(json.dumps(found, indent=2))
+    return status
 
 
 def call_arguments(plugin: Plugin, function: str, texts: list[str]) -> tuple[Export, list[Any]]:
     """The export of that name, and words of the command line as its arguments."""
     export = _export_of(plugin, function)
-    if len(texts) != len(export.inputs):
-        raise Error(f"{export.name}{export.signature} takes {len(export.inputs)} arguments")
-    return export, [_argument(text, *param) for text, param in zip(texts, export.inputs, strict=True)]
+    return export, arguments_of(export, texts, plugin.types)
 
 
 def _call(options: argparse.Namespace) -> int:
     plugin = open_plugin(options.file)
     export, arguments = call_arguments(plugin, options.function, options.arguments)
-    with plugin.sandbox(memory=options.memory << 20, timeout=options.timeout) as box:
-        try:
+    policy = LinuxPolicy(directories=dict(options.dir), cwd=options.cwd, time=options.time, random=options.random)
+    with _traced(options, "call") as trace, plugin.sandbox(
+        memory=options.memory << 20, timeout=options.timeout, linux=policy, trace=trace,
+        stdout=sys.stderr if options.json else None,
+    ) as box:
+        if options.json:
+            return _show_json(lambda: box[export.name](*arguments))
+        with _named(export):
             result = box[export.name](*arguments)
-        except (Error, KeyboardInterrupt):
-            raise
-        except Exception as error:  # the plugin's own, of any type
-            raise Error(f"{export.name}() raised {type(error).__name__}: {escape(str(error))}") from None
-    _show(result)
+        _show(result, export)
     return 0
+
+
+@contextmanager
+def _traced(options: argparse.Namespace, command: str) -> Iterator[Trace | None]:
+    """The trace of ``--trace``, whose sum is shown however the guest ends."""
+    trace = Trace(_trace_line) if options.trace else None
+    try:
+        yield trace
+    finally:
+        if trace is not None:
+            print(trace, file=sys.stderr)
+        if trace is not None and trace.options(command):
+            print(f"options that allow it: {shlex.join(trace.options(command))}", file=sys.stderr)
 
 
 def _stubs(options: argparse.Namespace) -> int:
@@ -171,10 +214,11 @@ def _run(options: argparse.Namespace) -> int:
         directories=dict(options.dir), cwd=options.cwd, env=dict(options.env), time=True, random=True, terminal=options.tty,
     )
     try:
-        ended = Program(options.program).run(
-            *options.arguments, policy=policy, stdin=0, stdout=1, stderr=2, memory=options.memory << 20,
-            timeout=options.timeout, trace=_trace_line if options.trace else None,
-        )
+        with _traced(options, "run") as trace:
+            ended = Program(options.program).run(
+                *options.arguments, policy=policy, stdin=0, stdout=1, stderr=2, memory=options.memory << 20,
+                timeout=options.timeout, trace=trace,
+            )
     except GuestTimeout as error:
         print(f"vxplug: {options.program}: {error}", file=sys.stderr)
         return 124
@@ -183,15 +227,34 @@ def _run(options: argparse.Namespace) -> int:
     return ended.code
 
 
+def _add_policy(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--dir", type=_directory, action="append", default=[], metavar="GUEST=HOST[:rw]", help="map a directory")
+    command.add_argument("--cwd", default="/", metavar="DIR", help="working directory, a guest path")
+    command.add_argument("--trace", action="store_true",
+                         help="print every system call to stderr, and at the end the policy that allows them")
+
+
+def _add_call(commands: Any) -> None:
+    call = commands.add_parser("call", help="call one function; @FILE passes a file's bytes, structs and arrays are JSON")
+    call.add_argument("--memory", type=int, default=256, metavar="MIB")
+    call.add_argument("--timeout", type=float, default=30.0, metavar="SECONDS")
+    call.add_argument("--json", action="store_true", help="the result, or the error, as one JSON object; its output goes to stderr")
+    _add_policy(call)
+    call.add_argument("--time", action="store_true", help="let it read clocks and sleep")
+    call.add_argument("--random", action="store_true", help="let it have random numbers")
+    call.add_argument("file")
+    call.add_argument("function")
+    call.add_argument("arguments", nargs="*", metavar="ARG")
+    call.set_defaults(run=_call)
+
+
 def _add_run(commands: Any) -> None:
     run = commands.add_parser("run", help="run a static i386 Linux program; nothing is allowed that is not asked for")
-    run.add_argument("--dir", type=_directory, action="append", default=[], metavar="GUEST=HOST[:rw]", help="map a directory")
-    run.add_argument("--cwd", default="/", metavar="DIR", help="working directory, a guest path")
+    _add_policy(run)
     run.add_argument("--env", type=_variable, action="append", default=[], metavar="K=V", help="environment variable")
     run.add_argument("--memory", type=int, default=512, metavar="MIB")
     run.add_argument("--timeout", type=float, metavar="SECONDS")
     run.add_argument("--tty", action="store_true", help="let it ask and set the attributes of a terminal it has as a stream")
-    run.add_argument("--trace", action="store_true", help="print every system call to stderr")
     run.add_argument("program", metavar="PROGRAM")
     run.add_argument("arguments", nargs=argparse.REMAINDER, metavar="ARG")
     run.set_defaults(run=_run)
@@ -215,22 +278,17 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument("--cc", help="another compiler command for i386")
     build.add_argument("sources", nargs="+", metavar="SRC")
     build.set_defaults(run=_build)
-    for tool in (describe, disasm, profile):
-        tool.add_command(commands)
-    call = commands.add_parser("call", help="call one function; @FILE passes a file's bytes")
-    call.add_argument("--memory", type=int, default=256, metavar="MIB")
-    call.add_argument("--timeout", type=float, default=30.0, metavar="SECONDS")
-    call.add_argument("file")
-    call.add_argument("function")
-    call.add_argument("arguments", nargs="*", metavar="ARG")
-    call.set_defaults(run=_call)
+    describe.add_command(commands)
+    disasm.add_command(commands)
+    profile.add_command(commands)
+    _add_call(commands)
     stubs = commands.add_parser("stubs", help="print type stubs (.pyi)")
     stubs.add_argument("file")
     stubs.set_defaults(run=_stubs)
     _add_run(commands)
     project.add_commands(commands)
-    for tool in ("cc", "c++", "ar", "ranlib"):
-        commands.add_parser(tool, help=f"the guest toolchain's {tool}", add_help=False)
+    for driver in ("cc", "c++", "ar", "ranlib"):
+        commands.add_parser(driver, help=f"the guest toolchain's {driver}", add_help=False)
     return parser
 
 

@@ -64,6 +64,7 @@ def describe(plugin: Plugin) -> dict[str, Any]:
     return {
         "file": plugin.path, "size": len(plugin.data), "sha256": plugin.digest, "doc": plugin.doc,
         "exports": [_export(export) for export in plugin.exports.values()],
+        "imports": [{"name": i.name, "prototype": i.prototype} for i in plugin.imports.values()],
         "types": sorted(plugin.types),
         "segments": segments, "sections": sections, "debug": _debug(plugin, sections),
         "needs": {"memory": sum(segment["size"] for segment in segments), "interface": plugin.interface_version},
@@ -77,6 +78,10 @@ def _show_exports(found: dict[str, Any]) -> None:
         print(f"{export['address']:#010x}  {export['signature']}\n            {export['prototype']}")
         if export["doc"]:
             print("            " + export["doc"].replace("\n", "\n            "))
+    if found["imports"]:
+        print("\nneeds of the host, as sandbox(imports={…}):")
+    for function in found["imports"]:
+        print(f"            {function['prototype']}")
 
 
 def _show_parts(found: dict[str, Any]) -> None:

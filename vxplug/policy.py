@@ -23,7 +23,8 @@ class LinuxPolicy:
 
     ``directories`` maps absolute guest paths to host directories (a path alone is read-only); the guest
     reaches nothing outside them.  ``cwd`` and ``env`` are its working directory and environment.
-    ``time`` allows clocks, sleeping and timers, ``random`` random numbers, ``terminal`` asking and setting
+    ``basics`` allows nothing but what every policy brings: pipes, timers, signals to itself, who it is.
+    ``time`` allows clocks and sleeping, ``random`` random numbers, ``terminal`` asking and setting
     the attributes of a terminal among its standard streams.  ``output`` bounds the bytes it may write to
     its streams, ``storage`` those it may add to files, ``descriptors`` what it may hold open.
     """
@@ -34,6 +35,7 @@ class LinuxPolicy:
     time: bool = False
     random: bool = False
     terminal: bool = False
+    basics: bool = False
     output: int = 1 << 30
     storage: int = 1 << 30
     descriptors: int = 256

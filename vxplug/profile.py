@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import argparse
 import html
+import json
 import os
+import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -151,17 +153,25 @@ def _profile(options: argparse.Namespace) -> int:
     if not profile.samples:
         raise Error("no samples: the function is too short; give --seconds more")
     if options.perf_map:
-        print(write_perf_map(plugin))
+        print(write_perf_map(plugin), file=sys.stderr if options.json else sys.stdout)
     profile.write_svg(options.output)
     if options.folded:
         Path(options.folded).write_text(profile.folded(), encoding="utf-8")
+    _show(profile, calls, options)
+    return 0
+
+
+def _show(profile: Profile, calls: int, options: argparse.Namespace) -> None:
     leaves: Counter[str] = Counter()
     for stack, count in profile.stacks.items():
         leaves[stack[-1]] += count
+    if options.json:
+        functions = [{"name": name, "samples": count} for name, count in leaves.most_common()]
+        print(json.dumps({"samples": profile.samples, "calls": calls, "svg": options.output, "functions": functions}, indent=2))
+        return
     for name, count in leaves.most_common(10):
         print(f"{100 * count / profile.samples:5.1f} %  {escape(name)}")
     print(f"{profile.samples} samples in {calls} calls: {options.output}")
-    return 0
 
 
 def add_command(commands: Any) -> None:
@@ -170,6 +180,7 @@ def add_command(commands: Any) -> None:
     profile.add_argument("--folded", metavar="FILE", help="stacks as text, too")
     profile.add_argument("--perf-map", action="store_true", help="write /tmp/perf-PID.map, too")
     profile.add_argument("--seconds", type=float, default=2.0, help="call again and again for so long (default: %(default)s)")
+    profile.add_argument("--json", action="store_true", help="samples of each function, for programs")
     profile.add_argument("file")
     profile.add_argument("function", metavar="FUNC")
     profile.add_argument("arguments", nargs="*", metavar="ARG")

@@ -20,6 +20,7 @@ from .plugin import (
 )
 from .policy import LinuxPolicy
 from .sandbox import MEMORY_MAX, MIB, STACK_MAX, _limit, _Output, _seconds
+from .trace import Trace
 
 __all__ = ["Program", "ProgramExit", "run_program"]
 
@@ -138,21 +139,23 @@ class Program(Binary):
         memory: int = 512 * MIB,
         stack: int = 8 * MIB,
         timeout: float | None = None,
-        trace: Callable[[str], object] | None = None,
+        trace: Trace | Callable[[str], object] | None = None,
     ) -> ProgramExit:
         """Run the program until it ends, and say how.
 
         ``policy`` is what it may do; None: time, random numbers, its streams and no files.  ``env`` replaces
         the policy's.  ``stdin`` is bytes, a binary file object or a host descriptor (None: empty);
         ``stdout`` and ``stderr`` are what :class:`vxplug.Sandbox` takes, or a host descriptor.  ``memory``,
-        ``stack`` and ``timeout`` are as there.  ``trace`` receives a line a system call.
+        ``stack`` and ``timeout`` are as there.  ``trace`` is a
+        :class:`vxplug.Trace`, or a callable that receives a line a system call.
 
         Raises GuestTimeout, GuestMemoryError, and what a stream or a signal handler of Python raises.
         """
         from .linux.personality import Personality
         from .linux.process import Streams
-        from .linux.trace import Tracer
+        from .linux.trace import Tracer, traced
 
+        watched = None if trace is None else traced(trace)
         policy = LinuxPolicy(time=True, random=True) if policy is None else policy
         policy = policy if env is None else replace(policy, env=env)
         limits = {"memory": memory, "stack": stack, "timeout": timeout}
@@ -168,7 +171,7 @@ class Program(Binary):
                 stack=_limit("stack", stack, PAGE, min(memory, STACK_MAX), int),
                 timeout=_seconds("timeout", timeout), init_timeout=0.0, output=0, poison=True, free=0, raw=True, imports=(),
                 write=_no_output, trap=lambda info: self._ended(info, limits),
-                linux=personality, trace=Tracer(trace) if trace else None,
+                linux=personality, trace=None if watched is None else Tracer(watched, policy, personality),
             )
             try:
                 return self._run(box, argv, variables)

@@ -12,6 +12,7 @@ from .errors import Error
 from .faults import from_trap
 from .plugin import Plugin
 from .policy import LinuxPolicy
+from .trace import Trace
 
 __all__ = ["Sandbox"]
 
@@ -79,7 +80,7 @@ def _takes_text(target: Any) -> bool:
     return hasattr(target, "encoding")
 
 
-def _imports(plugin: Plugin, given: dict[str, Any]) -> list[tuple[int, _vx.Function, Any]]:
+def _imports(plugin: Plugin, given: dict[str, Any], trace: Trace | None) -> list[tuple[int, _vx.Function, Any]]:
     """What the binding wants of each import; all must be given, and nothing that the plugin does not know."""
     missing = [function.prototype for name, function in plugin.imports.items() if name not in given]
     if missing:
@@ -91,6 +92,8 @@ def _imports(plugin: Plugin, given: dict[str, Any]) -> list[tuple[int, _vx.Funct
     for name, function in given.items():
         if not callable(function):
             raise TypeError(f"imports: {name}: expected a callable, got {type(function).__name__}")
+    if trace is not None:
+        given = {name: trace.watch(name, function) for name, function in given.items()}
     prototype = plugin._interface.classes.prototype
     return [(f.address, prototype(name, f.type), given[name]) for name, f in plugin.imports.items()]
 
@@ -105,7 +108,8 @@ class Sandbox:
     ``"reset"`` (back to the state after initialisation) or ``"poison"`` (refuse further calls);
     ``stdout`` and ``stderr`` receive guest output (a callable taking bytes, or a text or binary file;
     None: Python's own); ``imports`` maps the names of the functions that the plugin imports to
-    callables.
+    callables; ``trace`` is a :class:`vxplug.Trace` of what the guest attempts, or a callable that receives
+    a line for each system call and import.
 
     Raises GuestFault, GuestTimeout, GuestExit or PolicyError when the plugin's initialisation ends
     so; GuestMemoryError when the limits do not hold the plugin.
@@ -125,9 +129,10 @@ class Sandbox:
         stdout: Any = None,
         stderr: Any = None,
         linux: LinuxPolicy | None = None,
+        trace: Trace | Callable[[str], object] | None = None,
         module: str | None = None,
     ) -> None:
-        self._options = {name: value for name, value in locals().items() if name not in ("self", "plugin")}
+        self._options = {name: value for name, value in locals().items() if name not in ("self", "plugin", "trace")}
         if on_fault not in ("reset", "poison"):
             raise ValueError(f"on_fault: expected 'reset' or 'poison', got {on_fault!r}")
         if linux is not None and not isinstance(linux, LinuxPolicy):
@@ -138,6 +143,7 @@ class Sandbox:
         }
         self._outputs = {1: _Output("stdout", stdout), 2: _Output("stderr", stderr)}
         self._linux = self._personality(linux, memory, stack)
+        watched, tracer = self._traced(trace, linux)
         self._box = _vx.Box(
             plugin._core,
             memory=_limit("memory", memory, PAGE, MEMORY_MAX, int),
@@ -150,9 +156,9 @@ class Sandbox:
             write=self._write,
             trap=self._trap,
             linux=self._linux,
-            trace=None,
+            trace=tracer,
             raw=False,
-            imports=_imports(plugin, dict(imports or {})),
+            imports=_imports(plugin, dict(imports or {}), watched),
         )
         function = plugin._interface.classes.function
         self._functions = {export.name: function(self._box, export, module) for export in plugin.exports.values()}
@@ -165,6 +171,15 @@ class Sandbox:
         from .linux.process import Streams
 
         return Personality(policy, Streams(None, self._outputs[1], self._outputs[2]), memory, stack)
+
+    def _traced(self, trace: Any, policy: LinuxPolicy | None) -> tuple[Trace | None, Any]:
+        """The embedder's record of what is attempted, and the hook that fills it."""
+        if trace is None:
+            return None, None
+        from .linux.trace import Tracer, traced
+
+        watched = traced(trace)
+        return watched, Tracer(watched, policy, self._linux)
 
     def _write(self, fd: int, data: bytes) -> None:
         self._outputs[fd](data)

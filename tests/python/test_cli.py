@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import signal
@@ -19,6 +20,34 @@ VX_EXPORT int32_t half(int32_t v) {
 }
 VX_EXPORT void crash(void) { __builtin_trap(); }
 VX_EXPORT void loop(void) { puts("here"); fflush(stdout); for (;;) __asm__ volatile("" ::: "memory"); }
+"""
+
+
+TYPES = """
+#include <stdlib.h>
+#include <vxplug.h>
+enum colour { RED, GREEN };
+struct point { int32_t x, y; };
+struct shape { struct point at; enum colour colour; char name[8]; double sizes[2]; };
+VX_EXPORT struct shape moved(struct shape s, const struct point *by) {
+    if (by) { s.at.x += by->x; s.at.y += by->y; }
+    return s;
+}
+VX_NULLABLE(moved, by);
+VX_EXPORT double sum(vx_array_f64 v) { double s = 0; for (size_t i = 0; i < v.len; i++) s += v.ptr[i]; return s; }
+VX_EXPORT vx_bytes twice(vx_view v) {
+    char *out = malloc(2 * v.len + 1);
+    for (size_t i = 0; i < 2 * v.len; i++) out[i] = ((const char *)v.ptr)[i % v.len];
+    return vx_take(out, 2 * v.len);
+}
+VX_EXPORT vx_stream count(uint32_t n) {
+    for (uint32_t i = 0; i < n; i++) if (!vx_yield("ab", 2)) break;
+    if (n == 5) vx_raise(VX_EOFError, "five");
+    return VX_END;
+}
+VX_EXPORT enum colour other(enum colour c) { return c == RED ? GREEN : RED; }
+VX_EXPORT double big(void) { return 1e308 * 10; }
+VX_EXPORT void apply(void (*f)(void)) { f(); }
 """
 
 
@@ -66,3 +95,55 @@ def test_progress_on_a_terminal_only(tmp_path):
         os.close(theirs)
         shown = terminal.read(65536).decode()
     assert "building " in shown and "compiled, last plugin.c" in shown and shown.endswith("\r\x1b[K")
+
+
+SHAPE = {"at": {"x": 1, "y": 2}, "colour": "GREEN", "name": "box", "sizes": [0.5, 2]}
+
+
+@pytest.mark.parametrize(("arguments", "result"), [
+    (["moved", json.dumps(SHAPE), '{"x": 10, "y": -1}'],
+     {"at": {"x": 11, "y": 1}, "colour": "GREEN", "name": {"base64": "Ym94"}, "sizes": [0.5, 2.0]}),
+    (["moved", json.dumps(SHAPE), "null"], SHAPE | {"name": {"base64": "Ym94"}}),
+    (["sum", "[1, 2.5]"], 3.5), (["twice", "ab"], {"base64": "YWJhYg=="}), (["count", "2"], [{"base64": "YWI="}] * 2),
+    (["other", "RED"], "GREEN"), (["other", "1"], "RED"), (["big"], "inf"),
+], ids=lambda value: value[0] if isinstance(value, list) and isinstance(value[0], str) else "")
+def test_types_in_and_out(build_plugin, arguments, result):
+    """Scripts read results: every type has a form in JSON, and one on the command line."""
+    done = command("call", "--json", build_plugin(TYPES), *arguments)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {"result": result}
+
+
+@pytest.mark.parametrize(("arguments", "says"), [
+    (["moved", '{"at": 1}', "null"], "vxplug: argument s: "), (["moved", "[", "null"], "vxplug: argument s: "),
+    (["sum", '["x"]'], "vxplug: argument v: "), (["sum", "3"], "vxplug: argument v: "), (["other", "BLUE"], "vxplug: argument c: "),
+    (["apply", "f"], "vxplug: argument f: a callback has no spelling on a command line\n"),
+    (["count", "5"], "vxplug: count() raised EOFError: five\n"),
+])
+def test_words_that_are_no_arguments(build_plugin, arguments, says):
+    """A beginner's mistakes: one line each, and never Python's traceback."""
+    done = command("call", build_plugin(TYPES), *arguments)
+    assert done.returncode == 1 and done.stderr.startswith(says) and done.stderr.count("\n") == 1, done.stderr
+
+
+def test_errors_in_json(build_plugin, tmp_path):
+    """A script tells the plugin's error from a crash, and keeps the crash for `inspect --fault`."""
+    raised = command("call", "--json", build_plugin(SOURCE), "half", "7")
+    assert raised.returncode == 1
+    assert json.loads(raised.stdout) == {"error": "ValueError", "message": "odd\x1b[31m: 7"}
+    crashed = command("call", "--json", build_plugin(SOURCE), "crash")
+    found = json.loads(crashed.stdout)
+    assert crashed.returncode == 1 and found["error"] == "GuestFault" and found["report"]["kind"] == "illegal-instruction"
+    (tmp_path / "report").write_text(json.dumps(found["report"]))
+    assert "illegal-instruction" in command("inspect", build_plugin(SOURCE), "--fault", tmp_path / "report").stdout
+
+
+def test_output_and_json_do_not_mix(build_plugin):
+    """What the plugin prints must not break what a script parses."""
+    done = command("call", "--json", "--timeout", "0.3", build_plugin(SOURCE), "loop")
+    assert json.loads(done.stdout)["error"] == "GuestTimeout" and done.stderr == "here\n"
+
+
+def test_streams_are_shown_in_pieces(build_plugin):
+    """They were shown as the repr of an iterator once."""
+    assert command("call", build_plugin(TYPES), "count", "3").stdout == "ababab"

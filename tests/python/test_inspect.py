@@ -30,7 +30,7 @@ def test_json_has_everything(build_plugin):
     """Scripts read this: a key that goes away breaks them."""
     path = build_plugin(SOURCE)
     found = json.loads(command("inspect", "--json", path).stdout)
-    assert set(found) == {"file", "size", "sha256", "doc", "exports", "types", "segments", "sections", "debug", "needs"}
+    assert set(found) == {"file", "size", "sha256", "doc", "exports", "imports", "types", "segments", "sections", "debug", "needs"}
     add = next(export for export in found["exports"] if export["name"] == "add")
     assert add["prototype"] == "int32_t add(int32_t a, int32_t b)" and add["signature"] == "add(a: int, b: int) -> int"
     assert found["types"] == ["colour"] and found["debug"] == "inside" and found["doc"] == "Adds."
@@ -39,6 +39,15 @@ def test_json_has_everything(build_plugin):
     assert any(s["name"] == "vx_export" and s["address"] <= add["address"] < s["address"] + s["size"]
                for s in found["sections"])
     assert found["needs"]["memory"] == sum(s["size"] for s in found["segments"])
+
+
+def test_imports(build_plugin):
+    """Who gives a plugin its functions has to know which, before it refuses to load."""
+    path = build_plugin("#include <vxplug.h>\nVX_IMPORT(int32_t, ask, (const char *what, int32_t n));\n"
+                        'VX_EXPORT int32_t f(void) { return ask("x", 1); }\n')
+    found = json.loads(command("inspect", "--json", path).stdout)
+    assert found["imports"] == [{"name": "ask", "prototype": "int32_t ask(const char *, int32_t)"}]
+    assert "needs of the host, as sandbox(imports={…}):\n            int32_t ask(const char *, int32_t)\n" in command("inspect", path).stdout
 
 
 def test_text(build_plugin):

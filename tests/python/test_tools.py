@@ -207,3 +207,12 @@ def test_hostile_names_in_the_picture():
     ElementTree.fromstring(picture)
     assert "<script" not in picture and "\x1b" not in picture
     assert profile.folded().count(";") == 0
+
+
+def test_profile_in_json(path, tmp_path):
+    """A script that watches where time goes must not parse percentages out of text."""
+    done = command("profile", "--json", "--seconds", "0.3", "-o", tmp_path / "p.svg", path, "work", "2000000")
+    found = json.loads(done.stdout)
+    assert found["svg"] == str(tmp_path / "p.svg") and found["calls"] >= 1
+    assert found["samples"] == sum(function["samples"] for function in found["functions"]) > 0
+    assert found["functions"][0]["name"] in ("inner", "work")

@@ -30,6 +30,11 @@ class Personality:
         self.mounts = Mounts(policy.directories)
         self._life = 0
 
+    @property
+    def current(self) -> Process | None:
+        """The process of the guest's life, once it has made a call that is served here."""
+        return self._process
+
     def process(self, life: int) -> Process:
         if self._process is None or life != self._life:
             self.end_process()

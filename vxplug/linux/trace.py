@@ -9,14 +9,23 @@ from __future__ import annotations
 
 import errno
 import os
+import posixpath
 import signal
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from .. import _vx
-from .calls import ROWS, signed
+from ..policy import LinuxPolicy
+from ..trace import Trace
+from . import clocks
+from .calls import ROWS, Row, served, signed
+from .descriptors import HostStream
 from .process import AT_FDCWD
 
-__all__ = ["Tracer"]
+if TYPE_CHECKING:
+    from .personality import Personality
+
+__all__ = ["Tracer", "traced"]
 
 SHOWN = 32  # bytes of a buffer
 TEXT_MAX = 4096
@@ -97,16 +106,129 @@ def _result(number: int | None, kinds: str) -> str:
 ADDRESSES = {"brk", "mmap", "mmap2", "mremap"}
 
 
-class Tracer:
-    """The core's trace hook: a line to `write` for every call."""
+# --- what a policy could allow
 
-    def __init__(self, write: Callable[[str], object]) -> None:
-        self.write = write
+SENDERS = {"kill", "tkill", "tgkill"}
+WRITERS = {
+    "creat", "mkdir", "mkdirat", "rmdir", "unlink", "unlinkat", "rename", "renameat", "renameat2", "link", "linkat",
+    "symlink", "symlinkat", "truncate", "truncate64", "chmod", "fchmodat", "utime", "utimes", "futimesat", "utimensat",
+    "utimensat_time64",
+}
+LINK_MAKERS = {"symlink", "symlinkat"}  # whose first path is the text of a link
+O_DIRECTORY, O_WRITES = 0o200000, 0o1103  # O_TRUNC, O_CREAT, O_WRONLY, O_RDWR
+NEVER = {"threads and processes": {"clone", "fork", "vfork"}, "sockets": {"socketcall", "socket"}, "programs": {"execve"}}
+
+
+def _paths(box: _vx.Box, row: Row, words: tuple[int, ...]) -> list[tuple[int, bytes]]:
+    """(directory's descriptor, path) of each file that a call names."""
+    found, dirfd = [], AT_FDCWD
+    for word, kind in zip(words, row.arguments.split(), strict=False):
+        if kind == "dirfd":
+            dirfd = word
+        elif kind == "path":
+            found.append((dirfd, box.text(word, TEXT_MAX) or b""))
+            dirfd = AT_FDCWD
+    return found[1:] if row.name in LINK_MAKERS else found
+
+
+def _writes(row: Row, words: tuple[int, ...]) -> bool:
+    flags = words[row.arguments.split().index("oflags")] if "oflags" in row.arguments else 0
+    return row.name in WRITERS or bool(flags & O_WRITES)
+
+
+def _wants_directory(row: Row, words: tuple[int, ...]) -> bool:
+    flags = words[row.arguments.split().index("oflags")] if "oflags" in row.arguments else 0
+    return row.name == "chdir" or bool(flags & O_DIRECTORY)
+
+
+def _why_never(row: Row, result: int | None) -> str | None:
+    """Of a call that no policy allows."""
+    error = row.server if row.server.startswith("E") else errno.errorcode.get(-(result or 0), "") if result else ""
+    if not row.server.startswith("E") and not (row.name == "clone" or (row.name.find("chown") >= 0 and result == -errno.EPERM)):
+        return None
+    kind = next((f"{kind} do not exist here" for kind, names in NEVER.items() if row.name in names), "not served")
+    return f"{kind}; under a policy it answers {error or 'an error'}"
+
+
+def _is_refusal(row: Row, words: tuple[int, ...]) -> bool:
+    """Of a call that ended the guest's without a policy: whether that was because there is none."""
+    if row.name in SENDERS:
+        return words[row.arguments.split().index("sig")] != signal.SIGABRT
+    return row.server not in ("core", "either")
+
+
+class Tracer:
+    """The core's trace hook of one box: a line, a count and a need of each call to its Trace."""
+
+    def __init__(self, trace: Trace, policy: LinuxPolicy | None, personality: Personality | None) -> None:
+        self.trace = trace
+        self.policy, self.personality = policy, personality
+        trace.start(policy)
 
     def __call__(self, box: _vx.Box, number: int, words: tuple[int, ...], result: int | None) -> None:
         row = ROWS.get(number)
         if row is None:
-            self.write(f"syscall_{number}() = {_result(result, '')}")
+            self.trace.line(f"syscall_{number}() = {_result(result, '')}")
+            self.trace.calls[f"syscall_{number}"] += 1
+            self.trace.cannot(f"system call {number}", "there is none of this number")
             return
         arguments = ", ".join(_arguments(box, row.arguments.split(), words, result))
-        self.write(f"{row.name}({arguments}) = {_result(result, 'addr' if row.name in ADDRESSES else '')}")
+        self.trace.line(f"{row.name}({arguments}) = {_result(result, 'addr' if row.name in ADDRESSES else '')}")
+        self.trace.calls[row.name] += 1
+        self._need(box, row, words, result)
+
+    def _need(self, box: _vx.Box, row: Row, words: tuple[int, ...], result: int | None) -> None:
+        if self.personality is None and result is None and _is_refusal(row, words):
+            self.trace.refused[row.name] += 1
+            self.trace.need("basics")
+        never = _why_never(row, result)
+        if never is not None:
+            return self.trace.cannot(row.name, never)
+        if row.server not in ("core", "either"):
+            self.trace.need("basics")
+        function = served(row.name)
+        if function is not None and function[0].__module__ == clocks.__name__:
+            self.trace.need("time")
+        if row.name == "getrandom":
+            self.trace.need("random")
+        if row.name == "ioctl" and self._is_terminal(words[0]):
+            self.trace.need("terminal")
+        if row.server == "policy":
+            self._need_paths(box, row, words, result)
+
+    def _is_terminal(self, fd: int) -> bool:
+        """Whether the guest's descriptor is a stream that only lacks the right to be one."""
+        process = self.personality.current if self.personality is not None else None
+        try:
+            description = process.table.get(fd) if process is not None else None
+        except OSError:
+            return False
+        return isinstance(description, HostStream) and os.isatty(description.fd)
+
+    def _need_paths(self, box: _vx.Box, row: Row, words: tuple[int, ...], result: int | None) -> None:
+        for dirfd, path in _paths(box, row, words):
+            if row.name == "chdir" and result == 0:
+                path = b"."  # the process is there now
+            start = self._start(dirfd, path)
+            if path and start is not None:
+                whole = posixpath.normpath(posixpath.join(start, os.fsdecode(path)))
+                self.trace.need_path("/" + whole.lstrip("/"), _writes(row, words), _wants_directory(row, words))
+
+    def _start(self, dirfd: int, path: bytes) -> str | None:
+        """The directory that a relative path is of; None: no descriptor of one."""
+        process: Any = self.personality.current if self.personality is not None else None
+        if process is None or path.startswith(b"/"):
+            return self.policy.cwd if self.policy is not None else "/"
+        try:
+            return "/" + "/".join(map(os.fsdecode, process.start(dirfd, path)))
+        except OSError:
+            return None
+
+
+def traced(trace: Trace | Callable[[str], object]) -> Trace:
+    """What the embedder gave as ``trace=``; a callable stands for a Trace that writes to it."""
+    if isinstance(trace, Trace):
+        return trace
+    if not callable(trace):
+        raise TypeError(f"trace: expected vxplug.Trace or a callable, got {type(trace).__name__}")
+    return Trace(trace)
