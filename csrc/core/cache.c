@@ -199,13 +199,17 @@ static bool leads_to_its_stub(const vx_cache *c, uintptr_t site) {
     return memcmp(c->edit + stub, "\x4c\x8d\x0d", 3) == 0 && stub + 7 + back == offset;
 }
 
+/* One store of the aligned 8 bytes around the displacement; only holders of the translation lock store. */
 static void patch(vx_cache *c, size_t offset, uint32_t distance) {
-    atomic_store_explicit((_Atomic uint32_t *)(void *)(c->edit + offset), distance, memory_order_release);
+    _Atomic uint64_t *word = (_Atomic uint64_t *)(void *)(c->edit + (offset & ~(size_t)7));
+    uint64_t bytes = atomic_load_explicit(word, memory_order_relaxed);
+    memcpy((uint8_t *)&bytes + (offset & 7), &distance, 4);
+    atomic_store_explicit(word, bytes, memory_order_release);
 }
 
 bool cache_link(vx_cache *c, uintptr_t site, const vx_block *block, uint32_t *stub) {
     size_t offset = site - (uintptr_t)c->run;
-    VX_CHECK((offset & 3) == 0 && offset >= FIRST_BLOCK && offset < atomic_load(&c->used));
+    VX_CHECK((offset & 7) <= 4 && offset >= FIRST_BLOCK && offset < atomic_load(&c->used));
     if (!leads_to_its_stub(c, site))
         return false;
     memcpy(stub, c->edit + offset, 4);

@@ -2,7 +2,8 @@
  *
  * Invariants
  * C1  Emitted bytes are executable through `run` and writable through `edit`, never both at one
- *     address; after publication only aligned 4-byte branch displacements change (chaining).
+ *     address; after publication only 4-byte branch displacements change (chaining), each inside an
+ *     aligned word of 8 bytes, which is stored at once.
  * C2  Blocks are appended in address order and their room is never used again: a cache is replaced as
  *     a whole, and freed when no sandbox is attached.  A dropped block keeps its place, but can no
  *     longer be found, and whoever still branches to it leaves at once.  Only a cache that one

@@ -155,18 +155,21 @@ static void emit_trap(translation *t, vx_trap_kind kind, unsigned code) {
 
 /* --- branches -------------------------------------------------------------------------------- */
 
-/* Pads so that a rel32 `ahead` bytes from here is aligned, which makes patching one store. */
-static void align_site(translation *t, unsigned ahead) {
-    emit_nop(&t->e, (4 - ((uintptr_t)t->e.at + ahead)) & 3);
-}
-
-/* The rel32 of a branch just opened: to the target's block if there is one, else to a stub. */
-static void emit_target(translation *t, uint32_t target) {
+/* The block that a branch can go to at once, without being linked. */
+static const uint32_t *known_target(const translation *t, uint32_t target) {
     /* Where blocks are dropped every link has to be known: they are made by own_link only. */
     const vx_block *known = t->box != NULL ? NULL : cache_lookup(t->cache, target);
+    if (known != NULL)
+        return &known->direct;
+    return target == t->block.eip && !t->alone ? &t->block.direct : NULL;
+}
+
+/* The rel32 of a branch whose opcode was just emitted: to the target's block if there is one, else to a stub. */
+static void emit_target(translation *t, uint32_t target) {
+    const uint32_t *known = known_target(t, target);
     uint32_t here = (uint32_t)(t->e.at - t->cache->edit);
-    if (known != NULL || (target == t->block.eip && !t->alone)) {
-        emit_imm(&t->e, (known ? known->direct : t->block.direct) - (here + 4), 4);
+    if (known != NULL) {
+        emit_imm(&t->e, *known - (here + 4), 4);
         return;
     }
     VX_CHECK(t->exit_count < VX_COUNT(t->exits));
@@ -174,11 +177,23 @@ static void emit_target(translation *t, uint32_t target) {
     emit_imm(&t->e, 0, 4);
 }
 
-static void emit_jump(translation *t, uint32_t target) {
-    align_site(t, 1);
-    emit_byte(&t->e, OP_JMP);
+/* Bytes to put in front of a branch, so that its rel32, `ahead` bytes from here, can be linked by one store
+ * (cache.h, C1). */
+static unsigned link_pad(const translation *t, uint32_t target, unsigned ahead) {
+    unsigned place = ((uintptr_t)t->e.at + ahead) & 7;
+    return place <= 4 || known_target(t, target) != NULL ? 0 : 8 - place;
+}
+
+/* A branch of `size` opcode bytes.  In 64-bit mode a cs override does nothing, and unlike a nop it neither
+ * takes a slot nor comes between a comparison and its branch. */
+static void emit_branch_to(translation *t, unsigned opcode, unsigned size, uint32_t target) {
+    for (unsigned pad = link_pad(t, target, size); pad != 0; pad--)
+        emit_byte(&t->e, 0x2e);
+    emit_imm(&t->e, opcode, size);
     emit_target(t, target);
 }
+
+static void emit_jump(translation *t, uint32_t target) { emit_branch_to(t, OP_JMP, 1, target); }
 
 static void emit_stub(translation *t, const side_exit *exit) {
     uint32_t distance = (uint32_t)(t->e.at - (exit->site + 4));
@@ -676,10 +691,7 @@ static void rule_fnstenv(translation *t) {
 /* --- rules: control -------------------------------------------------------------------------- */
 
 static void rule_jcc(translation *t) {
-    align_site(t, 2);
-    emit_byte(&t->e, 0x0f);
-    emit_byte(&t->e, 0x80 | (t->in.opcode & 15));
-    emit_target(t, t->next + t->in.imm);
+    emit_branch_to(t, 0x800fu | (t->in.opcode & 15u) << 8, 2, t->next + t->in.imm);
 }
 
 /* loop and jecxz know only short targets: over a jump they go. */
@@ -688,7 +700,7 @@ static void rule_loop(translation *t) {
         emit_leave(t, t->eip, LEAVE_HELPER | HELPER_LOOP16 << 8);
         return;
     }
-    align_site(t, 6);
+    emit_nop(&t->e, link_pad(t, t->next + t->in.imm, 6));
     emit_byte(&t->e, 0x67), emit_byte(&t->e, t->in.opcode), emit_byte(&t->e, 2);
     emit_byte(&t->e, 0xeb), emit_byte(&t->e, 5);
     emit_byte(&t->e, OP_JMP);
@@ -729,9 +741,7 @@ static void rule_call_rel(translation *t) {
     emit_push_return(t);
     if (target == t->next)
         return; /* call next; pop reg: reads eip, never returns */
-    align_site(t, 1);
-    emit_byte(&t->e, OP_CALL);
-    emit_target(t, target);
+    emit_branch_to(t, OP_CALL, 1, target);
     emit_return_site(t);
 }
 
@@ -915,7 +925,7 @@ static vx_translate_result translate_body(translation *t, unsigned *needs) {
 
 /* Bytes of a checking head.  The body behind it is aligned: it may be the head of a loop. */
 #define HEAD_SIZE 20
-#define BODY_ALIGN 16
+#define BODY_ALIGN 64
 
 static void open_block(translation *t) {
     t->start = t->e.at;

@@ -85,7 +85,7 @@ static bool branch(walk *w) {
     uint32_t target = branch_target(w, site);
     if (to_gate(w, target) || to_body(w, target))
         return true;
-    if (target < w->at || target >= w->end || site % 4 != 0 || w->pending_count == VX_COUNT(w->pending))
+    if (target < w->at || target >= w->end || site % 8 > 4 || w->pending_count == VX_COUNT(w->pending))
         return false;
     w->pending[w->pending_count++] = site;
     return true;
@@ -263,6 +263,18 @@ static bool through_gs(walk *w, const uint8_t *p) {
     return p[1] == 0x44 ? thread_base(w) : string(w);
 }
 
+/* Overrides of cs, which do nothing before a branch (Intel SDM volume 2, 2.1.1 and JMP). */
+static bool padded(walk *w) {
+    for (unsigned i = 0; i < 3 && PEEK(w, 0x2e); i++)
+        w->at++;
+    const uint8_t *p = w->code + w->at;
+    switch (p[0]) {
+    case 0xe8: return call(w);
+    case 0xe9: return jump(w);
+    default: return p[0] == 0x0f && (p[1] & 0xf0) == 0x80 && conditional(w);
+    }
+}
+
 static bool read_form(walk *w) {
     const uint8_t *p = w->code + w->at;
     switch (p[0]) {
@@ -270,6 +282,7 @@ static bool read_form(walk *w) {
     case 0xe8: return call(w);
     case 0xe9: return jump(w);
     case 0x0f: return (p[1] & 0xf0) == 0x80 ? conditional(w) : p[1] == 0x1f ? long_nop(w) : single(w);
+    case 0x2e: return padded(w);
     case 0x41: return p[1] == 0x81 && p[2] == 0xe0 ? either(w, flags_in) : single(w);
     case 0x45: return p[1] == 0x0f && p[2] == 0xb7 && p[3] == 0xc8 ? either(w, probe) : single(w);
     case 0x65: return through_gs(w, p);
