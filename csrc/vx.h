@@ -194,11 +194,11 @@ void *vx_guest_pointer(vx_sandbox *box, vx_gaddr address, uint64_t size, unsigne
 size_t vx_guest_strlen(vx_sandbox *box, vx_gaddr address, size_t limit);
 
 /* For tools.  A translation is a copy: marks, in order, say at which byte of `host` the instruction at
- * which byte of guest code begins; what stands before `body` compares the target of an indirect branch. */
+ * which byte of guest code begins. */
 typedef struct vx_translation_mark { uint16_t host, guest; } vx_translation_mark;
 typedef struct vx_translation {
     uint8_t *host;
-    size_t host_size, body, mark_count;
+    size_t host_size, mark_count;
     vx_translation_mark *marks;
     uint32_t guest_size;
     uintptr_t place;            /* where the original is, as long as the plugin's code is not replaced */

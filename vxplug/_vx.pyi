@@ -75,9 +75,8 @@ class Box:
     def interrupt(self) -> None: ...
     def profile(self, sample: Callable[[dict[str, Any]], Any] | None) -> None:
         """``sample`` is called at every tick of a call, with ``registers``, ``stack`` and ``stack_at``."""
-    def translation(self, address: int) -> tuple[int, bytes, int, int, list[tuple[int, int]]] | None:
-        """(guest size, host code, where its body begins, host address, marks) of the block at an address;
-        None where no code is.  RuntimeError inside a call."""
+    def translation(self, address: int) -> tuple[int, bytes, int, list[tuple[int, int]]] | None:
+        """(guest size, host code, host address, marks) of the block at an address; None where no code is.  RuntimeError inside a call."""
     @property
     def closed(self) -> bool: ...
     @property

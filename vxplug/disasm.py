@@ -26,11 +26,10 @@ _EXIT = re.compile(r"0xf{8}[0-9a-f]{8}\b")
 
 
 class Pair(NamedTuple):
-    """One guest instruction and its translation; ``entry`` is host code that is the block's own."""
+    """One guest instruction and its translation."""
 
     address: int
     guest: bytes
-    entry: bytes
     host: bytes
     offset: int  # of `host` in the block
 
@@ -60,20 +59,18 @@ def function_range(plugin: Plugin, name: str) -> tuple[int, int]:
     return found[0], found[0] + max(found[1], 1)
 
 
-def _block(address: int, code: bytes, translation: tuple[int, bytes, int, int, list[tuple[int, int]]]) -> Iterator[Pair]:
+def _block(address: int, code: bytes, translation: tuple[int, bytes, int, list[tuple[int, int]]]) -> Iterator[Pair]:
     """Several marks may belong to one instruction, the later ones to parts of its host code.  What follows the
     last instruction (the way to the next block, or the trap where none is) stands beside no guest code."""
-    size, host, _, _, marks = translation
+    size, host, _, marks = translation
     starts: dict[int, int] = {}
     for at, guest in marks:
         starts.setdefault(guest, at)
-    starts[0] = next((at for at, guest in marks if at and guest == 0), 0)  # at 0 is the check of the target
     guests = sorted(starts)
     for number, guest in enumerate(guests):
         last = number == len(guests) - 1
         end, to = (size, len(host)) if last else (guests[number + 1], starts[guests[number + 1]])
-        entry = host[: starts[guest]] if number == 0 else b""
-        yield Pair(address + guest, code[guest:end], entry, host[starts[guest] : to], starts[guest])
+        yield Pair(address + guest, code[guest:end], host[starts[guest] : to], starts[guest])
 
 
 def _guest_code(plugin: Plugin, address: int, size: int) -> bytes:
@@ -120,8 +117,6 @@ class _Text:
         return [_EXIT.sub("exit", row) for row in _listing(self.host, code, offset)]
 
     def rows(self, pair: Pair) -> Iterator[tuple[str, str]]:
-        for text in self.host_rows(pair.entry, 0):
-            yield "", text
         left = _listing(self.guest, pair.guest, pair.address)
         right = self.host_rows(pair.host, pair.offset)
         for number in range(max(1, len(right))):
@@ -132,7 +127,6 @@ class _Text:
         return {
             "address": pair.address, "guest_bytes": pair.guest.hex(), "host_bytes": pair.host.hex(),
             "guest": _listing(self.guest, pair.guest, pair.address), "host": self.host_rows(pair.host, pair.offset),
-            "entry": self.host_rows(pair.entry, 0),
         }
 
 

@@ -1,3 +1,4 @@
+#include "../vx.h"
 #include "cache.h"
 
 #include "emit.h"
@@ -7,12 +8,11 @@
 #include "state.h"
 
 #define GATE_SIZE 8
-#define GATES_AT (8 * (int)GATE_COUNT)
 #define FIRST_BLOCK 256
 
 static void *metadata(size_t size) {
     void *memory = os_reserve(page_up(size), 4096);
-    if (memory != NULL && !os_map(memory, page_up(size), 3)) {
+    if (memory != NULL && !os_map(memory, page_up(size), VX_PROT_READ | VX_PROT_WRITE)) {
         os_release(memory, page_up(size));
         return NULL;
     }
@@ -27,28 +27,32 @@ static void drop_metadata(void *memory, size_t size) {
 /* A gate is `jmp [rip + pointer]`: the cache may lie anywhere from the core's own code. */
 static void write_gates(vx_cache *c) {
     void (*const targets[GATE_COUNT])(void) = {
-        [GATE_MISS_RCX] = vx_exit_miss_rcx,
-        [GATE_LINK] = vx_exit_link, [GATE_REASON] = vx_exit_reason,
+        [GATE_MISS] = vx_exit_miss, [GATE_LINK] = vx_exit_link, [GATE_REASON] = vx_exit_reason,
         [GATE_RESYNC] = vx_resync, [GATE_RESYNC_RCX] = vx_resync_rcx};
-    /* From the end of a gate back to its pointer; the same for all, both are 8 bytes wide. */
-    const int32_t distance = -(GATES_AT + 6);
+    /* From the end of a gate to its pointer; the same for all, both are 8 bytes wide. */
+    const int32_t distance = GATE_SIZE * GATE_COUNT - 6;
     for (unsigned gate = 0; gate < GATE_COUNT; gate++) {
-        uint8_t *code = c->edit + GATES_AT + gate * GATE_SIZE;
-        memcpy(c->edit + 8 * gate, &targets[gate], 8);
+        uint8_t *code = c->edit + gate * GATE_SIZE;
+        memcpy(code + GATE_SIZE * GATE_COUNT, &targets[gate], 8);
         code[0] = 0xff, code[1] = 0x25;
         memcpy(code + 2, &distance, 4);
     }
 }
 
-static void clear_table(vx_cache *c) {
-    for (size_t i = 0; i < VX_TABLE_SIZE; i++)
-        atomic_init(&c->table[i], (void *)vx_exit_miss);
+/* Guest addresses whose entries share a page of the table, and pages of the whole. */
+#define TABLE_SPAN (VX_PAGE_SIZE / 4)
+#define TABLE_PAGES (VX_WINDOW / TABLE_SPAN)
+
+bool cache_open(vx_cache *c, uint32_t address, uint64_t size) {
+    VX_CHECK(address % TABLE_SPAN == 0 && size % TABLE_SPAN == 0 && address + size <= VX_WINDOW);
+    return os_map((void *)(c->table + address), (size_t)size * 4, VX_PROT_READ | VX_PROT_WRITE);
 }
 
 static size_t index_size(const vx_cache *c) { return (c->index_mask + 1) * sizeof *c->index; }
 
 static void cache_free(vx_cache *c) {
-    drop_metadata(c->table, VX_TABLE_SIZE * sizeof *c->table);
+    drop_metadata((void *)c->table, VX_TABLE_SIZE);
+    drop_metadata(c->table_pages, TABLE_PAGES / 8);
     drop_metadata(c->index, index_size(c));
     drop_metadata(c->marks, c->mark_max * sizeof *c->marks);
     drop_metadata(c->blocks, c->block_max * sizeof *c->blocks);
@@ -81,15 +85,15 @@ vx_cache *cache_create(size_t code_bytes, unsigned uses) {
     c->blocks = metadata(c->block_max * sizeof *c->blocks);
     c->marks = metadata(c->mark_max * sizeof *c->marks);
     c->index = metadata(index_size(c));
-    c->table = metadata(VX_TABLE_SIZE * sizeof *c->table);
-    if (!c->blocks || !c->marks || !c->index || !c->table ||
+    c->table = os_reserve(VX_TABLE_SIZE, VX_PAGE_SIZE);
+    c->table_pages = metadata(TABLE_PAGES / 8);
+    if (!c->blocks || !c->marks || !c->index || !c->table || !c->table_pages ||
         !os_map_twice(c->size, (void **)&c->run, (void **)&c->edit)) {
         c->run = NULL;
         cache_free(c);
         return NULL;
     }
     write_gates(c);
-    clear_table(c);
     atomic_init(&c->used, FIRST_BLOCK);
     return c;
 }
@@ -111,7 +115,7 @@ bool cache_has_room(const vx_cache *c) {
 }
 
 uintptr_t cache_gate(const vx_cache *c, vx_gate gate) {
-    return (uintptr_t)c->run + GATES_AT + gate * GATE_SIZE;
+    return (uintptr_t)c->run + gate * GATE_SIZE;
 }
 
 /* Fibonacci hashing: the golden ratio's bits spread neighbouring addresses. */
@@ -134,7 +138,7 @@ const vx_block *cache_lookup(const vx_cache *c, uint32_t eip) {
 
 vx_block *cache_append(vx_cache *c, const vx_block *block) {
     uint32_t number = atomic_load(&c->block_count);
-    size_t least = block->direct + VX_DROPPED_CODE;
+    size_t least = block->start + VX_DROPPED_CODE;
     VX_CHECK(number < c->block_max && block->end <= c->size && block->start >= atomic_load(&c->used));
     c->blocks[number] = *block;
     c->guest_bytes += block->guest_size;
@@ -149,23 +153,34 @@ vx_block *cache_publish(vx_cache *c, const vx_block *block) {
     return kept;
 }
 
-/* Whoever still comes to its body leaves there.  The
+/* Whoever still comes to it leaves there.  The
  * processor sees the change: nobody is inside, and it compares physical addresses. */
 void cache_drop(vx_cache *c, vx_block *block) {
-    vx_emit e = {.at = c->edit + block->direct, .delta = c->run - c->edit};
+    vx_emit e = {.at = c->edit + block->start, .delta = c->run - c->edit};
     emit_mov_imm(&e, R8, block->eip);
     emit_mov_imm(&e, R9, LEAVE_MISS);
     emit_branch(&e, OP_JMP, cache_gate(c, GATE_REASON));
     block->end = (uint32_t)(e.at - c->edit);
-    VX_CHECK(block->end == block->direct + VX_DROPPED_CODE);
+    VX_CHECK(block->end == block->start + VX_DROPPED_CODE);
     block->marks = 0;
-    if (atomic_load(&c->table[block->eip & 0xffff]) == (void *)(c->run + block->start))
-        atomic_store(&c->table[block->eip & 0xffff], (void *)vx_exit_miss);
+    if (atomic_load(&c->table[block->eip]) != 0)
+        atomic_store(&c->table[block->eip], 0);
+}
+
+static bool take_table_page(vx_cache *c, uint32_t page) {
+    uint32_t *word = &c->table_pages[page / 32], bit = 1u << page % 32;
+    if (*word & bit)
+        return true;
+    if (c->table_page_count == VX_TABLE_PAGES_MAX)
+        return false;
+    *word |= bit;
+    c->table_page_count++;
+    return true;
 }
 
 void cache_set_table(vx_cache *c, const vx_block *block) {
-    atomic_store_explicit(&c->table[block->eip & 0xffff], (void *)(c->run + block->start),
-                          memory_order_release);
+    if (take_table_page(c, block->eip / TABLE_SPAN))
+        atomic_store_explicit(&c->table[block->eip], block->start, memory_order_release);
 }
 
 const vx_block *cache_find(const vx_cache *c, uintptr_t address) {
@@ -213,7 +228,7 @@ bool cache_link(vx_cache *c, uintptr_t site, const vx_block *block, uint32_t *st
     if (!leads_to_its_stub(c, site))
         return false;
     memcpy(stub, c->edit + offset, 4);
-    patch(c, offset, block->direct - (uint32_t)(offset + 4));
+    patch(c, offset, block->start - (uint32_t)(offset + 4));
     return true;
 }
 
@@ -237,7 +252,7 @@ vx_mark cache_mark(const vx_cache *c, const vx_block *block, uintptr_t address) 
 }
 
 /* An instruction's first mark is where it starts; later ones of the same are inside, as is the last, of the
- * stubs.  The first is of the checking head, where the guest may mean another address. */
+ * stubs. */
 bool cache_exact(const vx_cache *c, uintptr_t address) {
     const vx_block *block = cache_contains(c, address) ? cache_find(c, address) : NULL;
     if (block == NULL)
@@ -245,5 +260,5 @@ bool cache_exact(const vx_cache *c, uintptr_t address) {
     uint32_t offset = (uint32_t)(address - (uintptr_t)c->run) - block->start;
     const vx_mark *marks = &c->marks[block->first_mark];
     unsigned i = last_mark(marks, block, offset);
-    return i > 0 && marks[i].host == offset && (i == 1 || marks[i - 1].guest != marks[i].guest);
+    return marks[i].host == offset && (i == 0 || marks[i - 1].guest != marks[i].guest);
 }

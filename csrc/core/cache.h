@@ -8,8 +8,8 @@
  *     a whole, and freed when no sandbox is attached.  A dropped block keeps its place, but can no
  *     longer be found, and whoever still branches to it leaves at once.  Only a cache that one
  *     sandbox uses (owncode.c) drops blocks, while its thread is outside.
- * C3  Every entry of `table` is the checking head of a block or vx_exit_miss: a wrong entry can
- *     only miss.
+ * C3  `table` has an entry for every guest address: where its block is, or 0, which is GATE_MISS.  What is
+ *     not open can hold no block; looking there faults, and is a miss too (trap.c).
  * C4  `uses` is fixed at creation: no block of the cache touches state outside it.
  * C5  A process that inherited a cache by fork never writes to it (the mapping is shared); nor does
  *     the parent, if the child will go on in the middle of it.
@@ -36,7 +36,7 @@ enum { FIX_NONE, FIX_SWAP, FIX_EDI = FIX_SWAP + 4, FIX_ESI };
 
 typedef struct vx_block {
     uint32_t eip;
-    uint32_t start, direct, end; /* offsets in the cache: checking head, body, end */
+    uint32_t start, end; /* offsets in the cache */
     uint32_t first_mark;
     uint16_t marks;      /* 0: dropped */
     uint16_t guest_size;
@@ -45,11 +45,11 @@ typedef struct vx_block {
 /* Bytes of what takes the place of a dropped block's body. */
 #define VX_DROPPED_CODE 17
 
-/* Fixed branches out of the cache, at its start. */
-typedef enum vx_gate { GATE_MISS_RCX, GATE_LINK, GATE_REASON, GATE_RESYNC, GATE_RESYNC_RCX,
+/* Fixed branches out of the cache, at its start, so that GATE_MISS has offset 0. */
+typedef enum vx_gate { GATE_MISS, GATE_LINK, GATE_REASON, GATE_RESYNC, GATE_RESYNC_RCX,
                        GATE_COUNT } vx_gate;
 
-#define VX_TABLE_SIZE 65536
+#define VX_TABLE_SIZE ((size_t)4 << 32) /* bytes */
 
 typedef struct vx_cache {
     uint8_t *run, *edit;
@@ -62,7 +62,9 @@ typedef struct vx_cache {
     size_t mark_max, mark_count;
     uint32_t *index; /* open addressing by eip; block number + 1 */
     size_t index_mask;
-    _Atomic(void *) *table;
+    _Atomic uint32_t *table;  /* offset in the cache by guest address */
+    uint32_t *table_pages;    /* a bit for each of its pages: was written */
+    unsigned table_page_count;
     unsigned uses;      /* NEEDS_* */
     uint32_t fork_generation;
     unsigned references;
@@ -70,6 +72,8 @@ typedef struct vx_cache {
 } vx_cache;
 
 vx_cache *cache_create(size_t code_bytes, unsigned uses);
+/* Before any block of these guest addresses is found through the table. */
+bool cache_open(vx_cache *cache, uint32_t address, uint64_t size);
 void cache_ref(vx_cache *cache);   /* NULL is allowed */
 void cache_unref(vx_cache *cache);
 /* Was it made before a fork that it shall not outlive here? */
@@ -85,6 +89,7 @@ vx_block *cache_append(vx_cache *cache, const vx_block *block);
 /* The same, and lookups find it. */
 vx_block *cache_publish(vx_cache *cache, const vx_block *block);
 void cache_drop(vx_cache *cache, vx_block *block);
+/* Indirect branches find the block; it takes at most VX_TABLE_PAGES_MAX pages, then they go on missing. */
 void cache_set_table(vx_cache *cache, const vx_block *block);
 /* Points the rel32 at host address `site` of the cache to the body of `block`, if it still leads to its
  * own stub (another thread may have been quicker); *stub is what it was then. */

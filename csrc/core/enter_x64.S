@@ -1,7 +1,7 @@
 /* Entering and leaving guest code on x86-64.  The only assembly of the project.
  *
  * Inside: gs base = guest window; eax ecx edx ebx ebp esi edi = the guest's, upper halves zero;
- * r12d = guest esp; r15 = lookup table; rsp = host-side stack; r8-r11, r13, r14 = the translator's.
+ * r12d = guest esp; r14 = code cache, r15 = its lookup table; rsp = host-side stack; r8-r11, r13 = the translator's.
  * On every way out of translated code r8d is the guest eip. */
 
 #include "state.h"
@@ -28,8 +28,9 @@
     mov r12d, [rdi + ST_GPR + 16]
     mov ebp, [rdi + ST_GPR + 20]
     mov esi, [rdi + ST_GPR + 24]
+    mov r14, [rdi + ST_RUN]
     mov r15, [rdi + ST_TABLE]
-    mov r8d, [rdi + ST_EIP] /* the block's head checks it */
+    mov r8d, [rdi + ST_EIP]
     mov r11, [rdi + ST_CODE]
     mov edi, [rdi + ST_GPR + 28]
     .endm
@@ -139,16 +140,17 @@ entry vx_sentinel
     lea ecx, [r8 - VX_EXIT_EIP]
     jrcxz leave_return
     mov rcx, r9
-    jmp probe
+    jmp vx_probe
 
 /* A return came back to the wrong place: every older prediction is doubtful. */
 entry vx_resync_rcx
     mov rcx, r9
 entry vx_resync
     mov rsp, SLOT(ST_STACK_TOP)
-probe:
-    movzx r9d, r8w
-    jmp [r15 + r9 * 8]
+entry vx_probe
+    mov r9d, [r15 + r8 * 4]
+    lea r9, [r14 + r9]
+    jmp r9
 
 /* The export call returned.  Its flags, vector registers and other registers die here. */
 leave_return:
@@ -162,8 +164,6 @@ leave_return:
 1:  mov eax, LEAVE_RETURN
     jmp restore_host
 
-entry vx_exit_miss_rcx
-    mov rcx, r9
 entry vx_exit_miss
     mov r9d, LEAVE_MISS
     jmp vx_exit_reason

@@ -243,6 +243,8 @@ static inline bool callback_is(uint32_t eip) { return eip >= VX_CALLBACK_MIN && 
 
 /* run.c */
 void run_needs(vx_sandbox *box, unsigned needs);
+/* The state names the attached cache. */
+void run_use_cache(vx_sandbox *box);
 vx_status run_guest(vx_sandbox *box, uint32_t how, uint64_t timeout_ns, vx_trap *trap);
 bool vx_on_tick(vx_state *state);
 /* The block at state->eip, translated now if need be; VX_TRAP and why there is none.  Under the

@@ -31,8 +31,10 @@ static inline uint64_t page_up(uint64_t size) { return (size + VX_PAGE_SIZE - 1)
 #define VX_CACHE_MIN ((size_t)1 << 20)
 #define VX_CACHE_MAX ((size_t)64 << 20)
 #define VX_CACHE_FACTOR 12
-/* Bytes of the code cache of a sandbox with code of its own; its tables are at most seven times that,
- * and of both only what is used takes memory. */
+/* Pages of a lookup table that blocks may be entered in: each serves 1 KiB of guest addresses. */
+#define VX_TABLE_PAGES_MAX 8192
+/* Bytes of the code cache of a sandbox with code of its own; its tables, but for the lookup table, are at most
+ * seven times that, and of all only what is used takes memory. */
 #define VX_OWN_CACHE ((size_t)8 << 20)
 /* Borders between guarded pages and others (owncode.c): each can cost the host a mapping. */
 #define VX_GUARD_BORDERS_MAX 2048

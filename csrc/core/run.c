@@ -40,20 +40,40 @@ void run_needs(vx_sandbox *box, unsigned needs) {
     box->state->xsave = cpu_xsave_mask(box->needs);
 }
 
+void run_use_cache(vx_sandbox *box) {
+    box->state->run = box->cache->run;
+    box->state->table = box->cache->table;
+    run_needs(box, box->cache->uses);
+}
+
 static void attach(vx_sandbox *box, vx_cache *cache) {
     if (box->cache == cache)
         return;
     cache_ref(cache);
     cache_unref(box->cache);
     box->cache = cache;
-    box->state->table = (void *const *)cache->table;
-    run_needs(box, cache->uses);
+    run_use_cache(box);
     empty_host_stack(box);
 }
 
-/* A new, empty cache for the plugin; sandboxes move to it when they next look. */
-static bool replace_cache(vx_plugin *plugin, unsigned uses) {
+/* An empty cache for the plugin's code.  Its addresses can be looked up, and those that only the host knows. */
+static vx_cache *cache_for(const vx_plugin *plugin, unsigned uses) {
     vx_cache *cache = cache_create(plugin->code_bytes, uses);
+    bool open = cache != NULL && cache_open(cache, VX_CALLBACK_MIN, VX_WINDOW - VX_CALLBACK_MIN);
+    for (size_t i = 0; open && i < plugin->code_count; i++) {
+        const vx_code *code = &plugin->code[i];
+        uint32_t first = code->vaddr & ~(VX_PAGE_SIZE - 1u);
+        open = cache_open(cache, first, page_up((uint64_t)code->vaddr + code->size) - first);
+    }
+    if (open)
+        return cache;
+    cache_unref(cache);
+    return NULL;
+}
+
+/* Sandboxes move to it when they next look. */
+static bool replace_cache(vx_plugin *plugin, unsigned uses) {
+    vx_cache *cache = cache_for(plugin, uses);
     if (cache == NULL)
         return false;
     plugin->flushes += plugin->cache != NULL;
@@ -158,7 +178,7 @@ static vx_status resolve(vx_sandbox *box, uintptr_t site, vx_trap *trap) {
         cache_set_table(box->cache, block);
         if (site != 0 && box->cache == before)
             link_branch(box, site, block);
-        box->state->code = box->cache->run + block->direct;
+        box->state->code = box->cache->run + block->start;
     }
     cache_unref(before);
     vx_translate_unlock();
@@ -177,7 +197,7 @@ static vx_status store_into_code(vx_sandbox *box, vx_trap *trap) {
     vx_translate_lock();
     vx_status status = find_block(box, true, &block, &why);
     if (status == VX_OK)
-        box->state->code = box->cache->run + block->direct;
+        box->state->code = box->cache->run + block->start;
     vx_translate_unlock();
     return status == VX_TRAP ? no_block(box, why, trap) : status;
 }
@@ -325,8 +345,7 @@ vx_status run_guest(vx_sandbox *box, uint32_t how, uint64_t timeout_ns, vx_trap 
         if (how == ENTER_FULL)
             fresh_fp(box);
     }
-    box->state->code = atomic_load_explicit(&box->cache->table[box->state->eip & 0xffff],
-                                            memory_order_acquire);
+    box->state->code = (const void *)(uintptr_t)vx_probe;
     empty_host_stack(box);
     box->trap = trap;
     if (box->depth++ == 0)

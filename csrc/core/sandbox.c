@@ -395,9 +395,8 @@ static vx_status nested_call(vx_sandbox *box, uint32_t function, uint32_t esp, v
                              vx_trap *trap) {
     vx_state saved = *box->state;
     vx_status status = call(box, function, esp, result, trap);
-    void *const *table = box->state->table;
     *box->state = saved;
-    box->state->table = table;
+    run_use_cache(box); /* which the nested call may have replaced */
     box->state->guest_rsp = saved.stack_top;
     return status;
 }

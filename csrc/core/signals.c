@@ -54,9 +54,14 @@ static bool in_translated_code(const vx_sandbox *box, void *context) {
     return box != NULL && box->cache != NULL && cache_contains(box->cache, interrupted_at(context));
 }
 
+/* The one instruction outside it that faults when a guest says so: a lookup on the way back to it. */
+static bool in_lookup(const vx_sandbox *box, void *context) {
+    return box != NULL && interrupted_at(context) == (uintptr_t)vx_probe;
+}
+
 static void on_fault_signal(int signal, siginfo_t *info, void *context) {
     vx_sandbox *box = watchdog_current();
-    if (!in_translated_code(box, context) || !trap_fault(box, signal, info, context))
+    if ((!in_translated_code(box, context) && !in_lookup(box, context)) || !trap_fault(box, signal, info, context))
         chain(signal, info, context);
 }
 

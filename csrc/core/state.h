@@ -37,6 +37,7 @@
 #define ST_TICK_GPR 128
 #define ST_TICK_RIP 256
 #define ST_TICK_FLAGS 264
+#define ST_RUN 272
 #define ST_FX 320
 #define ST_TICK_FX 1984
 
@@ -79,7 +80,7 @@ typedef struct vx_state {
     uint64_t host_rsp;  /* the thread's own stack while inside */
     struct vx_state *self;
     uint64_t base;
-    void *const *table; /* flat lookup table of the attached code cache */
+    const _Atomic uint32_t *table; /* lookup table of the attached code cache */
     uint64_t link_site;
     const void *code; /* where vx_enter jumps */
     uint64_t stack_top; /* empty host-side stack: points at the sentinel */
@@ -90,7 +91,8 @@ typedef struct vx_state {
     uint32_t xsave; /* components the attached cache's code uses; 0: no more than FXSAVE has */
     uint64_t tick_gpr[16]; /* host registers where a tick interrupted translated code */
     uint64_t tick_rip, tick_flags;
-    uint64_t pad2[6];
+    const uint8_t *run; /* of the attached code cache: see enter_x64.S */
+    uint64_t pad2[5];
     /* An XSAVE area, standard format.  Components absent from `fx_present` are in their initial state;
      * x87 and SSE are always said to be present. */
     _Alignas(64) uint8_t fx[ST_FX_PRESENT];
@@ -122,6 +124,7 @@ VX_PIN(fx_extended, ST_FX + ST_FX_PRESENT + 64);
 VX_PIN(tick_gpr, ST_TICK_GPR);
 VX_PIN(tick_rip, ST_TICK_RIP);
 VX_PIN(tick_flags, ST_TICK_FLAGS);
+VX_PIN(run, ST_RUN);
 VX_PIN(fx, ST_FX);
 VX_PIN(tick_fx, ST_TICK_FX);
 
@@ -130,8 +133,8 @@ uint32_t vx_enter(vx_state *state, uint32_t how);
 /* Saves the guest's floating point into the state and restores the host's, after LEAVE_RETURN. */
 void vx_fp_leave(vx_state *state);
 /* Code addresses, never called from C. */
-void vx_exit_miss(void), vx_exit_miss_rcx(void), vx_exit_link(void), vx_exit_reason(void);
-void vx_resync(void), vx_resync_rcx(void), vx_sentinel(void);
+void vx_exit_miss(void), vx_exit_link(void), vx_exit_reason(void);
+void vx_resync(void), vx_resync_rcx(void), vx_sentinel(void), vx_probe(void);
 void vx_fault_leave(void), vx_tick_enter(void);
 
 #endif

@@ -11,7 +11,6 @@ static vx_status copy_block(const vx_cache *cache, const vx_block *block, vx_tra
     }
     memcpy(out->host, cache->run + block->start, size);
     out->host_size = size;
-    out->body = block->direct - block->start;
     out->guest_size = block->guest_size;
     out->place = (uintptr_t)cache->run + block->start;
     out->mark_count = block->marks;

@@ -105,6 +105,11 @@ static bool store_into_code(vx_sandbox *box, int signal, const siginfo_t *info) 
     return true;
 }
 
+/* An indirect branch to where no code can be: a miss, and the flags are the guest's still. */
+static bool outside_table(const vx_sandbox *box, int signal, const siginfo_t *info) {
+    return signal == SIGSEGV && (uintptr_t)info->si_addr - (uintptr_t)box->cache->table < VX_TABLE_SIZE;
+}
+
 static bool classify(const vx_sandbox *box, int signal, const siginfo_t *info, vx_trap *trap) {
     switch (signal) {
     case SIGSEGV:
@@ -127,6 +132,10 @@ bool trap_fault(vx_sandbox *box, int signal, const siginfo_t *info, void *contex
     uint64_t gpr[16];
     if (signal == SIGSEGV && host_stack_full(box, (uintptr_t)info->si_addr)) {
         c->uc_mcontext.gregs[REG_RSP] = (greg_t)box->state->stack_top;
+        return true;
+    }
+    if (outside_table(box, signal, info)) {
+        c->uc_mcontext.gregs[REG_RIP] = (greg_t)(uintptr_t)vx_exit_miss;
         return true;
     }
     if (info->si_code <= 0 || (!store_into_code(box, signal, info) && !classify(box, signal, info, box->trap)))

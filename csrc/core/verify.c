@@ -5,10 +5,11 @@
  * V1  Memory is named by a gs override with 32-bit address size, never relative to rip or rsp.
  *     Without the address size only two slots of the state are read, each in its one sequence.
  * V2  General registers are the guest's seven, r12 and the scratch r8-r10.  64-bit operations occur
- *     only inside the sequences below; everything else leaves upper halves zero.
+ *     only inside the sequences below, on r9 and r10 and, cut back at their end, rsi and rdi; everything
+ *     else leaves upper halves zero.
  * V3  rsp moves by call, ret and by push and pop within one sequence.
  * V4  Branches go to a gate, to the body of a block, or to a stub of this block that names the very
- *     branch; indirect ones through the lookup table, whose address is in r15, which V2 never names.
+ *     branch; indirect ones through the lookup table, which r15 and, for the cache, r14 hold: V2 never names them.
  *     Every one starts at an instruction the walk has seen, so no bytes are read in two ways.
  * V5  The opcode is one of the table: no system, privileged, far, segment or 64-bit-only instruction,
  *     nothing that walks past its operand (bit strings and string instructions have sequences).
@@ -29,7 +30,6 @@ typedef struct walk {
     unsigned pending_count, stubs;
     bool ended;        /* the last instruction does not fall through */
     bool reason_in_r9; /* the last instruction was mov r9d, imm32 */
-    bool direct_seen;
 } walk;
 
 /* Reads may pass the block's end, by less than LONGEST, which the cache always has room for; a step
@@ -66,16 +66,15 @@ static uint32_t branch_target(const walk *w, uint32_t site) {
 }
 
 static bool to_gate(const walk *w, uint32_t target) {
-    return target == gate_offset(w, GATE_MISS_RCX) || target == gate_offset(w, GATE_RESYNC) ||
-           target == gate_offset(w, GATE_RESYNC_RCX) ||
+    return target == gate_offset(w, GATE_RESYNC) || target == gate_offset(w, GATE_RESYNC_RCX) ||
            (target == gate_offset(w, GATE_REASON) && w->reason_in_r9);
 }
 
 static bool to_body(const walk *w, uint32_t target) {
-    if (target == w->block->direct)
+    if (target == w->block->start)
         return true;
     const vx_block *block = cache_find(w->cache, (uintptr_t)w->cache->run + target);
-    return block != NULL && block->direct == target;
+    return block != NULL && block->start == target;
 }
 
 /* The rel32 of a branch.  What goes forward in the block has to be met as a stub. */
@@ -114,22 +113,22 @@ static bool stub(walk *w) {
 
 static bool state_slot(walk *w, uint32_t offset) { return skip_number(w, (uint32_t)ST_DISP + offset); }
 
-/* movzx r9d, r8w; jmp or call [r15 + r9 * 8] */
+/* mov r9d, [r15 + r8 * 4]; lea r9, [r14 + r9]; jmp or call r9.  By V2 r8 names a guest address. */
 static bool probe(walk *w) {
-    if (!SKIP(w, 0x45, 0x0f, 0xb7, 0xc8))
+    if (!SKIP(w, 0x47, 0x8b, 0x0c, 0x87, 0x4f, 0x8d, 0x0c, 0x0e))
         return false;
-    bool jumps = SKIP(w, 0x43, 0xff, 0x24, 0xcf);
-    if (!jumps && !SKIP(w, 0x43, 0xff, 0x14, 0xcf))
+    bool jumps = SKIP(w, 0x41, 0xff, 0xe1);
+    if (!jumps && !SKIP(w, 0x41, 0xff, 0xd1))
         return false;
     w->ended = jumps;
     return true;
 }
 
-/* mov r8, base; lea rsi, [rsi + r8]; lea rdi, [rdi + r8]; the instruction; mov esi, esi; mov edi, edi */
+/* mov r10, base; lea rsi, [rsi + r10]; lea rdi, [rdi + r10]; the instruction; mov esi, esi; mov edi, edi */
 static bool string(walk *w) {
-    if (!SKIP(w, 0x65, 0x4c, 0x8b, 0x04, 0x25) || !state_slot(w, ST_BASE))
+    if (!SKIP(w, 0x65, 0x4c, 0x8b, 0x14, 0x25) || !state_slot(w, ST_BASE))
         return false;
-    bool source = SKIP(w, 0x4a, 0x8d, 0x34, 0x06), destination = SKIP(w, 0x4a, 0x8d, 0x3c, 0x07);
+    bool source = SKIP(w, 0x4a, 0x8d, 0x34, 0x16), destination = SKIP(w, 0x4a, 0x8d, 0x3c, 0x17);
     (void)SKIP(w, 0x66);
     if (!SKIP(w, 0xf2))
         (void)SKIP(w, 0xf3);
@@ -284,7 +283,7 @@ static bool read_form(walk *w) {
     case 0x0f: return (p[1] & 0xf0) == 0x80 ? conditional(w) : p[1] == 0x1f ? long_nop(w) : single(w);
     case 0x2e: return padded(w);
     case 0x41: return p[1] == 0x81 && p[2] == 0xe0 ? either(w, flags_in) : single(w);
-    case 0x45: return p[1] == 0x0f && p[2] == 0xb7 && p[3] == 0xc8 ? either(w, probe) : single(w);
+    case 0x47: return p[1] == 0x8b && p[2] == 0x0c && p[3] == 0x87 ? probe(w) : single(w);
     case 0x65: return through_gs(w, p);
     case 0x67: case 0xe3: return counted(w);
     case 0x9c: return p[1] == 0x41 ? flags_out(w) : bit_string(w);
@@ -306,16 +305,15 @@ bool verify_block(const vx_cache *cache, const vx_block *block) {
     walk w;
     w.cache = cache, w.block = block, w.code = cache->edit, w.at = block->start, w.end = block->end;
     w.pending_count = w.stubs = 0;
-    w.ended = w.reason_in_r9 = w.direct_seen = false;
+    w.ended = w.reason_in_r9 = false;
     while (w.at < w.end) {
         if (w.ended && w.pending_count != 0 && PEEK(&w, 0x4c, 0x8d, 0x0d))
             break;
-        w.direct_seen |= w.at == block->direct;
         if (!step(&w))
             return false;
     }
     while (w.at < w.end)
         if (!stub(&w))
             return false;
-    return w.ended && w.direct_seen && w.stubs == w.pending_count;
+    return w.ended && w.stubs == w.pending_count;
 }

@@ -61,9 +61,8 @@ static PyObject *mark_list(const vx_translation *translation)
 
 static PyObject *translation_tuple(const vx_translation *translation)
 {
-    return Py_BuildValue("(Iy#nKN)", translation->guest_size, (const char *)translation->host,
-                         (Py_ssize_t)translation->host_size, (Py_ssize_t)translation->body,
-                         (unsigned long long)translation->place, mark_list(translation));
+    return Py_BuildValue("(Iy#KN)", translation->guest_size, (const char *)translation->host,
+                         (Py_ssize_t)translation->host_size, (unsigned long long)translation->place, mark_list(translation));
 }
 
 static PyObject *translation_locked(Box *box, uint32_t address)

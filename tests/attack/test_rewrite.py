@@ -90,8 +90,8 @@ def test_noise_is_entered_at_every_byte(plugin):
     assert ended > 600
 
 
-def test_code_that_shares_a_place_in_the_table(box):
-    """Threat 26: without the check at a block's head one target's code would run for the other."""
+def test_code_64_kib_apart(box):
+    """Threat 26: with entries found by a part of the address one target's code would run for the other."""
     assert box.colliding(20_000) == 0
 
 

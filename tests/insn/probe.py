@@ -44,7 +44,7 @@ class Block(Structure):
     """vx_block of cache.h."""
 
     _fields_ = [
-        *((name, c_uint32) for name in ("eip", "start", "direct", "end", "first_mark")),
+        *((name, c_uint32) for name in ("eip", "start", "end", "first_mark")),
         ("marks", c_uint16), ("guest_size", c_uint16),
     ]
 

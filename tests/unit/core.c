@@ -108,6 +108,22 @@ static void test_unfinished_block(void) {
     vx_plugin_unref(plugin);
 }
 
+/* Entries for blocks all over the address space take a bounded amount of memory. */
+static void test_table_bound(void) {
+    vx_cache *cache = cache_create(0x1000, 0);
+    CHECK(cache != NULL && cache_open(cache, 0, VX_WINDOW));
+    vx_block block = {.start = 256};
+    for (uint32_t i = 0; i <= VX_TABLE_PAGES_MAX; i++) {
+        block.eip = VX_GUEST_MIN + i * 1024;
+        cache_set_table(cache, &block);
+        CHECK(cache->table[block.eip] == (i < VX_TABLE_PAGES_MAX ? 256 : 0));
+    }
+    block.eip = VX_GUEST_MIN + 1023; /* its page is taken already */
+    cache_set_table(cache, &block);
+    CHECK(cache->table[block.eip] == 256);
+    cache_unref(cache);
+}
+
 static vx_sandbox *raw_sandbox(vx_plugin **plugin) {
     vx_segment segment = {0x10000, 0x1000, sizeof code, VX_PROT_READ | VX_PROT_EXEC, code};
     vx_image image = {.segments = &segment, .count = 1, .entry = 0x10000};
@@ -191,6 +207,7 @@ int main(void) {
     test_decoder();
     test_link_across_replacement();
     test_unfinished_block();
+    test_table_bound();
     vx_sandbox *box = raw_sandbox(&plugin);
     test_running(box);
     test_pending(box);

@@ -241,14 +241,14 @@ static void test_fork_between_calls(void) {
     const vx_cache *before = w.box->own->cache;
     const vx_block *block = block_of(w.box, DATA);
     uint8_t code[32];
-    memcpy(code, before->run + block->direct, sizeof code);
+    memcpy(code, before->run + block->start, sizeof code);
     pid_t forked = fork();
     if (forked == 0) {
         bool ok = put(w.box, DATA, 2) && value_at(w.box, DATA) == 2;
         _exit(!ok || failures != 0);
     }
     CHECK(status_of(forked) == 0);
-    CHECK(memcmp(code, before->run + block->direct, sizeof code) == 0 && w.box->own->cache == before);
+    CHECK(memcmp(code, before->run + block->start, sizeof code) == 0 && w.box->own->cache == before);
     CHECK(value_at(w.box, DATA) == 1 && put(w.box, DATA, 3) && value_at(w.box, DATA) == 3);
     close_world(w);
 }

@@ -51,7 +51,7 @@ static void check_marks(const vx_cache *cache, const vx_block *block) {
 static void check_block(const target *t, const vx_block *block, uint32_t eip) {
     const vx_cache *c = t->cache;
     REQUIRE(block->eip == eip && cache_lookup(c, eip) == block);
-    REQUIRE(block->start < block->direct && block->direct < block->end && block->end <= atomic_load(&c->used));
+    REQUIRE(block->start < block->end && block->end <= atomic_load(&c->used));
     REQUIRE(block->guest_size <= VX_BLOCK_INSNS * VX_INSN_MAX);
     REQUIRE(block == c->blocks || block->start >= block[-1].end);
     for (uint32_t at = block->start; at < block->end; at++)
