@@ -12,6 +12,7 @@ from typing import Any, Optional
 from . import _vx
 from .errors import PluginFormatError
 from .types import (
+    TEXT,
     ArrayType,
     EnumType,
     FunctionType,
@@ -194,7 +195,7 @@ class Classes:
 
     def _make(self, type: Type) -> _vx.Layout:
         if isinstance(type, str):
-            return _vx.Layout("scalar", code=type)
+            return _vx.Layout("text") if type == TEXT else _vx.Layout("scalar", code=type)
         if isinstance(type, EnumType):
             return _vx.Layout("enum", code=type.base, cls=self._enum(type))
         if isinstance(type, StructType):
@@ -241,7 +242,7 @@ class Classes:
         return layout
 
     def _dataclass(self, type: StructType) -> Any:
-        fields = [(m.name, self.annotation(m.type)) for m in type.members]
+        fields = [(m.name, self.in_memory(m.type)) for m in type.members]
         return dataclasses.make_dataclass(type.name, fields, frozen=True)
 
     def _union(self, type: StructType) -> Any:
@@ -255,7 +256,7 @@ class Classes:
             self.layout(type)
             return self.named[type.name]
         if isinstance(type, ArrayType):
-            return bytes if type.text or type.item == "u8" else tuple[self.annotation(type.item), ...]
+            return bytes if type.text or type.item == "u8" else tuple[self.in_memory(type.item), ...]
         if isinstance(type, NumbersType):
             return array.array if type.mode == "out" else Buffer
         if isinstance(type, FunctionType):
@@ -265,7 +266,11 @@ class Classes:
         if isinstance(type, OptionalType):
             return Optional[self.annotation(type.item)]
         assert isinstance(type, PointerType)
-        return self.annotation(type.target)
+        return self.in_memory(type.target)
+
+    def in_memory(self, type: Type) -> Any:
+        """The same for what stands in memory: text is a pointer there, which may be NULL."""
+        return Optional[str] if type == TEXT else self.annotation(type)
 
     def call_annotation(self, type: Type) -> Any:
         """The same for what a callback takes and gives: pointers and text may be NULL."""
@@ -276,7 +281,7 @@ class Classes:
     def result(self, type: Type) -> Any:
         """The same for a result, whose pointers may be NULL."""
         inner = self.annotation(type)
-        return Optional[inner] if isinstance(type, (PointerType, HandleType)) else inner
+        return Optional[inner] if isinstance(type, (PointerType, HandleType, FunctionType)) else inner
 
 
 _new_class = type  # a name that parameters do not hide

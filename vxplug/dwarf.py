@@ -13,6 +13,7 @@ from .interface import Export, Import
 from .types import (
     NULLABLE,
     POINTERS,
+    TEXT,
     ArrayType,
     EnumType,
     FunctionType,
@@ -24,8 +25,10 @@ from .types import (
     StreamType,
     StructType,
     Type,
+    has_text,
     is_call_param,
     is_call_result,
+    is_callable_here,
     is_input,
     outlives_call,
 )
@@ -162,6 +165,8 @@ def _plain(die: Any, owner: str) -> Type:
         return _struct(bare, _name(bare) or name or owner)
     if bare.tag == "DW_TAG_array_type":
         return _array(bare, owner)
+    if bare.tag == "DW_TAG_pointer_type" and _is_const_text(bare):
+        return TEXT
     raise _Unsupported(f"'{_spell(die)}'")
 
 
@@ -188,6 +193,8 @@ def _struct(die: Any, name: str) -> Type:
     members = tuple(_members(die, name, 0))
     if not members:
         raise _Unsupported(f"'{name}', which has no members")
+    if die.tag == "DW_TAG_union_type" and any(has_text(member.type) for member in members):
+        raise _Unsupported(f"'{name}', a union with text, of which nobody knows whether it is there,")
     return StructType(name, _number(die, "DW_AT_byte_size"), members, die.tag == "DW_TAG_union_type")
 
 
@@ -244,6 +251,11 @@ def _is_char(die: Any) -> bool:
     return bare is not None and bare.tag == "DW_TAG_base_type" and _name(bare) == "char"
 
 
+def _is_const_text(pointer: Any) -> bool:
+    target = _type_of(pointer)
+    return _is_char(target) and _bare(target)[2]
+
+
 def _pointer(die: Any, context: _Context, owner: str) -> Type:
     """const tells what is read; what is written is a struct, or was declared so."""
     target, const = _type_of(die), _bare(_type_of(die))[2]
@@ -251,22 +263,27 @@ def _pointer(die: Any, context: _Context, owner: str) -> Type:
     words, result = context.words, context.result
     if bare is None:
         return "u32"  # void *: an address, a number to Python
-    if bare.tag == "DW_TAG_subroutine_type" and not result:
-        return _function(bare, owner, context.handles)
+    if bare.tag == "DW_TAG_subroutine_type":
+        function = _function(bare, owner, context.handles)
+        if result and not is_callable_here(function):
+            raise _Unsupported(f"'{_spell(die)}', a function that takes or gives what Python cannot pass")
+        return function
     handle = context.handles.get(name or "") or context.handles.get(_name(bare) or "")
     if handle is not None:
         return handle
     if bare.tag == "DW_TAG_pointer_type" and "out" in words:
         given = _pointer(bare, _Context(frozenset(), context.handles, True), owner)
-        if isinstance(given, HandleType):
+        if isinstance(given, HandleType) or given == TEXT:
             return PointerType(given, "out")
-    if const and _is_char(target):
-        return "str"
+    if _is_const_text(die):
+        return TEXT
     inner = _plain(target, owner)
     if result:
         if not isinstance(inner, StructType):
             raise _Unsupported(f"'{_spell(die)}': of pointers, only those to structs and const char * are results")
         return PointerType(inner, "in")
+    if inner == TEXT:
+        raise _Unsupported(f"'{_spell(die)}': a pointer to text is one that the function writes, VX_OUT")
     mode = "out" if "out" in words else "inout" if "inout" in words or not const else "in"
     if const and mode != "in":
         raise _Unsupported(f"'{_spell(die)}', declared as written but const")
@@ -293,7 +310,7 @@ def _optional(type: Type, die: Any) -> Type:
     raise _Unsupported(f"'{_spell(die)}', declared VX_NULLABLE, which it cannot be")
 
 
-def _function(die: Any, owner: str, handles: Mapping[str, HandleType]) -> Type:
+def _function(die: Any, owner: str, handles: Mapping[str, HandleType]) -> FunctionType:
     if _children(die, "DW_TAG_unspecified_parameters"):
         raise _Unsupported("a function with variable arguments")
     context = _Context(frozenset(), handles)
@@ -330,6 +347,8 @@ def _parameter(die: Any, number: int, function: str, declared: Declarations) -> 
     words = declared.words.get((function, name), frozenset())
     try:
         type = _any(_type_of(die), _Context(words, declared.handles), f"{function}_{name}")
+        if isinstance(type, StructType) and has_text(type):
+            raise _Unsupported(f"'{_spell(_type_of(die))}' by value, whose text nobody could keep: take a pointer to it;")
         if type in ("none", "bytes") or (isinstance(type, NumbersType) and type.mode == "out"):
             raise _Unsupported(f"'{_spell(_type_of(die))}'")
         if words & {"out", "inout"} and not isinstance(type, PointerType):

@@ -23,6 +23,7 @@ from typing import Any
 from .classes import PARAM_TYPES, SCALARS, Classes
 from .errors import PluginFormatError, escape
 from .types import (
+    TEXT,
     ArrayType,
     FunctionType,
     HandleType,
@@ -30,14 +31,17 @@ from .types import (
     OptionalType,
     PointerType,
     StreamType,
+    StructType,
     Type,
     Types,
     check,
     decode_types,
     encode_types,
     fit_a_call,
+    has_text,
     identifier,
     integer,
+    is_callable_here,
     is_input,
     is_output,
     outlives_call,
@@ -166,6 +170,7 @@ def _param(value: object, types: Types, function: str) -> tuple[str, Type]:
     inner = type.item if isinstance(type, OptionalType) else type
     known = inner in PARAM_TYPES if isinstance(inner, str) else not isinstance(inner, ArrayType)
     known = known and not isinstance(inner, StreamType)
+    check(not (isinstance(inner, StructType) and has_text(inner)), f"{function}: {name} is a struct by value with text")
     check(known and not (isinstance(inner, NumbersType) and inner.mode == "out"), f"{function}: unknown type of {name}")
     return name, type
 
@@ -177,6 +182,8 @@ def _result(value: object, types: Types, function: str) -> Type:
     check(not isinstance(type, (ArrayType, OptionalType)), f"{function}: unknown result type")
     check(not isinstance(type, PointerType) or type.mode == "in", f"{function}: unknown result type")
     check(not isinstance(type, NumbersType) or type.mode == "out", f"{function}: unknown result type")
+    check(not isinstance(type, FunctionType) or is_callable_here(type), f"{function}: a function that Python cannot call")
+    check(not isinstance(type, PointerType) or type.target != TEXT, f"{function}: unknown result type")
     return type
 
 

@@ -154,7 +154,10 @@ def load_function(sandbox: Sandbox | Missing, name: str) -> _vx.Function | Missi
 
 
 def _reduce_function(function: _vx.Function) -> tuple[Any, ...]:
-    return load_function, (sandbox_of(function), function.__name__)
+    sandbox = sandbox_of(function)
+    if function.__name__ not in sandbox.plugin.exports:
+        raise Error(f"{function.__name__} lives in its sandbox only and cannot be pickled")
+    return load_function, (sandbox, function.__name__)
 
 
 copyreg.pickle(_vx.Function, _reduce_function)  # type: ignore[arg-type]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import keyword
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Union
 
 from .errors import PluginFormatError
@@ -28,6 +28,7 @@ INTEGERS = {
     if code[0] in "iu"
 }
 
+TEXT = "str"  # in a struct: const char *, which may be NULL
 TYPES_MAX = 4096
 MEMBERS_MAX = 4096
 # Bytes of one struct, and Python objects that its value may be made of: a result must not cost the host more
@@ -63,6 +64,10 @@ class StructType:
     size: int
     members: tuple[Member, ...]
     union: bool = False
+    points: bool = field(init=False, compare=False, repr=False)  # to text
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "points", any(has_text(member.type) for member in self.members))
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,10 @@ class ArrayType:
     item: Type
     count: int
     text: bool = False
+    points: bool = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "points", has_text(self.item))
 
 
 @dataclass(frozen=True)
@@ -147,7 +156,7 @@ WORDS_MAX = 2 * 127 + 1  # MAX_WORDS of csrc/py/binding.h
 def size_of(type: Type) -> int:
     """Bytes in guest memory."""
     if isinstance(type, str):
-        return SIZES[type]
+        return 4 if type == TEXT else SIZES[type]
     if isinstance(type, EnumType):
         return SIZES[type.base]
     if isinstance(type, StructType):
@@ -155,6 +164,16 @@ def size_of(type: Type) -> int:
     if isinstance(type, ArrayType):
         return type.count * size_of(type.item)
     return 4
+
+
+def has_text(type: Type) -> bool:
+    """Whether memory of the type points to text."""
+    return type.points if isinstance(type, (StructType, ArrayType)) else type == TEXT
+
+
+def is_callable_here(type: FunctionType) -> bool:
+    """Whether Python can call such a function of the plugin's, as it calls exports."""
+    return type.result != "view" and not any(isinstance(p, StructType) and has_text(p) for p in type.params)
 
 
 def is_call_param(type: Type) -> bool:
@@ -166,7 +185,7 @@ def is_call_param(type: Type) -> bool:
 def is_call_result(type: Type) -> bool:
     if isinstance(type, str):
         return type in SIZES or type in CALL_RESULTS
-    return isinstance(type, (EnumType, StructType))
+    return isinstance(type, EnumType) or (isinstance(type, StructType) and not has_text(type))
 
 
 def outlives_call(type: Type) -> bool:
@@ -308,9 +327,9 @@ class Types:
         return self.found[index]
 
     def plain(self, value: object, what: str) -> Type:
-        """What can stand in memory: a number, an enum, a struct, an array."""
+        """What can stand in memory: a number, text, an enum, a struct, an array."""
         type = self.ref(value, what)
-        known = type in SIZES if isinstance(type, str) else isinstance(type, PLAIN)
+        known = type == TEXT or type in SIZES if isinstance(type, str) else isinstance(type, PLAIN)
         check(known, f"{what} is not a type that memory can hold")
         return type
 
@@ -349,6 +368,7 @@ class Types:
         unique((m.name for m in members), f"{name}: two members")
         costs = [self._cost(m[1]) for m in listed]
         struct = StructType(name, size, members, row["kind"] == "union")
+        check(not (struct.union and has_text(struct)), f"{name}: text in a union")
         return struct, 1 + sum(c for c, _ in costs), 1 + max(d for _, d in costs)
 
     def _member(self, value: list[Any], size: int, struct: str) -> Member:
@@ -379,6 +399,7 @@ class Types:
     def read_pointer(self, row: dict[str, Any], what: str) -> tuple[Type, int, int]:
         mode = _mode(row, what)
         target = self.ref(row.get("target"), f"{what}: target")
+        check(target != TEXT or mode == "out", f"{what} points to text that is not given back")
         if not (isinstance(target, HandleType) and mode == "out"):
             target = self.plain(row.get("target"), f"{what}: target")
         check(not isinstance(target, ArrayType), f"{what} points to an array")

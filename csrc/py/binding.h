@@ -43,6 +43,8 @@ enum {
 #define VIEW_RESULT_SIZE 8 /* and of vx_view */
 /* A `const char *` result is a name or a message; data travels in vx_bytes. */
 #define MAX_STRING_RESULT ((size_t)64 << 20)
+/* Bytes of all text that one struct points to. */
+#define MAX_MEMBER_TEXT ((size_t)1 << 20)
 
 /* ---- types ---- */
 
@@ -137,6 +139,7 @@ typedef enum Kind {
     KIND_SCALAR, KIND_ENUM, KIND_STRUCT, KIND_UNION, KIND_ARRAY,
     KIND_CHARS,                /* char[n]: bytes up to the first NUL */
     KIND_BYTES,                /* uint8_t[n]: bytes */
+    KIND_TEXT,                 /* const char * in a struct: str or None */
     KIND_POINTER,
     KIND_FUNCTION,             /* pointer to a function of the type of `prototype` */
     KIND_HANDLE,               /* pointer to an object that only the guest looks into */
@@ -161,6 +164,7 @@ typedef struct Layout {
     uint8_t code;              /* Code of a scalar or of what holds an enum */
     uint8_t depth;             /* of layouts below */
     bool in, out;              /* of what is pointed to: read, given back */
+    bool text;                 /* has a KIND_TEXT, or is one */
     uint32_t size;             /* bytes in guest memory, at most MAX_LAYOUT */
     uint32_t count;            /* items, members */
     PyObject *class;           /* of enum, struct, union */
@@ -200,6 +204,7 @@ typedef struct Function {
     Box *box;
     PyObject *name, *module, *doc, *signature, *text_signature;
     vx_gaddr address;
+    uint64_t generation;           /* of the box, where the guest gave the address (pointer.c) */
     uint16_t parameter_count;  /* those that Python passes come first */
     uint16_t input_count;
     uint16_t word_count;       /* the hidden result pointer included */
@@ -230,6 +235,7 @@ typedef struct Lease {
     PyObject *object;          /* callback or handle, borrowed from the caller */
     void *owned;               /* or memory of our own that buffer.buf points at */
     vx_gaddr address;
+    uint32_t texts, texts_from; /* of a struct in `owned`: how many texts it points to, where they begin */
     uint8_t parameter;
     bool none;                 /* NULL for the guest, and nothing is lent */
 } Lease;
@@ -379,8 +385,16 @@ PyObject *file_system(PyObject *module, PyObject *args);
 extern PyType_Spec function_spec;
 bool function_finish_type(PyTypeObject *type);
 bool function_check(PyObject *object);
+PyObject *function_vectorcall(PyObject *self, PyObject *const *args, size_t flagged, PyObject *keywords);
+/* A function of the prototype's type in a box; its address is still to be set. */
+Function *function_of(const Function *prototype, Box *box, PyObject *name);
 /* Keeps on the call what vx_call returned, not VX_OK; always NULL. */
 void *call_failed(const Function *function, Call *call, vx_status status);
+
+/* ---- pointer.c: functions that the guest gives by their address ---- */
+
+/* The callable of a result; None for 0. */
+PyObject *pointer_get(const Function *giver, uint32_t address);
 
 /* ---- arguments.c: arguments to parameters, as CPython matches them ---- */
 
@@ -436,14 +450,43 @@ extern PyType_Spec layout_spec;
 bool layout_check(PyObject *object);       /* whether it is a Layout, of any interpreter */
 Code layout_code(const Layout *layout);    /* of a parameter or result that has it */
 
+/* ---- texts.c: text that structs point to ---- */
+
+/* On the way in: the texts of one value, one behind the other, and (where in the struct, where in
+ * `data`) of each pointer. */
+typedef struct Texts {
+    uint8_t *base;             /* the struct */
+    char *data;                /* PyMem, as `places` */
+    uint32_t *places, count;
+    size_t size, room, places_room; /* bytes */
+} Texts;
+
+/* On the way out: whose memory, and how much text there may be yet.  With `failed`, the pointer
+ * that led to no text, or to too much, and no exception. */
+typedef struct Reader {
+    vx_sandbox *core;
+    size_t left;
+    bool failed;
+    uint32_t address;
+} Reader;
+
+/* `value` behind the pointer at `out`, a part of the struct. */
+bool texts_add(Texts *texts, const Place *place, PyObject *value, uint8_t *out);
+/* Gives the texts to the lease, which has the struct, if all went well; frees them. */
+bool texts_finish(Texts *texts, bool ok, Lease *lease);
+/* The lease has its address: sets the pointers of the guest's copy of the struct. */
+void texts_link(const Lease *lease, uint8_t *target);
+PyObject *texts_read(Reader *reader, uint32_t address);
+
 /* ---- codec.c: values to the bytes of a layout and back ---- */
 
-/* `out` holds layout->size bytes, all zero.  May run Python code: never with a box locked. */
-bool codec_encode(const Place *place, const Layout *layout, PyObject *value, uint8_t *out);
+/* `out` holds layout->size bytes, all zero.  May run Python code: never with a box locked.  `texts` and
+ * `reader` are for layouts with text, else NULL. */
+bool codec_encode(const Place *place, const Layout *layout, PyObject *value, uint8_t *out, Texts *texts);
 /* `in` is host memory that nothing changes meanwhile. */
-PyObject *codec_decode(const Layout *layout, const uint8_t *in);
-bool codec_encode_member(const Place *place, const Member *member, PyObject *value, uint8_t *out);
-PyObject *codec_decode_member(const Member *member, const uint8_t *in);
+PyObject *codec_decode(const Layout *layout, const uint8_t *in, Reader *reader);
+bool codec_encode_member(const Place *place, const Member *member, PyObject *value, uint8_t *out, Texts *texts);
+PyObject *codec_decode_member(const Member *member, const uint8_t *in, Reader *reader);
 PyObject *codec_enum(const Layout *layout, PyObject *number); /* steals */
 /* A scalar by the bits of its words; `layout` is an enum's or NULL. */
 PyObject *codec_number(Code code, const Layout *layout, uint64_t bits);

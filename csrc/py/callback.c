@@ -130,6 +130,17 @@ typedef struct Visit {
     bool bad_memory;         /* the guest passed a pointer to what is not its memory */
 } Visit;
 
+static PyObject *decode(Visit *visit, const Layout *layout, const void *bytes)
+{
+    Reader reader = {.core = visit->box->core, .left = MAX_MEMBER_TEXT};
+    PyObject *object = codec_decode(layout, bytes, &reader);
+    if (reader.failed) {
+        visit->bad_memory = true;
+        visit->callback->bad_address = reader.address;
+    }
+    return object;
+}
+
 static const void *readable(Visit *visit, uint32_t address, uint64_t size)
 {
     const void *memory = "";
@@ -161,7 +172,7 @@ static PyObject *take_struct(Visit *visit, const Layout *layout, uint32_t addres
     uint8_t *copy = memory != NULL ? PyMem_Malloc(layout->size) : NULL;
     if (copy == NULL)
         return memory != NULL ? PyErr_NoMemory() : NULL;
-    PyObject *object = codec_decode(layout, memcpy(copy, memory, layout->size));
+    PyObject *object = decode(visit, layout, memcpy(copy, memory, layout->size));
     PyMem_Free(copy);
     return object;
 }
@@ -186,7 +197,7 @@ static PyObject *take_argument(Visit *visit, const Parameter *parameter)
     case CODE_MUT:
         return take_bytes(visit, words, parameter->code == CODE_MUT);
     case CODE_STRUCT:
-        return codec_decode(parameter->layout, (const uint8_t *)words);
+        return decode(visit, parameter->layout, words);
     case CODE_HANDLE:
         return handle_get(visit->box, parameter->layout, words[0]);
     case CODE_POINTER:
@@ -295,7 +306,7 @@ static bool give_encoded(Visit *visit, PyObject *value)
     uint8_t *bytes = PyMem_Calloc(1, layout->size);
     if (bytes == NULL)
         return PyErr_NoMemory() != NULL;
-    bool ok = codec_encode(&place, layout, value, bytes) && give_struct(visit, bytes, layout->size);
+    bool ok = codec_encode(&place, layout, value, bytes, NULL) && give_struct(visit, bytes, layout->size);
     PyMem_Free(bytes);
     return ok;
 }

@@ -1,4 +1,5 @@
-/* Values to the bytes that C has for them, and back: numbers, enums, structs, unions, arrays.
+/* Values to the bytes that C has for them, and back: numbers, enums, structs, unions, arrays; texts.c
+ * has the text that they point to.
  *
  * Both directions work on host memory, a copy of the guest's, so nothing changes under them.
  * Layouts nest MAX_DEPTH deep at most, and so does the recursion here. */
@@ -34,11 +35,11 @@ static bool encode_scalar(const Place *place, const Layout *layout, PyObject *va
     return true;
 }
 
-bool codec_encode_member(const Place *outer, const Member *member, PyObject *value, uint8_t *out)
+bool codec_encode_member(const Place *outer, const Member *member, PyObject *value, uint8_t *out, Texts *texts)
 {
     Place place = {.outer = outer, .name = member->name};
     if (member->bits == 0)
-        return codec_encode(&place, member->type, value, out + member->bit / 8);
+        return codec_encode(&place, member->type, value, out + member->bit / 8, texts);
     uint64_t bits;
     if (!convert_bits(&place, member->type->code, member->bits, value, &bits))
         return false;
@@ -54,12 +55,12 @@ static bool is_instance(const Place *place, const Layout *layout, PyObject *valu
                        ((PyTypeObject *)layout->class)->tp_name, Py_TYPE(value)->tp_name);
 }
 
-static bool encode_struct(const Place *place, const Layout *layout, PyObject *value, uint8_t *out)
+static bool encode_struct(const Place *place, const Layout *layout, PyObject *value, uint8_t *out, Texts *texts)
 {
     bool ok = is_instance(place, layout, value);
     for (uint32_t i = 0; ok && i < layout->count; i++) {
         PyObject *part = PyObject_GetAttr(value, layout->members[i].name);
-        ok = part != NULL && codec_encode_member(place, &layout->members[i], part, out);
+        ok = part != NULL && codec_encode_member(place, &layout->members[i], part, out, texts);
         Py_XDECREF(part);
     }
     return ok;
@@ -81,14 +82,14 @@ static bool encode_union(const Place *place, const Layout *layout, PyObject *val
     return ok;
 }
 
-static bool encode_items(const Place *outer, const Layout *layout, PyObject *items, uint8_t *out)
+static bool encode_items(const Place *outer, const Layout *layout, PyObject *items, uint8_t *out, Texts *texts)
 {
     for (uint32_t i = 0; i < layout->count; i++) {
         Place place = {.outer = outer, .item = i};
         if ((uint32_t)PySequence_Fast_GET_SIZE(items) != layout->count)
             return error_place(outer, PyExc_RuntimeError, "changed size while it was read");
         PyObject *item = Py_NewRef(PySequence_Fast_GET_ITEM(items, i));
-        bool ok = codec_encode(&place, layout->target, item, out + i * layout->target->size);
+        bool ok = codec_encode(&place, layout->target, item, out + i * layout->target->size, texts);
         Py_DECREF(item);
         if (!ok)
             return false;
@@ -96,7 +97,7 @@ static bool encode_items(const Place *outer, const Layout *layout, PyObject *ite
     return true;
 }
 
-static bool encode_array(const Place *place, const Layout *layout, PyObject *value, uint8_t *out)
+static bool encode_array(const Place *place, const Layout *layout, PyObject *value, uint8_t *out, Texts *texts)
 {
     if (!PySequence_Check(value) || PyUnicode_Check(value))
         return error_place(place, PyExc_TypeError, "expected a sequence of %u items, got %s",
@@ -107,7 +108,7 @@ static bool encode_array(const Place *place, const Layout *layout, PyObject *val
     Py_ssize_t size = PySequence_Fast_GET_SIZE(items);
     bool ok = size == (Py_ssize_t)layout->count;
     if (ok)
-        ok = encode_items(place, layout, items, out);
+        ok = encode_items(place, layout, items, out, texts);
     else
         error_place(place, PyExc_ValueError, "expected %u items, got %zd", (unsigned)layout->count,
                     size);
@@ -135,21 +136,25 @@ static bool encode_bytes(const Place *place, const Layout *layout, PyObject *val
     return ok;
 }
 
-bool codec_encode(const Place *place, const Layout *layout, PyObject *value, uint8_t *out)
+bool codec_encode(const Place *place, const Layout *layout, PyObject *value, uint8_t *out, Texts *texts)
 {
     switch ((Kind)layout->kind) {
     case KIND_SCALAR:
     case KIND_ENUM:
         return encode_scalar(place, layout, value, out);
     case KIND_STRUCT:
-        return encode_struct(place, layout, value, out);
+        return encode_struct(place, layout, value, out, texts);
     case KIND_UNION:
         return encode_union(place, layout, value, out);
     case KIND_ARRAY:
-        return encode_array(place, layout, value, out);
+        return encode_array(place, layout, value, out, texts);
     case KIND_CHARS:
     case KIND_BYTES:
         return encode_bytes(place, layout, value, out);
+    case KIND_TEXT:
+        if (texts != NULL)
+            return texts_add(texts, place, value, out);
+        /* fall through */
     default:
         return error_place(place, PyExc_SystemError, "not a type that memory can hold");
     }
@@ -193,10 +198,10 @@ static PyObject *decode_scalar(const Layout *layout, uint64_t bits)
     return codec_number(layout->code, layout, bits);
 }
 
-PyObject *codec_decode_member(const Member *member, const uint8_t *in)
+PyObject *codec_decode_member(const Member *member, const uint8_t *in, Reader *reader)
 {
     if (member->bits == 0)
-        return codec_decode(member->type, in + member->bit / 8);
+        return codec_decode(member->type, in + member->bit / 8, reader);
     uint64_t bits = get_bits(in, member->bit, member->bits);
     Code code = member->type->code;
     bool is_signed = code == CODE_I8 || code == CODE_I16 || code == CODE_I32 || code == CODE_I64;
@@ -207,12 +212,12 @@ PyObject *codec_decode_member(const Member *member, const uint8_t *in)
 
 /* By the object's own dictionary: a frozen dataclass refuses assignment, and its __init__ would do
  * the same a member at a time. */
-static PyObject *decode_struct(const Layout *layout, const uint8_t *in)
+static PyObject *decode_struct(const Layout *layout, const uint8_t *in, Reader *reader)
 {
     PyTypeObject *class = (PyTypeObject *)layout->class;
     PyObject *object = class->tp_alloc(class, 0);
     for (uint32_t i = 0; object != NULL && i < layout->count; i++) {
-        PyObject *part = codec_decode_member(&layout->members[i], in);
+        PyObject *part = codec_decode_member(&layout->members[i], in, reader);
         if (part == NULL || PyObject_GenericSetAttr(object, layout->members[i].name, part) < 0)
             Py_CLEAR(object);
         Py_XDECREF(part);
@@ -233,11 +238,11 @@ static PyObject *decode_union(const Layout *layout, const uint8_t *in)
     return object;
 }
 
-static PyObject *decode_array(const Layout *layout, const uint8_t *in)
+static PyObject *decode_array(const Layout *layout, const uint8_t *in, Reader *reader)
 {
     PyObject *items = PyTuple_New(layout->count);
     for (uint32_t i = 0; items != NULL && i < layout->count; i++) {
-        PyObject *item = codec_decode(layout->target, in + i * layout->target->size);
+        PyObject *item = codec_decode(layout->target, in + i * layout->target->size, reader);
         if (item == NULL)
             Py_CLEAR(items);
         else
@@ -246,7 +251,7 @@ static PyObject *decode_array(const Layout *layout, const uint8_t *in)
     return items;
 }
 
-PyObject *codec_decode(const Layout *layout, const uint8_t *in)
+PyObject *codec_decode(const Layout *layout, const uint8_t *in, Reader *reader)
 {
     uint64_t bits = 0;
     switch ((Kind)layout->kind) {
@@ -255,16 +260,19 @@ PyObject *codec_decode(const Layout *layout, const uint8_t *in)
         memcpy(&bits, in, layout->size);
         return decode_scalar(layout, bits);
     case KIND_STRUCT:
-        return decode_struct(layout, in);
+        return decode_struct(layout, in, reader);
     case KIND_UNION:
         return decode_union(layout, in);
     case KIND_ARRAY:
-        return decode_array(layout, in);
+        return decode_array(layout, in, reader);
     case KIND_CHARS:
         return PyBytes_FromStringAndSize((const char *)in,
                                          (Py_ssize_t)strnlen((const char *)in, layout->count));
     case KIND_BYTES:
         return PyBytes_FromStringAndSize((const char *)in, layout->count);
+    case KIND_TEXT:
+        memcpy(&bits, in, layout->size);
+        return texts_read(reader, (uint32_t)bits);
     default:
         return PyErr_Format(PyExc_SystemError, "not a type that memory can hold");
     }

@@ -259,7 +259,7 @@ bool convert_scalar(const Function *function, unsigned index, PyObject *value, u
     if (parameter->code != CODE_STRUCT)
         return convert_value(&place, parameter->code, value, words);
     memset(words, 0, parameter->words * sizeof *words);
-    return codec_encode(&place, parameter->layout, value, (uint8_t *)words);
+    return codec_encode(&place, parameter->layout, value, (uint8_t *)words, NULL);
 }
 
 /* ---- results ---- */

@@ -42,6 +42,12 @@ static PyObject *take_memory_result(Function *self, Call *call, const vx_result 
             error_keep(call);
         return handle;
     }
+    if (self->result == CODE_CALLBACK) {
+        PyObject *function = pointer_get(self, result->eax);
+        if (function == NULL)
+            error_keep(call);
+        return function;
+    }
     if (result->eax == 0)
         return Py_NewRef(Py_None);
     return memory_struct_result(self, call, self->result_layout->target, result->eax);
@@ -181,8 +187,8 @@ static PyObject *call_matched(Function *self, PyObject *const *args, Py_ssize_t 
     return call_bound(self, bound);
 }
 
-static PyObject *function_vectorcall(PyObject *self, PyObject *const *args, size_t flagged,
-                                     PyObject *keywords)
+PyObject *function_vectorcall(PyObject *self, PyObject *const *args, size_t flagged,
+                              PyObject *keywords)
 {
     Function *function = (Function *)self;
     Py_ssize_t count = PyVectorcall_NARGS(flagged);
@@ -225,7 +231,8 @@ static bool parse_type(PyObject *type, const char *what, PyObject *name, Code *c
     return *code != CODE_COUNT || refuse_type(what, name, type);
 }
 
-static bool set_type(Parameter *parameter, PyObject *name, PyObject *type)
+/* Text that a struct by value points to has no place: the words are all there is of it. */
+static bool set_type(const Box *box, Parameter *parameter, PyObject *name, PyObject *type)
 {
     Code code;
     if (!parse_type(type, "parameter", name, &code, &parameter->layout))
@@ -233,7 +240,7 @@ static bool set_type(Parameter *parameter, PyObject *name, PyObject *type)
     bool usable = code_set_parameter(code, parameter);
     if (code == CODE_STRUCT) {
         uint32_t words = (parameter->layout->size + 3) / 4;
-        usable = words < MAX_WORDS;
+        usable = words < MAX_WORDS && !(box != NULL && parameter->layout->text);
         parameter->words = (uint8_t)words;
     }
     if (!usable)
@@ -252,7 +259,7 @@ static bool add_parameter(Function *self, PyObject *pair)
     parameter->optional = optional;
     self->parameter_count++;
     PyUnicode_InternInPlace(&parameter->name);
-    if (!set_type(parameter, name, type))
+    if (!set_type(self->box, parameter, name, type))
         return false;
     self->word_count += parameter->words;
     if (self->word_count > MAX_WORDS) {
@@ -330,8 +337,10 @@ static bool set_result(Function *self, PyObject *type)
     Code code;
     if (!parse_type(type, "result of", self->name, &code, &self->result_layout))
         return false;
-    bool usable = code_is_result(code) || (code == CODE_VIEW && self->box == NULL);
-    if (!usable || code == CODE_CALLBACK) {
+    bool prototype = self->box == NULL;
+    bool usable = code_is_result(code) || (code == CODE_VIEW && prototype);
+    bool text = code == CODE_STRUCT && self->result_layout->text;
+    if (!usable || (prototype && (code == CODE_CALLBACK || text))) {
         PyErr_Format(PyExc_ValueError, "result of %U cannot be %S", self->name, type);
         return false;
     }
@@ -375,6 +384,55 @@ static Function *function_alloc(PyTypeObject *type, PyObject *box, PyObject *nam
         self->name = Py_NewRef(name);
         self->address = (vx_gaddr){address};
     }
+    return self;
+}
+
+static bool usable_in_a_box(const Function *prototype)
+{
+    bool usable = prototype->result != CODE_VIEW;
+    for (unsigned i = 0; usable && i < prototype->parameter_count; i++) {
+        const Parameter *parameter = &prototype->parameters[i];
+        usable = parameter->code != CODE_STRUCT || !parameter->layout->text;
+    }
+    if (!usable)
+        PyErr_Format(PyExc_ValueError, "%U cannot be called from here", prototype->name);
+    return usable;
+}
+
+static bool copy_parameters(Function *self, const Function *from)
+{
+    self->parameters = PyMem_New(Parameter, from->parameter_count);
+    if (self->parameters == NULL)
+        return PyErr_NoMemory() != NULL;
+    for (; self->parameter_count < from->parameter_count; self->parameter_count++) {
+        Parameter *parameter = &self->parameters[self->parameter_count];
+        *parameter = from->parameters[self->parameter_count];
+        Py_INCREF(parameter->name);
+        Py_XINCREF(parameter->layout);
+    }
+    return true;
+}
+
+Function *function_of(const Function *prototype, Box *box, PyObject *name)
+{
+    Function *self = NULL;
+    if (usable_in_a_box(prototype))
+        self = function_alloc(Py_TYPE(prototype), (PyObject *)box, name, 0);
+    if (self == NULL || !copy_parameters(self, prototype)) {
+        Py_XDECREF(self);
+        return NULL;
+    }
+    self->input_count = prototype->input_count;
+    self->word_count = prototype->word_count;
+    self->lease_count = prototype->lease_count;
+    self->out_count = prototype->out_count;
+    self->callback_count = prototype->callback_count;
+    self->uses_memory = prototype->uses_memory;
+    self->result = prototype->result;
+    self->plain_result = prototype->plain_result;
+    self->result_size = prototype->result_size;
+    self->result_layout = (Layout *)Py_XNewRef(prototype->result_layout);
+    self->text_signature = Py_NewRef(prototype->text_signature);
     return self;
 }
 

@@ -12,7 +12,7 @@ static void layout_dealloc(Layout *self);
 static const char *const kinds[KIND_COUNT] = {
     [KIND_SCALAR] = "scalar", [KIND_ENUM] = "enum", [KIND_STRUCT] = "struct",
     [KIND_UNION] = "union", [KIND_ARRAY] = "array", [KIND_CHARS] = "chars", [KIND_BYTES] = "bytes",
-    [KIND_POINTER] = "pointer", [KIND_NUMBERS] = "numbers",
+    [KIND_TEXT] = "text", [KIND_POINTER] = "pointer", [KIND_NUMBERS] = "numbers",
     [KIND_FUNCTION] = "function", [KIND_HANDLE] = "handle",
     [KIND_STREAM] = "stream",
 };
@@ -64,6 +64,9 @@ static bool add_below(Layout *self, const Layout *below)
     bool out_handle = self->kind == KIND_POINTER && !self->in && below->kind == KIND_HANDLE;
     if (below->kind >= KIND_POINTER && !out_handle)
         return refuse("a pointer in memory");
+    if (below->text && self->kind == KIND_UNION)
+        return refuse("text in a union, whose bytes outlive the guest's");
+    self->text |= below->text;
     if (below->depth >= MAX_DEPTH)
         return refuse("nested too deep");
     if (self->depth <= below->depth)
@@ -225,6 +228,10 @@ static bool layout_fill(State *state, Layout *self, const LayoutArguments *from)
         return set_prototype(self, from->prototype);
     case KIND_NUMBERS:
         return set_code(self, from->code);
+    case KIND_TEXT:
+        self->text = true;
+        self->size = 4;
+        return true;
     default:
         return set_items(self, from->count);
     }
@@ -279,7 +286,7 @@ static PyObject *layout_pack_member(Layout *self, PyObject *args)
     if (data != NULL) {
         Place place = {.owner = owner, .role = "() argument", .name = owner};
         memset(PyBytes_AS_STRING(data), 0, self->size);
-        if (!codec_encode_member(&place, member, value, (uint8_t *)PyBytes_AS_STRING(data)))
+        if (!codec_encode_member(&place, member, value, (uint8_t *)PyBytes_AS_STRING(data), NULL))
             Py_CLEAR(data);
     }
     Py_XDECREF(owner);
@@ -302,7 +309,7 @@ static PyObject *layout_unpack_member(Layout *self, PyObject *args)
     if (!PyArg_ParseTuple(args, "Uy#:unpack_member", &name, &data, &size) || !whole(self, size))
         return NULL;
     const Member *member = find_member(self, name);
-    return member != NULL ? codec_decode_member(member, data) : NULL;
+    return member != NULL ? codec_decode_member(member, data, NULL) : NULL;
 }
 
 static PyObject *layout_unpack(Layout *self, PyObject *args)
@@ -311,7 +318,7 @@ static PyObject *layout_unpack(Layout *self, PyObject *args)
     Py_ssize_t size;
     if (!PyArg_ParseTuple(args, "y#:unpack", &data, &size) || !whole(self, size))
         return NULL;
-    return codec_decode(self, data);
+    return codec_decode(self, data, NULL);
 }
 
 static PyObject *layout_members(Layout *self, void *unused)

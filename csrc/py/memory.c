@@ -78,7 +78,9 @@ static bool lease_pointer(const Function *function, unsigned index, PyObject *va
         return PyErr_NoMemory() != NULL;
     lease->buffer = (Py_buffer){.buf = lease->owned, .len = layout->target->size};
     Place place = place_argument(function, index);
-    return value == NULL || codec_encode(&place, layout->target, value, lease->owned);
+    Texts texts = {.base = lease->owned};
+    bool ok = value == NULL || codec_encode(&place, layout->target, value, lease->owned, &texts);
+    return texts_finish(&texts, ok, lease);
 }
 
 /* The callable itself: the call's own reference to its argument keeps it. */
@@ -162,6 +164,7 @@ static bool place(const Function *function, Call *call, Lease *lease)
         return error_fault(function, call, lease->address.value,
                            "the plugin made its argument memory inaccessible");
     memcpy(target, lease->buffer.buf, size);
+    texts_link(lease, target);
     return true;
 }
 
@@ -278,6 +281,17 @@ PyObject *memory_string_result(const Function *function, Call *call, uint32_t ad
     return kept(call, PyUnicode_DecodeUTF8(text, (Py_ssize_t)size, "strict"));
 }
 
+/* The value of host bytes; NULL with what went wrong kept on the call. */
+static PyObject *decode(const Function *function, Call *call, const Layout *layout, const void *bytes)
+{
+    Reader reader = {.core = function->box->core, .left = MAX_MEMBER_TEXT};
+    PyObject *object = codec_decode(layout, bytes, &reader);
+    if (!reader.failed)
+        return kept(call, object);
+    error_fault(function, call, reader.address, "str in a struct without an end in readable memory, or too long");
+    return NULL;
+}
+
 /* Decoding makes objects, so other code may run: it reads a copy. */
 PyObject *memory_struct_result(const Function *function, Call *call, const Layout *layout,
                                uint32_t address)
@@ -291,32 +305,32 @@ PyObject *memory_struct_result(const Function *function, Call *call, const Layou
     PyObject *object = NULL;
     uint8_t *copy = PyMem_Malloc(layout->size);
     if (copy != NULL)
-        object = codec_decode(layout, memcpy(copy, source, layout->size));
+        object = decode(function, call, layout, memcpy(copy, source, layout->size));
     else
-        PyErr_NoMemory();
+        kept(call, PyErr_NoMemory());
     PyMem_Free(copy);
-    return kept(call, object);
+    return object;
 }
 
-static PyObject *output(const Function *function, const Lease *lease)
+static PyObject *output(const Function *function, Call *call, const Lease *lease)
 {
     const Layout *layout = function->parameters[lease->parameter].layout;
     if (lease->none)
         return Py_NewRef(Py_None);
     if (layout->target->kind == KIND_HANDLE)
-        return handle_get(function->box, layout->target, *(const uint32_t *)lease->owned);
-    return codec_decode(layout->target, lease->owned);
+        return kept(call, handle_get(function->box, layout->target, *(const uint32_t *)lease->owned));
+    return decode(function, call, layout->target, lease->owned);
 }
 
 /* The tuple of outputs from `first` on, where what comes before is the result. */
-static PyObject *output_tuple(const Function *function, const Lease *leases, unsigned first)
+static PyObject *output_tuple(const Function *function, Call *call, const Lease *leases, unsigned first)
 {
-    PyObject *tuple = PyTuple_New(first + function->out_count);
+    PyObject *tuple = kept(call, PyTuple_New(first + function->out_count));
     for (unsigned i = 0; tuple != NULL && i < function->lease_count; i++) {
         const Parameter *parameter = &function->parameters[leases[i].parameter];
         if (parameter->code != CODE_POINTER || !parameter->layout->out)
             continue;
-        PyObject *object = output(function, &leases[i]);
+        PyObject *object = output(function, call, &leases[i]);
         if (object == NULL)
             Py_CLEAR(tuple);
         else
@@ -329,10 +343,8 @@ PyObject *memory_outputs(const Function *function, Call *call, const Lease *leas
                          PyObject *result)
 {
     bool has_result = function->result != CODE_NONE;
-    PyObject *tuple = result != NULL ? output_tuple(function, leases, has_result) : NULL;
+    PyObject *tuple = result != NULL ? output_tuple(function, call, leases, has_result) : NULL;
     if (tuple == NULL) {
-        if (result != NULL)
-            error_keep(call);
         Py_XDECREF(result);
         return NULL;
     }

@@ -42,6 +42,7 @@ static bool place(const Function *function, Call *call, uint32_t coroutine, Leas
         return error_fault(function, call, address, "the plugin gave no memory for an argument");
     if (size != 0)
         memcpy(target, lease->buffer.buf, size);
+    texts_link(lease, target);
     return true;
 }
 

@@ -15,6 +15,9 @@ from vxplug.types import ArrayType, EnumType, Member, NumbersType, OptionalType,
 ENUM = {"kind": "enum", "name": "e", "base": "i32", "members": [["A", 0]]}
 STRUCT = {"kind": "struct", "name": "s", "size": 8, "members": [["a", "i32", 0, 0], ["b", "u32", 32, 5]]}
 ARRAY = {"kind": "array", "item": "i32", "count": 2, "text": False}
+TEXTS = {"kind": "struct", "name": "t", "size": 8, "members": [["a", "str", 0, 0]]}
+POINTERS = [{"kind": "pointer", "target": "str", "mode": "out"}, {"kind": "function", "params": [], "result": "view"},
+            {"kind": "function", "params": [3], "result": "none"}]
 
 
 def _note(types, params=(), result="none", abi=2) -> bytes:
@@ -67,7 +70,14 @@ REFUSED = {
     "bit-field of struct": ([STRUCT, _change(STRUCT, name="t", members=[["a", 0, 0, 3]])], "not a type of bit-fields"),
     "wide bit-field": ([_change(STRUCT, members=[["a", "i8", 0, 9]])], "wider than its type"),
     "doubled member": ([_change(STRUCT, members=[["a", "i8", 0, 0], ["a", "i8", 8, 0]])], "share a name"),
-    "member of text": ([_change(STRUCT, members=[["a", "str", 0, 0]])], "memory can hold"),
+    "text in a union": ([_change(STRUCT, kind="union", members=[["a", "str", 0, 0]])], "text in a union"),
+    "text deep in a union": ([_change(STRUCT, name="t", members=[["a", "str", 0, 0]]), _change(ARRAY, item=0, count=1),
+                              _change(STRUCT, kind="union", members=[["a", 1, 0, 0]])], "text in a union"),
+    "text over the end": ([_change(STRUCT, members=[["a", "str", 40, 0]])], "lies outside"),
+    "bits of text": ([_change(STRUCT, members=[["a", "str", 0, 3]])], "not a type of bit-fields"),
+    "pointer to text that is read": ([{"kind": "pointer", "target": "str", "mode": "inout"}], "text that is not given back"),
+    "a callback that gives text in a struct": ([_change(STRUCT, members=[["a", "str", 0, 0]]),
+                                                {"kind": "function", "params": [], "result": 0}], "a result that no callback has"),
     "member of bytes": ([_change(STRUCT, members=[["a", "bytes", 0, 0]])], "memory can hold"),
     "shadowing member": ([_change(STRUCT, members=[["__class__", "i8", 0, 0]])], "reserved by Python"),
     "keyword": ([_change(STRUCT, members=[["class", "i8", 0, 0]])], "is a Python keyword"),
@@ -113,16 +123,20 @@ def test_hostile_types(name):
     ("params", "result", "text"),
     [
         ([["p", 2]], "none", "unknown type of p"),
-        ([["p", 3]], "none", "does not come before it"),
+        ([["p", 7]], "none", "does not come before it"),
         ([], 2, "unknown result type"),
         ([["p", "bytes"]], "none", "unknown type of p"),
         ([], "view", "unknown result type"),
+        ([["p", 3]], "none", "p is a struct by value with text"),
+        ([], 4, "unknown result type"),
+        ([], 5, "a function that Python cannot call"),
+        ([], 6, "a function that Python cannot call"),
     ],
 )
 def test_hostile_uses(params, result, text):
     """Without it a type could stand where no call can pass it."""
     with pytest.raises(vxplug.PluginFormatError, match=text):
-        decode_note(_note([ENUM, STRUCT, ARRAY], params, result))
+        decode_note(_note([ENUM, STRUCT, ARRAY, TEXTS, *POINTERS], params, result))
 
 
 def test_old_notes_know_no_types():
@@ -140,8 +154,10 @@ def test_notes_are_as_old_as_they_can_be():
     assert data[8:12] == b"\1\0\0\0" and decode_note(data).exports == plain.exports
     level = EnumType("level", "i32", (("A", 0),))
     inner = StructType("inner", 8, (Member("a", level, 0), Member("b", "u8", 35, 3), Member("t", ArrayType("i8", 2, True), 40)))
+    texts = StructType("texts", 12, (Member("a", ArrayType("str", 2), 0), Member("b", "str", 64)))
     outer = StructType("outer", 16, (Member("x", inner, 64), Member("y", ArrayType(inner, 1), 0)), union=True)
-    params = (("p", PointerType(outer, "inout")), ("q", level), ("r", PointerType(inner, "out")), ("s", OptionalType(PointerType(inner, "in"))), ("t", NumbersType("f32", "inout")))
+    params = (("p", PointerType(outer, "inout")), ("q", level), ("r", PointerType(inner, "out")), ("s", OptionalType(PointerType(inner, "in"))), ("t", NumbersType("f32", "inout")),
+              ("u", PointerType(texts, "inout")), ("v", PointerType("str", "out")))
     rich = Interface("doc", 65536, (Export("f", 65536, None, "", params, outer),))
     data = encode_note(rich)
     assert data[8:12] == b"\2\0\0\0" and decode_note(data).exports == rich.exports
@@ -164,6 +180,9 @@ def test_layouts_check_themselves():
         lambda: _vx.Layout("struct", size=4, cls=int, members=[("a", byte, 3, 0)]),
         lambda: _vx.Layout("struct", size=4, cls=int, members=[("a", byte, 0, 9)]),
         lambda: _vx.Layout("struct", size=4, cls=int, members=[("a", pointer, 0, 0)]),
+        lambda: _vx.Layout("union", size=4, cls=int, members=[("a", _vx.Layout("text"), 0, 0)]),
+        lambda: _vx.Layout("struct", size=4, cls=int, members=[("a", _vx.Layout("text"), 8, 0)]),
+        lambda: _vx.Layout("struct", size=4, cls=int, members=[("a", _vx.Layout("text"), 0, 3)]),
         lambda: byte.unpack(b""), lambda: byte.unpack(b"12"), lambda: pointer.unpack(b"1234"),
     ]
     for make in wrong:
