@@ -1,33 +1,107 @@
-"""All tables, or those named: ``python -m benchmarks [--rounds N] [calls callbacks kernels codecs sandboxes]``."""
+"""All tables, or those named: ``python -m benchmarks [--rounds N] [--rows PATTERN] [TABLE...]``."""
 
 from __future__ import annotations
 
 import argparse
+import fnmatch
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
 
-from . import calls, codecs, kernels, sandboxes
-from .timing import print_table
+from . import calls, compute, contestants, plot, report, sandboxes
+from .timing import Measured, Row, measure
 
-TABLES = {
-    "calls": ("call cost", calls.rows),
-    "callbacks": ("callbacks", calls.callback_rows),
-    "kernels": ("kernels", kernels.rows),
-    "codecs": ("codecs", codecs.rows),
-    "sandboxes": ("setting up", sandboxes.rows),
+ROUNDS, QUICK_ROUNDS = 15, 3
+OUTPUT = Path(__file__).resolve().parent.parent / ".cache" / "benchmarks" / "results"
+Wanted = Callable[[str], bool]
+
+
+def _listed(rows: Callable[[], Iterable[Row]]) -> Callable[[Wanted], Iterable[Row]]:
+    """Rows whose contestants are cheap to make: those not wanted are made and dropped."""
+    return lambda wanted: (row for row in rows() if wanted(row.subject))
+
+
+TABLES: dict[str, tuple[str, Callable[[Wanted], Iterable[Row]]]] = {
+    "calls": ("call cost", _listed(calls.rows)),
+    "callbacks": ("callbacks", _listed(calls.callback_rows)),
+    "sandboxes": ("setting up", _listed(sandboxes.rows)),
 }
 
 
-def main() -> None:
+ALL = (*compute.TITLES, *TABLES)
+
+
+def _columns(text: str) -> list[str]:
+    names = text.split(",")
+    if unknown := set(names) - set(contestants.COLUMNS):
+        raise argparse.ArgumentTypeError(f"no column {', '.join(sorted(unknown))}")
+    return names
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=15, help="runs of each contestant; their median counts")
-    parser.add_argument("tables", nargs="*", metavar="TABLE", help=f"of {', '.join(TABLES)}; all by default")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"runs of each contestant; their median counts ({ROUNDS})")
+    parser.add_argument("--quick", action="store_const", dest="rounds", const=QUICK_ROUNDS, help=f"a look: {QUICK_ROUNDS} rounds")
+    parser.add_argument("--rows", default="*", metavar="PATTERN", help="rows whose subject matches, as in '*compress'")
+    parser.add_argument("--columns", type=_columns, default=[*contestants.COLUMNS], metavar="NAME,NAME",
+                        help=f"of the compute tables: {', '.join(contestants.COLUMNS)}")
+    parser.add_argument("--output", type=Path, default=OUTPUT, metavar="DIR", help="for results.md, results.json, results.svg")
+    parser.add_argument("tables", nargs="*", metavar="TABLE", help=f"of {', '.join(ALL)}; all by default")
+    return parser
+
+
+def _samples(title: str, rows: Iterable[Row], rounds: int) -> tuple[Measured, ...]:
+    measured = []
+    for row in rows:
+        print(f"{title}: {row.subject}", end="\r\033[K", file=sys.stderr, flush=True)
+        measured.append(measure(row, rounds))
+    return tuple(measured)
+
+
+def _measured(name: str, options: argparse.Namespace) -> report.Table:
+    def wanted(subject: str) -> bool:
+        return fnmatch.fnmatch(subject, options.rows)
+
+    if name in compute.TITLES:
+        title, columns = compute.TITLES[name], options.columns
+        rows = _samples(title, compute.rows(name, wanted, columns), options.rounds)
+        return report.Table(name, title, tuple(columns), rows, compute=True)
+    title, make = TABLES[name]
+    rows = _samples(title, make(wanted), options.rounds)
+    found = dict.fromkeys(column for row in rows for column in row.samples)
+    return report.Table(name, title, tuple(found), rows)
+
+
+def _write(tables: list[report.Table], rounds: int, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    common = report.in_common(tables)
+    parts = [*(report.markdown(table) for table in tables), *([report.summary(common)] if common else [])]
+    (folder / "results.md").write_text("\n".join(parts))
+    (folder / "results.json").write_text(report.to_json(tables, rounds))
+    plot.draw(tables, folder / "results.svg")
+    print(f"written: {folder}/results.md, .json, .svg")
+
+
+def main() -> None:
+    parser = _parser()
     options = parser.parse_args()
-    unknown = set(options.tables) - set(TABLES)
+    unknown = set(options.tables) - set(ALL)
     if unknown:
         parser.error(f"no table {', '.join(sorted(unknown))}")
-    print("Times divided by the first column's: 1.00 is as fast, 2.00 takes twice as long.\n")
-    for name in options.tables or TABLES:
-        title, rows = TABLES[name]
-        print_table(title, rows(), options.rounds)
+    if options.rounds < 1:
+        parser.error("at least one round")
+    print("Times divided by the first column's: 1.00 is as fast, 2.00 takes twice as long; ± half the quartiles' distance.\n")
+    tables = []
+    for name in options.tables or ALL:
+        table = _measured(name, options)
+        if table.rows:
+            tables.append(table)
+            print(report.text(table), flush=True)
+    if not tables:
+        parser.error(f"no row matches {options.rows}")
+    common = report.in_common(tables)
+    print(report.summary(common) if common else "", end="\n" if common else "")
+    _write(tables, options.rounds, options.output)
 
 
 if __name__ == "__main__":

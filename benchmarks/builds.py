@@ -88,11 +88,3 @@ def plugin(source: str, cflags: Sequence[str] = ()) -> vxplug.Plugin:
     target = _output(f"{Path(source).stem}.vxm")
     sdk.build([SOURCES / source], target, cflags=list(cflags))
     return vxplug.open(target)
-
-
-def native_kernels(bits: int) -> Path:
-    """32: the plugins' own compiler and flags, so that the sandbox is the only difference."""
-    target = _output(f"kernels-{bits}")
-    command = [*sdk.tool_command("cc"), "-static", "-fno-sanitize=undefined"] if bits == 32 else ["cc"]
-    run([*command, "-O2", SOURCES / "kernels.c", SOURCES / "kernels_main.c", "-o", target])
-    return target

@@ -1,4 +1,4 @@
-"""Interleaved medians: every contestant runs once a round, so that a slow moment hits them all."""
+"""Interleaved samples: every contestant runs once a round, so that a slow moment hits them all."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 # One run of a contestant; returns nanoseconds, its own or measured by `timed`.
 Run = Callable[[], float]
+# First runs are not counted: they translate, compile, touch memory and train the branch predictors.
+WARM_UP = 2
 
 
 @dataclass(frozen=True)
@@ -17,6 +19,30 @@ class Row:
 
     subject: str
     runs: dict[str, Run]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A row's samples in nanoseconds by column; the first column is what ratios are of."""
+
+    subject: str
+    samples: dict[str, list[float]]
+
+    def median(self, column: str) -> float:
+        return statistics.median(self.samples[column])
+
+    def ratio(self, column: str) -> float | None:
+        """A median divided by the first column's; None where the column has no samples."""
+        if column not in self.samples:
+            return None
+        return self.median(column) / self.median(next(iter(self.samples)))
+
+    def spread(self, column: str) -> float:
+        """Half the distance between the quartiles, as a part of the median."""
+        if len(self.samples[column]) < 2:
+            return 0.0
+        low, _, high = statistics.quantiles(self.samples[column], n=4, method="inclusive")
+        return (high - low) / 2 / self.median(column)
 
 
 def timed(work: Callable[[], object], repeat: int = 1) -> Run:
@@ -31,28 +57,12 @@ def timed(work: Callable[[], object], repeat: int = 1) -> Run:
     return run
 
 
-def medians(row: Row, rounds: int) -> dict[str, float]:
+def measure(row: Row, rounds: int) -> Measured:
     samples: dict[str, list[float]] = {column: [] for column in row.runs}
-    for run in row.runs.values():
-        run()  # caches, translation, branch predictors
+    for _ in range(WARM_UP):
+        for run in row.runs.values():
+            run()
     for _ in range(rounds):
         for column, run in row.runs.items():
             samples[column].append(run())
-    return {column: statistics.median(values) for column, values in samples.items()}
-
-
-def _cells(row: Row, columns: list[str], rounds: int) -> list[str]:
-    times = medians(row, rounds)
-    base = times[columns[0]]
-    return [row.subject, *(f"{times[c] / base:.2f}" if c in times else "" for c in columns)]
-
-
-def print_table(title: str, rows: list[Row], rounds: int) -> None:
-    """The first column of the first row is 1; every cell is a time divided by its row's first."""
-    columns = list(rows[0].runs)
-    table = [[title, *columns], *(_cells(row, columns, rounds) for row in rows)]
-    widths = [max(len(line[i]) for line in table) for i in range(len(columns) + 1)]
-    for line in table:
-        cells = [cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)]
-        print("  ".join([line[0].ljust(widths[0]), *cells]), flush=True)
-    print(flush=True)
+    return Measured(row.subject, samples)

@@ -15,7 +15,6 @@ class Codec:
 
     name: str
     package: str  # as in sources.txt
-    export: str  # the function benchmarks time: (vx_view, uint32_t) -> vx_bytes
     sources: tuple[str, ...] = ()
     without: tuple[str, ...] = ()  # taken out of what the patterns match
     includes: tuple[str, ...] = ()
@@ -26,16 +25,16 @@ _OPENJP2 = "lib/openjpeg/src/lib/openjp2"
 CODECS = {
     codec.name: codec
     for codec in (
-        Codec("zstd", "zstandard", "decompress", ("zstd/zstd.c",), includes=("zstd",)),
-        Codec("brotli", "brotli", "decompress", ("c/common/*.c", "c/dec/*.c", "c/enc/*.c"),
+        Codec("zstd", "zstandard", ("zstd/zstd.c",), includes=("zstd",)),
+        Codec("brotli", "brotli", ("c/common/*.c", "c/dec/*.c", "c/enc/*.c"),
               includes=("c/include",)),
-        Codec("lz4", "lz4", "decompress",
+        Codec("lz4", "lz4",
               ("lz4libs/lz4.c", "lz4libs/lz4hc.c", "lz4libs/lz4frame.c", "lz4libs/xxhash.c"),
               includes=("lz4libs",)),
-        Codec("flac", "miniaudio", "decode", includes=("miniaudio",)),
-        Codec("zopfli", "zopfli", "compress", ("zopfli/src/zopfli/*.c",),
+        Codec("flac", "miniaudio", includes=("miniaudio",)),
+        Codec("zopfli", "zopfli", ("zopfli/src/zopfli/*.c",),
               includes=("zopfli/src/zopfli",)),
-        Codec("openjpeg", "pylibjpeg-openjpeg", "decode", (f"{_OPENJP2}/*.c",),
+        Codec("openjpeg", "pylibjpeg-openjpeg", (f"{_OPENJP2}/*.c",),
               # Programs of their own, tests, and the indexes of the interactive protocol.
               without=(f"{_OPENJP2}/bench_*.c", f"{_OPENJP2}/test_*.c",
                        f"{_OPENJP2}/t1_generate_luts.c", f"{_OPENJP2}/t1_ht_generate_luts.c",

@@ -1,0 +1,1 @@
+"""The benchmarks themselves: contestants agree, and reports say what was measured."""

@@ -1,0 +1,82 @@
+"""Tables say what was measured: medians, ratios, means, the worst row."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from benchmarks import plot, report
+from benchmarks.timing import Measured, Row, measure
+
+ROWS = (
+    Measured("slow", {"native": [10.0, 10.0, 40.0], "vxplug": [20.0, 19.0, 21.0], "wasmtime": [5.0, 5.0, 5.0]}),
+    Measured("fast", {"native": [100.0, 100.0, 100.0], "vxplug": [50.0, 50.0, 50.0]}),
+)
+TABLE = report.Table("kernels", "kernels", ("native", "vxplug", "wasmtime", "qemu"), ROWS, True)
+
+
+def test_ratios_are_of_medians_to_the_first_column():
+    """The figures that everything else is made of."""
+    assert [ROWS[0].ratio(column) for column in ("native", "vxplug", "wasmtime", "qemu")] == [1.0, 2.0, 0.5, None]
+    assert ROWS[0].spread("vxplug") == pytest.approx(0.5 / 20)
+    assert report.geometric_mean(ROWS, "vxplug") == pytest.approx(1.0)
+    assert report.geometric_mean(ROWS, "qemu") is None
+
+
+def test_text_names_the_worst_row_and_who_was_not_there():
+    """Without it a mean could hide the row that a reader must know."""
+    lines = report.text(TABLE).splitlines()
+    assert lines[0].split() == ["kernels", "native", "vxplug", "wasmtime", "qemu"]
+    assert "2.00 ±0.05" in lines[1] and lines[1].endswith("not installed")
+    assert lines[3].split() == ["geometric", "mean", "1.00", "1.00", "0.50"]
+    assert lines[4] == "vxplug's worst row: slow, 2.00"
+
+
+def test_markdown_has_a_cell_for_every_column():
+    """A page would show a broken table."""
+    rows = [line for line in report.markdown(TABLE).splitlines() if line.startswith("|")]
+    assert len(rows) == 5 and {row.count("|") for row in rows[:4]} == {6}
+
+
+def test_json_keeps_every_sample():
+    """Whoever wants other statistics than ours needs them."""
+    read = json.loads(report.to_json([TABLE], 3))
+    assert read["tables"]["kernels"]["slow"]["vxplug"] == {"nanoseconds": [20.0, 19.0, 21.0], "ratio": 2.0, "spread": 0.025}
+    assert read["machine"]["processor"] and read["rounds"] == 3
+
+
+def test_compute_tables_have_a_mean_in_common():
+    """The one figure that the suite comes to is over rows, not over tables."""
+    other = report.Table("codecs", "codecs", TABLE.columns, ROWS[:1], True)
+    calls = report.Table("calls", "call cost", ("extension", "vxplug"), ROWS[:1])
+    common = report.in_common([TABLE, other, calls])
+    assert common is not None and len(common.rows) == 3
+    assert "vxplug 1.26" in report.summary(common) and "qemu not installed" in report.summary(common)
+    assert report.in_common([TABLE, calls]) is None
+
+
+def test_contestants_take_turns_and_warm_runs_do_not_count():
+    """A slow moment must hit all, and the first runs translate."""
+    turns = []
+
+    def runner(name):
+        def run():
+            turns.append(name)
+            return float(len(turns))
+
+        return run
+
+    measured = measure(Row("row", {"a": runner("a"), "b": runner("b")}), 3)
+    assert turns == ["a", "b"] * 5
+    assert measured.samples == {"a": [5.0, 7.0, 9.0], "b": [6.0, 8.0, 10.0]}
+
+
+def test_plot_draws_every_row(tmp_path):
+    """The picture is what most readers look at."""
+    pytest.importorskip("matplotlib")
+    path = tmp_path / "results.svg"
+    plot.draw([TABLE, TABLE], path)
+    drawn = path.read_text()
+    assert drawn.count("<!-- slow -->") == 2 and drawn.count("<!-- fast -->") == 2
+    assert "<!-- vxplug (mean 1.00) -->" in drawn
