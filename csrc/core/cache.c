@@ -73,7 +73,7 @@ vx_cache *cache_create(size_t code_bytes, unsigned uses) {
     if (c == NULL)
         return NULL;
     c->size = cache_size_for(code_bytes);
-    c->block_max = c->size / VX_BLOCK_CODE_MIN;
+    c->block_max = c->size / VX_BLOCK_ALIGN;
     c->mark_max = c->size / 3;
     c->index_mask = 1;
     while (c->index_mask < 2 * c->block_max)
@@ -118,9 +118,11 @@ uintptr_t cache_gate(const vx_cache *c, vx_gate gate) {
     return (uintptr_t)c->run + gate * GATE_SIZE;
 }
 
-/* Fibonacci hashing: the golden ratio's bits spread neighbouring addresses. */
+/* The translator asks for instruction after instruction, so neighbours stay together; Fibonacci hashing spreads
+ * groups of them: the golden ratio's bits. */
 static size_t index_slot(const vx_cache *c, uint32_t eip) {
-    return (size_t)((eip * 0x9e3779b97f4a7c15u) >> 32) & c->index_mask;
+    enum { GROUP = 64 };
+    return ((size_t)((eip / GROUP * 0x9e3779b97f4a7c15u) >> 32) * GROUP + eip % GROUP) & c->index_mask;
 }
 
 /* Where `eip` is, or belongs.  A dropped block holds the place for the next one of its address. */

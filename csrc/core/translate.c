@@ -930,12 +930,8 @@ static vx_translate_result translate_body(translation *t, unsigned *needs) {
     return TRANSLATE_OK;
 }
 
-/* A branch to late in a cache line costs the processor a fetch more: recursive fib took 1.12 of native's time with
- * its blocks 0 to 12 bytes into a line, 1.25 at 16, 1.4 at 32 and 1.5 from 44 on. */
-#define BLOCK_ALIGN 64
-
 static void open_block(translation *t) {
-    size_t used = atomic_load(&t->cache->used), offset = (used + BLOCK_ALIGN - 1) & ~(size_t)(BLOCK_ALIGN - 1);
+    size_t used = atomic_load(&t->cache->used), offset = (used + VX_BLOCK_ALIGN - 1) & ~(size_t)(VX_BLOCK_ALIGN - 1);
     t->start = t->cache->edit + offset;
     t->e = (vx_emit){.at = t->start, .delta = t->cache->run - t->cache->edit};
     t->block.eip = t->eip;
