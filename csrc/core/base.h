@@ -11,6 +11,8 @@
 
 #define VX_LIKELY(x) __builtin_expect(!!(x), 1)
 #define VX_UNLIKELY(x) __builtin_expect(!!(x), 0)
+/* Of functions that every call goes through: a frame of their own would cost more than what they do. */
+#define VX_INLINE static inline __attribute__((always_inline))
 #define VX_COUNT(array) (sizeof(array) / sizeof((array)[0]))
 /* initial-exec: signal handlers read these, and lazy allocation is not signal-safe. */
 #define VX_THREAD_LOCAL _Thread_local __attribute__((tls_model("initial-exec")))

@@ -36,7 +36,7 @@
     .endm
 
 /* A guest's DF would misdirect the host, its ID flag would tell the next guest; the other flags that it can
- * set are dead at a call's end. */
+ * set are dead at a call's end.  POPF alone sets ID, and no code that has it is entered but by ENTER_FULL. */
     .macro clean_flags
     cld
     pushfq
@@ -46,6 +46,18 @@
     pushfq
     and dword ptr [rsp], ~EFLAGS_ID
     popfq
+9:
+    .endm
+
+/* Control words of the host that vx_enter left in place, since no code could change them, are still
+ * there.  State at rdi. */
+    .macro note_controls
+    cmp dword ptr [rdi + ST_HOW], ENTER_FULL
+    je 9f
+    fnstcw [rdi + ST_HOST_FCW]
+    cmp dword ptr [rdi + ST_HOW], ENTER_INTEGER
+    jne 9f
+    stmxcsr [rdi + ST_HOST_MXCSR]
 9:
     .endm
 
@@ -86,14 +98,12 @@ entry vx_enter
     push r15
     sub rsp, 8
     mov [rdi + ST_HOST_RSP], rsp
-    stmxcsr [rdi + ST_HOST_MXCSR]
-    fnstcw [rdi + ST_HOST_FCW]
+    mov [rdi + ST_HOW], esi
     test esi, esi
-    jz 2f
-    cmp esi, ENTER_FULL
-    je 1f
-    cmp esi, ENTER_AVX
-    je 3f
+    jz enter_fresh
+    stmxcsr [rdi + ST_HOST_MXCSR]
+    cmp esi, ENTER_SSE
+    jne enter_more
     xorps xmm0, xmm0
     xorps xmm1, xmm1
     xorps xmm2, xmm2
@@ -103,33 +113,24 @@ entry vx_enter
     xorps xmm6, xmm6
     xorps xmm7, xmm7
     ldmxcsr [rdi + ST_GUEST_MXCSR]
-    jmp 2f
-3:  vzeroall
-    ldmxcsr [rdi + ST_GUEST_MXCSR]
-    test dword ptr [rdi + ST_XSAVE], XSAVE_MASKS
-    jz 2f
-    kxorw k0, k0, k0
-    kxorw k1, k1, k1
-    kxorw k2, k2, k2
-    kxorw k3, k3, k3
-    kxorw k4, k4, k4
-    kxorw k5, k5, k5
-    kxorw k6, k6, k6
-    kxorw k7, k7, k7
-    jmp 2f
-1:  restore_fp ST_FX
-    mov eax, [rdi + ST_EFLAGS]
-    push rax
-    popfq
-    mov rsp, [rdi + ST_GUEST_RSP]
-    load_guest
-    jmp r11
 
 /* A fresh call: the host-side stack is empty, and its sentinel is the return address of this very
  * call, so that the processor predicts the guest's last return, and every return after it. */
-2:  mov rsp, [rdi + ST_GUEST_RSP]
+enter_fresh:
+    mov rsp, [rdi + ST_GUEST_RSP]
     lea rsp, [rsp + 8]
-    load_guest
+    mov r12d, [rdi + ST_GPR + 16]
+    mov r14, [rdi + ST_RUN]
+    mov r15, [rdi + ST_TABLE]
+    mov r8d, [rdi + ST_EIP]
+    mov r11, [rdi + ST_CODE]
+    xor eax, eax
+    xor ecx, ecx
+    xor edx, edx
+    xor ebx, ebx
+    xor ebp, ebp
+    xor esi, esi
+    xor edi, edi
     call r11
 
 /* Bottom of the host-side stack: a guest return found no prediction.  Stays in place; vx_enter's
@@ -157,12 +158,38 @@ leave_return:
     mov SLOT(ST_GPR), eax
     mov SLOT(ST_GPR + 8), edx
     mov rsp, SLOT(ST_HOST_RSP)
-    clean_flags
+    cld
     test dword ptr SLOT(ST_XSAVE), XSAVE_AVX
     jz 1f
     vzeroupper
 1:  mov eax, LEAVE_RETURN
     jmp restore_host
+
+/* More than SSE: the whole state, or whole vector and mask registers. */
+enter_more:
+    cmp esi, ENTER_AVX
+    je 1f
+    fnstcw [rdi + ST_HOST_FCW]
+    restore_fp ST_FX
+    mov eax, [rdi + ST_EFLAGS]
+    push rax
+    popfq
+    mov rsp, [rdi + ST_GUEST_RSP]
+    load_guest
+    jmp r11
+1:  vzeroall
+    ldmxcsr [rdi + ST_GUEST_MXCSR]
+    test dword ptr [rdi + ST_XSAVE], XSAVE_MASKS
+    jz enter_fresh
+    kxorw k0, k0, k0
+    kxorw k1, k1, k1
+    kxorw k2, k2, k2
+    kxorw k3, k3, k3
+    kxorw k4, k4, k4
+    kxorw k5, k5, k5
+    kxorw k6, k6, k6
+    kxorw k7, k7, k7
+    jmp enter_fresh
 
 entry vx_exit_miss
     mov r9d, LEAVE_MISS
@@ -200,6 +227,7 @@ leave_full:
     save_fp ST_FX
     mov eax, r9d
     clean_flags
+    note_controls
     fninit
     fldcw [rdi + ST_HOST_FCW]
     ldmxcsr [rdi + ST_HOST_MXCSR]
@@ -216,6 +244,7 @@ restore_host:
 /* void vx_fp_leave(vx_state *rdi) */
 entry vx_fp_leave
     fxsave64 [rdi + ST_FX]
+    clean_flags
     fninit
     fldcw [rdi + ST_HOST_FCW]
     ldmxcsr [rdi + ST_HOST_MXCSR]
@@ -227,6 +256,7 @@ entry vx_tick_enter
     mov rdi, SLOT(ST_SELF)
     mov rsp, [rdi + ST_HOST_RSP]
     save_fp ST_TICK_FX
+    note_controls
     fninit
     fldcw [rdi + ST_HOST_FCW]
     ldmxcsr [rdi + ST_HOST_MXCSR]

@@ -11,6 +11,7 @@
 #include "os.h"
 #include "signals.h"
 #include "state.h"
+#include "watchdog.h"
 
 /* A byte of the page map: VX_PROT_* of a mapped page, and who owns it. */
 enum { PAGE_MAPPED = 0x20, /* set on every mapped page, so that one without access is not free */
@@ -122,6 +123,7 @@ struct vx_sandbox {
     vx_own *own;     /* NULL: none yet, or the plugin's cache will do */
     uint32_t code_store; /* set by a signal handler: the guest stores into a guarded page here */
     unsigned needs;  /* NEEDS_* of every cache it was attached to: what of the processor is its own */
+    uint32_t how;    /* ENTER_* that sets that up */
     vx_options options;
     uint64_t page_limit, pages; /* mapped guest pages, at most the limit */
     uint64_t borders;           /* between page map bytes that differ; see region.c */
@@ -161,6 +163,14 @@ int region_prot(const vx_sandbox *box, uint32_t address, uint64_t size);
 bool region_discard(vx_sandbox *box, uint32_t address, uint64_t size);
 
 /* guestmem.c: the one range check (vx_guest_pointer of vx.h), and copies through it. */
+/* In line for what lies within a page. */
+static inline void *guest_pointer(vx_sandbox *box, uint32_t address, uint64_t size, unsigned prot) {
+    bool one_page = address % VX_PAGE_SIZE + size <= VX_PAGE_SIZE && size != 0;
+    bool good = (box->page_map[address / VX_PAGE_SIZE] & prot) == prot;
+    if (VX_LIKELY(one_page && good && box->own == NULL))
+        return (void *)(uintptr_t)(box->base + address);
+    return vx_guest_pointer(box, (vx_gaddr){address}, size, prot);
+}
 bool guest_read(vx_sandbox *box, uint32_t address, void *to, uint64_t size);
 bool guest_write(vx_sandbox *box, uint32_t address, const void *from, uint64_t size);
 /* The bytes of the instruction at `eip`, as far as they are executable; NULL if none is. */
@@ -241,21 +251,29 @@ bool signal_fault(vx_sandbox *box, vx_trap *trap);
 bool callback_run(vx_sandbox *box, uint32_t function, vx_trap *trap);
 static inline bool callback_is(uint32_t eip) { return eip >= VX_CALLBACK_MIN && eip < VX_CALLBACK_MAX; }
 
+/* call.c */
+/* Runs from state->eip until a trap.  ENTER_FULL takes the state's whole image; else it is a fresh call, which
+ * has esp and eip from the state, and all other registers zero. */
+vx_status run_guest(vx_sandbox *box, uint32_t how, uint64_t timeout_ns, vx_trap *trap);
+
 /* run.c */
 void run_needs(vx_sandbox *box, unsigned needs);
 /* The state names the attached cache. */
 void run_use_cache(vx_sandbox *box);
-vx_status run_guest(vx_sandbox *box, uint32_t how, uint64_t timeout_ns, vx_trap *trap);
+/* Attaches the code cache that is the sandbox's now. */
+bool run_attach(vx_sandbox *box);
+/* Of a fresh call the whole state, for ENTER_FULL. */
+void run_fresh(vx_sandbox *box);
+/* The guest's floating-point state, and the host's back, after ENTER_FULL and LEAVE_RETURN. */
+void run_leave_fp(vx_sandbox *box);
+/* What vx_enter came back for, LEAVE_RETURN apart, and on until a trap. */
+vx_status run_on(vx_sandbox *box, uint32_t how, uint32_t reason, vx_trap *trap);
 bool vx_on_tick(vx_state *state);
 /* The block at state->eip, translated now if need be; VX_TRAP and why there is none.  Under the
  * translation lock. */
 vx_status run_find_block(vx_sandbox *box, const vx_block **out, vx_trap_kind *why);
 
-/* watchdog.c */
-vx_status watchdog_enter(vx_sandbox *box, uint64_t timeout_ns); /* VX_TOO_DEEP, VX_NO_MEMORY (no thread) */
-void watchdog_leave(void);
-/* After a hook, which may have forked: the child's call has no watchdog yet.  False: no thread. */
-bool watchdog_resume(void);
+/* watchdog.c; what every call runs is in watchdog.h */
 /* Why the calling thread's running call has to end, or VX_TRAP_NONE.  signal-safe */
 vx_trap_kind watchdog_stop(void);
 /* The sandbox of the outermost such call, or NULL.  signal-safe */

@@ -30,7 +30,16 @@ bool os_map_twice(size_t size, void **run, void **edit);
 
 /* %gs base of the calling thread. */
 bool os_gs_init(void); /* false: neither instruction nor system call works here */
-void os_set_gs(uint64_t base); /* writes only if it differs */
+extern bool os_gs_instructions;
+void os_ask_gs(uint64_t base);
+/* Reading first costs less than writing, and trusts nobody's memory of the last write. */
+static inline void os_set_gs(uint64_t base) {
+    uint64_t now = 0;
+    if (VX_LIKELY(os_gs_instructions))
+        __asm__ volatile("rdgsbase %0" : "=r"(now));
+    if (VX_UNLIKELY(now != base))
+        os_ask_gs(base);
+}
 
 bool os_random(void *data, size_t size);
 uint64_t os_now_ns(void); /* monotonic */

@@ -113,24 +113,19 @@ bool os_map_twice(size_t size, void **run, void **edit) {
 
 /* HWCAP2_FSGSBASE: the kernel lets user code use rdgsbase and wrgsbase. */
 #define HWCAP2_FSGSBASE_BIT 2
-static bool gs_instructions;
+bool os_gs_instructions;
 
 bool os_gs_init(void) {
-    gs_instructions = getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE_BIT;
+    os_gs_instructions = getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE_BIT;
     uint64_t base;
-    return gs_instructions || syscall(SYS_arch_prctl, ARCH_GET_GS, &base) == 0;
+    return os_gs_instructions || syscall(SYS_arch_prctl, ARCH_GET_GS, &base) == 0;
 }
 
-/* Reading first costs less than writing, and trusts nobody's memory of the last write. */
-void os_set_gs(uint64_t base) {
-    if (VX_LIKELY(gs_instructions)) {
-        uint64_t now;
-        __asm__ volatile("rdgsbase %0" : "=r"(now));
-        if (now != base)
-            __asm__ volatile("wrgsbase %0" : : "r"(base) : "memory");
-    } else {
+void os_ask_gs(uint64_t base) {
+    if (os_gs_instructions)
+        __asm__ volatile("wrgsbase %0" : : "r"(base) : "memory");
+    else
         VX_CHECK(syscall(SYS_arch_prctl, ARCH_SET_GS, base) == 0);
-    }
 }
 
 bool os_random(void *data, size_t size) { return getrandom(data, size, 0) == (ssize_t)size; }

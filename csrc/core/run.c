@@ -1,4 +1,4 @@
-/* The run loop: into guest code, out of it for a reason, and in again. */
+/* The run loop: why guest code left, and in again.  call.c enters it first. */
 #include "internal.h"
 
 /* FXSAVE64 image (Intel SDM volume 1, table 10-2). */
@@ -19,6 +19,21 @@ static void fresh_fp(vx_sandbox *box) {
     box->state->fx_present = LEGACY; /* the rest is in its initial state: zero */
 }
 
+void run_fresh(vx_sandbox *box) {
+    vx_state *s = box->state;
+    uint32_t esp = s->gpr[4];
+    memset(s->gpr, 0, sizeof s->gpr);
+    s->gpr[4] = esp;
+    s->eflags = 0x202;
+    fresh_fp(box);
+}
+
+void run_leave_fp(vx_sandbox *box) {
+    vx_fp_leave(box->state);
+    memcpy(&box->kernel.mxcsr, box->state->fx + FX_MXCSR, 4);
+    memcpy(&box->kernel.fcw, box->state->fx + FX_FCW, 2);
+}
+
 /* What vx_enter did not set up was the host's when it was saved: make it the guest's fresh state,
  * and registers the guest has no name for empty. */
 static void complete_fp(vx_sandbox *box, uint32_t how) {
@@ -35,8 +50,15 @@ static void complete_fp(vx_sandbox *box, uint32_t how) {
 
 static void empty_host_stack(vx_sandbox *box) { box->state->guest_rsp = box->state->stack_top; }
 
+static uint32_t how_to_enter(unsigned needs) {
+    if (needs & NEEDS_X87)
+        return ENTER_FULL;
+    return needs & NEEDS_AVX ? ENTER_AVX : needs & NEEDS_SSE ? ENTER_SSE : ENTER_INTEGER;
+}
+
 void run_needs(vx_sandbox *box, unsigned needs) {
     box->needs |= needs;
+    box->how = how_to_enter(box->needs);
     box->state->xsave = cpu_xsave_mask(box->needs);
 }
 
@@ -101,15 +123,7 @@ static bool attach_current(vx_sandbox *box) {
     return true;
 }
 
-static const vx_cache *current_cache(const vx_sandbox *box) {
-    if (VX_LIKELY(!box->kernel.own_code))
-        return __atomic_load_n(&box->plugin->cache, __ATOMIC_RELAXED);
-    return box->own == NULL ? NULL : box->own->cache;
-}
-
-static bool ready_cache(vx_sandbox *box) {
-    if (VX_LIKELY(box->cache != NULL && box->cache == current_cache(box) && !cache_inherited(box->cache)))
-        return true;
+bool run_attach(vx_sandbox *box) {
     vx_translate_lock();
     bool ok = attach_current(box);
     vx_translate_unlock();
@@ -274,34 +288,8 @@ static vx_status serve(vx_sandbox *box, uint32_t reason, vx_trap *trap) {
 
 /* --- the loop ----------------------------------------------------------------------------------- */
 
-static uint32_t how_to_enter(const vx_sandbox *box) {
-    if (box->needs & NEEDS_X87)
-        return ENTER_FULL;
-    return box->needs & NEEDS_AVX ? ENTER_AVX : box->needs & NEEDS_SSE ? ENTER_SSE : ENTER_INTEGER;
-}
-
-/* The guest's floating-point state after a plain return, and the host's back. */
-static void leave_fp(vx_sandbox *box, uint32_t how) {
-    if (how == ENTER_INTEGER)
-        return;
-    if (how != ENTER_FULL) {
-        __builtin_ia32_ldmxcsr(box->state->host_mxcsr); /* no code of the cache loads control bits */
-        return;
-    }
-    vx_fp_leave(box->state);
-    memcpy(&box->kernel.mxcsr, box->state->fx + FX_MXCSR, 4);
-    memcpy(&box->kernel.fcw, box->state->fx + FX_FCW, 2);
-}
-
-static vx_status loop(vx_sandbox *box, uint32_t how, vx_trap *trap) {
+static vx_status loop(vx_sandbox *box, uint32_t how, uint32_t reason, vx_trap *trap) {
     for (;;) {
-        os_set_gs(box->base);
-        uint32_t reason = vx_enter(box->state, how);
-        if (reason == LEAVE_RETURN) {
-            leave_fp(box, how);
-            trap->kind = VX_TRAP_RETURN;
-            return VX_TRAP;
-        }
         complete_fp(box, how);
         how = ENTER_FULL;
         vx_trap_kind kind = watchdog_stop();
@@ -317,44 +305,26 @@ static vx_status loop(vx_sandbox *box, uint32_t how, vx_trap *trap) {
         kind = watchdog_stop();
         if (VX_UNLIKELY(kind != VX_TRAP_NONE))
             return stop(box, kind, trap);
+        os_set_gs(box->base);
+        reason = vx_enter(box->state, how);
+        if (reason == LEAVE_RETURN) {
+            run_leave_fp(box);
+            trap->kind = VX_TRAP_RETURN;
+            return VX_TRAP;
+        }
     }
 }
 
 /* A copy of what the embedder wants to report has to be made before anything else happens. */
 static void tell_end(vx_sandbox *box, vx_status status, const vx_trap *trap) {
     bool wanted = status == VX_TRAP && trap->kind != VX_TRAP_RETURN && trap->kind != VX_TRAP_READY;
-    if (VX_UNLIKELY(wanted) && box->options.hooks.ended != NULL)
+    if (wanted && box->options.hooks.ended != NULL)
         box->options.hooks.ended(box->options.context, box, trap);
 }
 
-/* Runs from state->eip until a trap; `how` ENTER_FULL takes the state's whole image, else a fresh
- * call with what the cache needs. */
-vx_status run_guest(vx_sandbox *box, uint32_t how, uint64_t timeout_ns, vx_trap *trap) {
-    vx_trap *outer = box->trap;
-    trap->kind = VX_TRAP_NONE;
-    trap->has_address = trap->flags_lost = false;
-    trap->code = trap->signal = 0;
-    if (!ready_cache(box))
-        return VX_NO_MEMORY;
-    vx_status status = watchdog_enter(box, timeout_ns);
-    if (status != VX_OK)
-        return status;
-    if (how != ENTER_FULL) {
-        how = how_to_enter(box);
-        box->state->guest_mxcsr = box->kernel.mxcsr;
-        if (how == ENTER_FULL)
-            fresh_fp(box);
-    }
-    box->state->code = (const void *)(uintptr_t)vx_probe;
-    empty_host_stack(box);
-    box->trap = trap;
-    if (box->depth++ == 0)
-        box->written = 0;
-    status = loop(box, how, trap);
+vx_status run_on(vx_sandbox *box, uint32_t how, uint32_t reason, vx_trap *trap) {
+    vx_status status = loop(box, how, reason, trap);
     tell_end(box, status, trap);
-    box->depth--;
-    box->trap = outer;
-    watchdog_leave();
     return status;
 }
 

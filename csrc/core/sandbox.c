@@ -1,4 +1,4 @@
-/* Plugins and sandboxes: made, called, reset, freed. */
+/* Plugins and sandboxes: made, reset, freed. */
 #include "internal.h"
 
 /* --- plugins ------------------------------------------------------------------------------------ */
@@ -210,10 +210,8 @@ static bool first_stack(vx_sandbox *box) {
                         AT_PAGESZ, VX_PAGE_SIZE, AT_ENTRY, p->entry, AT_SECURE, 0,
                         AT_RANDOM, seed_at, AT_NULL, 0};
     uint32_t esp = (VX_STACK_TOP - 64 - (uint32_t)sizeof words) & ~15u;
-    memset(box->state->gpr, 0, sizeof box->state->gpr);
     box->state->gpr[4] = esp;
     box->state->eip = p->entry;
-    box->state->eflags = 0x202;
     return os_random(seed, sizeof seed) && guest_write(box, seed_at, seed, sizeof seed) &&
            guest_write(box, name_at, "plugin", 7) && guest_write(box, esp, words, sizeof words);
 }
@@ -344,121 +342,3 @@ bool vx_sandbox_stopping(vx_sandbox *box) {
 uint32_t vx_sandbox_life(const vx_sandbox *box) { return box->life; }
 
 uint64_t vx_sandbox_memory(const vx_sandbox *box) { return box->pages * VX_PAGE_SIZE; }
-
-/* --- calls -------------------------------------------------------------------------------------- */
-
-static bool push_arguments(vx_sandbox *box, const uint32_t *words, size_t count, uint32_t *esp) {
-    uint32_t top = box->depth == 0 ? box->kernel.esp : box->state->gpr[4] - VX_RED_ZONE;
-    if (count > 1024)
-        return false;
-    /* The ABI wants esp + 4 a multiple of 16 at the callee's first instruction. */
-    uint32_t first = (top - (uint32_t)(4 * count)) & ~15u;
-    uint32_t *frame = vx_guest_pointer(box, (vx_gaddr){first - 4}, 4 * (count + 1),
-                                       VX_PROT_READ | VX_PROT_WRITE);
-    if (frame == NULL)
-        return false;
-    frame[0] = VX_EXIT_EIP;
-    for (size_t i = 0; i < count; i++)
-        frame[i + 1] = words[i];
-    *esp = first - 4;
-    return true;
-}
-
-/* The top of the x87 stack in an FXSAVE image: ST0 comes first; the tag byte has a bit for each
- * physical register, which FSW's TOP field selects. */
-static double read_st0(const uint8_t *fx) {
-    uint16_t fsw;
-    long double value;
-    memcpy(&fsw, fx + 2, 2);
-    if (!(fx[4] >> (fsw >> 11 & 7) & 1))
-        return 0;
-    memcpy(&value, fx + 32, 10);
-    return (double)value;
-}
-
-static vx_status call(vx_sandbox *box, uint32_t function, uint32_t esp, vx_result *result, vx_trap *trap) {
-    vx_state *s = box->state;
-    memset(s->gpr, 0, sizeof s->gpr);
-    s->gpr[4] = esp;
-    s->eip = function;
-    s->eflags = 0x202;
-    vx_status status = run_guest(box, ENTER_INTEGER, box->options.timeout_ns, trap);
-    if (status != VX_TRAP || trap->kind != VX_TRAP_RETURN)
-        return status;
-    *result = (vx_result){s->gpr[0], s->gpr[2],
-                          box->cache->uses & NEEDS_X87 ? read_st0(s->fx) : 0};
-    return VX_OK;
-}
-
-/* A call from a hook of a running call: the outer guest's state waits on our stack. */
-static vx_status nested_call(vx_sandbox *box, uint32_t function, uint32_t esp, vx_result *result,
-                             vx_trap *trap) {
-    vx_state saved = *box->state;
-    vx_status status = call(box, function, esp, result, trap);
-    *box->state = saved;
-    run_use_cache(box); /* which the nested call may have replaced */
-    box->state->guest_rsp = saved.stack_top;
-    return status;
-}
-
-vx_status vx_call(vx_sandbox *box, vx_gaddr function, const uint32_t *words, size_t count,
-                  vx_result *result, vx_trap *trap) {
-    uint32_t esp;
-    if (VX_UNLIKELY(box->unusable))
-        return VX_UNUSABLE;
-    if (VX_UNLIKELY(box->in_tick))
-        return VX_BUSY;
-    if (!push_arguments(box, words, count, &esp))
-        return VX_LIMIT;
-    if (box->depth != 0)
-        return nested_call(box, function.value, esp, result, trap);
-    atomic_store_explicit(&box->interrupt, false, memory_order_relaxed);
-    return call(box, function.value, esp, result, trap);
-}
-
-/* Bytes of the state's area where a component is, or NULL if this host has none. */
-static uint8_t *component(vx_state *s, uint32_t which) {
-    uint32_t offset = cpu_xsave_offset(which);
-    return offset == 0 ? NULL : s->fx_extended + (offset - ST_FX_PRESENT - 64);
-}
-
-static void load_vectors(vx_state *s, const vx_cpu *cpu) {
-    struct { uint32_t which; const void *from; size_t size; } parts[] = {
-        {XSAVE_AVX, cpu->ymm_high, sizeof cpu->ymm_high}, {XSAVE_MASKS, cpu->mask, sizeof cpu->mask},
-        {XSAVE_ZMM, cpu->zmm_high, sizeof cpu->zmm_high}};
-    s->fx_present = XSAVE_X87 | XSAVE_SSE;
-    for (size_t i = 0; i < VX_COUNT(parts); i++)
-        if (component(s, parts[i].which) != NULL) {
-            memcpy(component(s, parts[i].which), parts[i].from, parts[i].size);
-            s->fx_present |= parts[i].which;
-        }
-}
-
-static void save_vectors(vx_state *s, vx_cpu *cpu) {
-    struct { uint32_t which; void *to; size_t size; } parts[] = {
-        {XSAVE_AVX, cpu->ymm_high, sizeof cpu->ymm_high}, {XSAVE_MASKS, cpu->mask, sizeof cpu->mask},
-        {XSAVE_ZMM, cpu->zmm_high, sizeof cpu->zmm_high}};
-    for (size_t i = 0; i < VX_COUNT(parts); i++)
-        if (s->fx_present & parts[i].which)
-            memcpy(parts[i].to, component(s, parts[i].which), parts[i].size);
-        else
-            memset(parts[i].to, 0, parts[i].size);
-}
-
-vx_status vx_run(vx_sandbox *box, vx_cpu *cpu, vx_trap *trap) {
-    vx_state *s = box->state;
-    if (box->unusable || box->depth != 0)
-        return VX_BUSY;
-    memcpy(s->gpr, cpu->registers.gpr, sizeof s->gpr);
-    s->eip = cpu->registers.eip;
-    s->eflags = (cpu->registers.eflags & 0x200cd5) | 0x202;
-    memcpy(s->fx, cpu->fx, sizeof s->fx);
-    load_vectors(s, cpu);
-    run_needs(box, cpu_offers());
-    vx_status status = run_guest(box, ENTER_FULL, box->options.timeout_ns, trap);
-    if (status == VX_TRAP)
-        cpu->registers = trap->registers;
-    memcpy(cpu->fx, s->fx, sizeof cpu->fx);
-    save_vectors(s, cpu);
-    return status;
-}

@@ -11,7 +11,7 @@ static const int fault_signals[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE};
 static struct sigaction previous[64];
 static VX_THREAD_LOCAL int chaining; /* signal being given to the previous handler */
 static pthread_mutex_t translate_mutex = PTHREAD_MUTEX_INITIALIZER;
-static _Atomic uint32_t fork_generation;
+_Atomic uint32_t vx_forks;
 static _Atomic bool dying; /* the default disposition stays: nobody takes signals any more */
 
 void vx_panic(const char *rule, const char *file, int line) {
@@ -117,18 +117,16 @@ static void before_fork(void) {
  * it, so that nothing changes there under its feet. */
 static void after_fork_parent(void) {
     if (watchdog_in_tick())
-        fork_generation++;
+        vx_forks++;
     watchdog_after_fork_parent();
     vx_translate_unlock();
 }
 
 static void after_fork_child(void) {
-    fork_generation++;
+    vx_forks++;
     watchdog_after_fork();
     vx_translate_unlock();
 }
-
-uint32_t vx_fork_generation(void) { return atomic_load_explicit(&fork_generation, memory_order_relaxed); }
 
 static bool init_ok;
 

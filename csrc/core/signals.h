@@ -8,7 +8,8 @@
 bool vx_signals_init(void);
 /* Changes in every forked child: what was written before belongs to the parent too.  Changes in the
  * parent when the child may still run what was written before. */
-uint32_t vx_fork_generation(void);
+extern _Atomic uint32_t vx_forks;
+static inline uint32_t vx_fork_generation(void) { return atomic_load_explicit(&vx_forks, memory_order_relaxed); }
 /* Prepares the calling thread: alternate signal stack.  False when refused. */
 bool vx_thread_init(void);
 

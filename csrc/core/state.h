@@ -38,6 +38,7 @@
 #define ST_TICK_RIP 256
 #define ST_TICK_FLAGS 264
 #define ST_RUN 272
+#define ST_HOW 280
 #define ST_FX 320
 #define ST_TICK_FX 1984
 
@@ -92,7 +93,8 @@ typedef struct vx_state {
     uint64_t tick_gpr[16]; /* host registers where a tick interrupted translated code */
     uint64_t tick_rip, tick_flags;
     const uint8_t *run; /* of the attached code cache: see enter_x64.S */
-    uint64_t pad2[5];
+    uint32_t how; /* ENTER_* by which this thread is inside */
+    uint32_t pad2[9];
     /* An XSAVE area, standard format.  Components absent from `fx_present` are in their initial state;
      * x87 and SSE are always said to be present. */
     _Alignas(64) uint8_t fx[ST_FX_PRESENT];
@@ -125,6 +127,7 @@ VX_PIN(tick_gpr, ST_TICK_GPR);
 VX_PIN(tick_rip, ST_TICK_RIP);
 VX_PIN(tick_flags, ST_TICK_FLAGS);
 VX_PIN(run, ST_RUN);
+VX_PIN(how, ST_HOW);
 VX_PIN(fx, ST_FX);
 VX_PIN(tick_fx, ST_TICK_FX);
 

@@ -8,31 +8,13 @@
 
 #include <pthread.h>
 
-typedef struct frame {
-    _Atomic uint64_t sequence; /* of the call in this frame; 0 is none */
-    vx_sandbox *box;
-    uint64_t timeout_ns;
-    _Atomic uint64_t expired;  /* sequence number whose time is over */
-    uint64_t seen, seen_at;    /* watchdog's own */
-} frame;
-
-typedef struct vx_thread {
-    frame frames[VX_MAX_NESTING];
-    _Atomic unsigned depth;
-    uint64_t next_sequence;
-    int id;
-    void *altstack;
-    struct vx_thread *next;
-} vx_thread;
-
 static pthread_mutex_t list_lock = PTHREAD_MUTEX_INITIALIZER;
 static vx_thread *threads;
 static pthread_once_t key_once = PTHREAD_ONCE_INIT;
 static pthread_key_t key;
-static VX_THREAD_LOCAL vx_thread *self;
+VX_THREAD_LOCAL vx_thread *vx_this_thread;
 
-enum { WATCHDOG_ABSENT, WATCHDOG_AWAKE, WATCHDOG_ASLEEP };
-static _Atomic uint32_t watchdog_state;
+_Atomic uint32_t vx_watchdog_state;
 static _Atomic int samplers;
 
 static void forget_thread(void *pointer) {
@@ -44,7 +26,7 @@ static void forget_thread(void *pointer) {
             break;
         }
     pthread_mutex_unlock(&list_lock);
-    self = NULL;
+    vx_this_thread = NULL;
     os_altstack_leave(thread->altstack);
     free(thread);
 }
@@ -52,7 +34,7 @@ static void forget_thread(void *pointer) {
 static void make_key(void) { VX_CHECK(pthread_key_create(&key, forget_thread) == 0); }
 
 bool vx_thread_init(void) {
-    if (self != NULL)
+    if (vx_this_thread != NULL)
         return true;
     pthread_once(&key_once, make_key);
     vx_thread *thread = calloc(1, sizeof *thread);
@@ -70,7 +52,7 @@ bool vx_thread_init(void) {
     thread->next = threads;
     threads = thread;
     pthread_mutex_unlock(&list_lock);
-    self = thread;
+    vx_this_thread = thread;
     return true;
 }
 
@@ -79,11 +61,9 @@ bool vx_thread_init(void) {
 void vx_sampling(bool on) { atomic_fetch_add(&samplers, on ? 1 : -1); }
 
 /* True while the frame's call has been running since an earlier tick, or a profiler wants all of them. */
-static bool look_at_frame(frame *f, uint64_t now) {
+static bool look_at_frame(vx_frame *f, uint64_t now) {
     uint64_t sequence = atomic_load(&f->sequence);
     uint64_t timeout = f->timeout_ns;
-    if (sequence == 0)
-        return false;
     if (f->seen != sequence) {
         f->seen = sequence;
         f->seen_at = now;
@@ -117,12 +97,12 @@ static bool look_at_all(void) {
 /* A caller stores its frame, then reads the state, without a fence.  So the watchdog announces its
  * sleep, waits a tick, by when every store has long arrived, and looks once more. */
 static void sleep_until_woken(void) {
-    atomic_store(&watchdog_state, WATCHDOG_ASLEEP);
+    atomic_store(&vx_watchdog_state, WATCHDOG_ASLEEP);
     os_sleep_ns(VX_TICK_NS);
     if (look_at_all())
-        atomic_store(&watchdog_state, WATCHDOG_AWAKE);
-    while (atomic_load(&watchdog_state) == WATCHDOG_ASLEEP)
-        os_wait(&watchdog_state, WATCHDOG_ASLEEP);
+        atomic_store(&vx_watchdog_state, WATCHDOG_AWAKE);
+    while (atomic_load(&vx_watchdog_state) == WATCHDOG_ASLEEP)
+        os_wait(&vx_watchdog_state, WATCHDOG_ASLEEP);
 }
 
 static void *watchdog_main(void *unused) {
@@ -145,7 +125,7 @@ static bool start_watchdog(void) {
     pthread_attr_t attributes;
     sigset_t all, old;
     uint32_t absent = WATCHDOG_ABSENT;
-    if (!atomic_compare_exchange_strong(&watchdog_state, &absent, WATCHDOG_AWAKE))
+    if (!atomic_compare_exchange_strong(&vx_watchdog_state, &absent, WATCHDOG_AWAKE))
         return true;
     sigfillset(&all);
     pthread_attr_init(&attributes);
@@ -156,14 +136,14 @@ static bool start_watchdog(void) {
     pthread_sigmask(SIG_SETMASK, &old, NULL);
     pthread_attr_destroy(&attributes);
     if (error != 0)
-        atomic_store(&watchdog_state, WATCHDOG_ABSENT);
+        atomic_store(&vx_watchdog_state, WATCHDOG_ABSENT);
     return error == 0;
 }
 
-static bool wake_watchdog(void) {
+bool watchdog_wake(void) {
     uint32_t asleep = WATCHDOG_ASLEEP;
-    if (atomic_compare_exchange_strong(&watchdog_state, &asleep, WATCHDOG_AWAKE)) {
-        os_wake(&watchdog_state);
+    if (atomic_compare_exchange_strong(&vx_watchdog_state, &asleep, WATCHDOG_AWAKE)) {
+        os_wake(&vx_watchdog_state);
         return true;
     }
     return asleep == WATCHDOG_AWAKE || start_watchdog();
@@ -171,48 +151,24 @@ static bool wake_watchdog(void) {
 
 /* --- the caller's side ------------------------------------------------------------------------ */
 
-vx_status watchdog_enter(vx_sandbox *box, uint64_t timeout_ns) {
-    if (VX_UNLIKELY(self == NULL) && !vx_thread_init())
-        return VX_NO_MEMORY;
-    unsigned depth = atomic_load_explicit(&self->depth, memory_order_relaxed);
-    if (depth == VX_MAX_NESTING)
-        return VX_TOO_DEEP;
-    frame *f = &self->frames[depth];
-    f->box = box;
-    f->timeout_ns = timeout_ns;
-    atomic_store_explicit(&f->sequence, ++self->next_sequence, memory_order_release);
-    atomic_store_explicit(&self->depth, depth + 1, memory_order_release);
-    if (!watchdog_resume()) {
-        watchdog_leave();
-        return VX_NO_MEMORY;
-    }
-    return VX_OK;
-}
-
-bool watchdog_resume(void) {
-    return VX_LIKELY(atomic_load_explicit(&watchdog_state, memory_order_relaxed) == WATCHDOG_AWAKE) || wake_watchdog();
-}
-
-void watchdog_leave(void) {
-    unsigned depth = atomic_load_explicit(&self->depth, memory_order_relaxed) - 1;
-    atomic_store_explicit(&self->frames[depth].sequence, 0, memory_order_relaxed);
-    atomic_store_explicit(&self->depth, depth, memory_order_release);
+static unsigned own_depth(void) {
+    return vx_this_thread == NULL ? 0 : atomic_load_explicit(&vx_this_thread->depth, memory_order_relaxed);
 }
 
 vx_sandbox *watchdog_current(void) {
-    unsigned depth = self == NULL ? 0 : atomic_load_explicit(&self->depth, memory_order_relaxed);
-    return depth == 0 ? NULL : self->frames[depth - 1].box;
+    unsigned depth = own_depth();
+    return depth == 0 ? NULL : vx_this_thread->frames[depth - 1].box;
 }
 
 bool watchdog_in_tick(void) {
-    unsigned depth = self == NULL ? 0 : atomic_load_explicit(&self->depth, memory_order_relaxed);
+    unsigned depth = own_depth();
     for (unsigned i = 0; i < depth; i++)
-        if (self->frames[i].box->in_tick)
+        if (vx_this_thread->frames[i].box->in_tick)
             return true;
     return false;
 }
 
-static vx_trap_kind frame_stop(frame *f) {
+static vx_trap_kind frame_stop(vx_frame *f) {
     if (atomic_load_explicit(&f->expired, memory_order_relaxed) ==
         atomic_load_explicit(&f->sequence, memory_order_relaxed))
         return VX_TRAP_TIMEOUT;
@@ -220,11 +176,11 @@ static vx_trap_kind frame_stop(frame *f) {
 }
 
 vx_sandbox *watchdog_overdue(vx_trap_kind *why) {
-    unsigned depth = self == NULL ? 0 : atomic_load_explicit(&self->depth, memory_order_relaxed);
+    unsigned depth = own_depth();
     for (unsigned i = 0; i < depth; i++) {
-        *why = frame_stop(&self->frames[i]);
+        *why = frame_stop(&vx_this_thread->frames[i]);
         if (*why != VX_TRAP_NONE)
-            return self->frames[i].box;
+            return vx_this_thread->frames[i].box;
     }
     *why = VX_TRAP_NONE;
     return NULL;
@@ -251,14 +207,14 @@ void watchdog_after_fork(void) {
     while (threads != NULL) {
         vx_thread *thread = threads;
         threads = thread->next;
-        if (thread != self)
+        if (thread != vx_this_thread)
             free(thread);
     }
-    if (self != NULL) {
-        self->next = NULL;
-        self->id = os_thread_id();
-        threads = self;
+    if (vx_this_thread != NULL) {
+        vx_this_thread->next = NULL;
+        vx_this_thread->id = os_thread_id();
+        threads = vx_this_thread;
     }
-    atomic_store(&watchdog_state, WATCHDOG_ABSENT);
+    atomic_store(&vx_watchdog_state, WATCHDOG_ABSENT);
     pthread_mutex_unlock(&list_lock);
 }

@@ -17,6 +17,9 @@
 #include "vx.h"
 #include "vx_abi.h"
 
+/* The compiler lays the usual course of a call out in a line. */
+#define USUALLY(x) __builtin_expect(!!(x), 1)
+
 /* ---- limits ---- */
 
 enum {
@@ -214,6 +217,7 @@ typedef struct Function {
     bool uses_memory;          /* any of them, or the result does */
     uint8_t result;            /* Code */
     bool plain_result;         /* a number, or none */
+    bool plain;                /* and so are the parameters */
     Layout *result_layout;     /* or NULL where the code says all */
     uint32_t result_size;      /* bytes behind the hidden pointer, or 0: there is none */
     Parameter *parameters;
@@ -273,13 +277,18 @@ void lock_wake(Box *box);                  /* slow part of lock_release */
 /* PyThread_get_thread_ident without its detour. */
 static inline unsigned long thread_ident(void)
 {
+#if defined(__GLIBC__) && defined(__has_builtin)
+#if __has_builtin(__builtin_thread_pointer)
+    return (unsigned long)__builtin_thread_pointer(); /* which is what pthread_self returns there */
+#endif
+#endif
     return (unsigned long)pthread_self();
 }
 
 /* The two lines that an uncontended call pays. */
 static inline bool lock_try(Box *box, unsigned long me)
 {
-    if (box->owner != 0 || box->forks != box->state->forks)
+    if (!USUALLY(box->owner == 0 && box->forks == box->state->forks))
         return false;
     box->owner = me;
     return true;
@@ -288,7 +297,7 @@ static inline bool lock_try(Box *box, unsigned long me)
 static inline void lock_release(Box *box)
 {
     box->owner = 0;
-    if (box->waiters != 0)
+    if (!USUALLY(box->waiters == 0))
         lock_wake(box);
 }
 
@@ -309,7 +318,7 @@ static inline void call_init(Call *call)
 
 static inline bool box_usable(const Box *box)
 {
-    return box->core != NULL && box->broken == NULL && !box->faulted;
+    return USUALLY(box->core != NULL && box->broken == NULL) && !box->faulted;
 }
 
 /* Locks the box for `call`, which may be made by a hook of another call of this thread.  False
@@ -317,7 +326,7 @@ static inline bool box_usable(const Box *box)
 static inline bool box_enter(Box *box, Call *call)
 {
     call_init(call);
-    if (!box_usable(box) || !lock_try(box, thread_ident()))
+    if (!USUALLY(box_usable(box)) || !USUALLY(lock_try(box, thread_ident())))
         return box_enter_slow(box, call);
     box->call = call;
     return true;
@@ -333,6 +342,18 @@ static inline void box_leave(Box *box, Call *call, PyObject *who)
     box->call = call->outer;
     if (call->outer == NULL)
         lock_release(box);
+}
+
+/* The usual end of a call that borrowed nothing: the GIL was kept, nothing went wrong or waits to be
+ * tidied, and no other call is around it.  False: nothing was done. */
+static inline bool box_leave_plain(Box *box, Call *call)
+{
+    if (((uintptr_t)call->outer | (uintptr_t)call->suspended | (uintptr_t)call->error
+         | (uintptr_t)call->raised | box->arena_used | box->faulted) != 0 || box->grave_count != 0)
+        return false;
+    box->call = NULL;
+    lock_release(box);
+    return true;
 }
 
 /* True when nothing went wrong, else raises what did. */
@@ -416,22 +437,22 @@ int convert_long_word(PyObject *value, void *out); /* the same to a uint64_t */
 /* The common case, a small exact int in range; false says nothing more than use convert_scalar. */
 static inline bool convert_fast(const Parameter *parameter, PyObject *value, uint32_t *words)
 {
-    if (!PyLong_CheckExact(value))
+    if (!USUALLY(PyLong_CheckExact(value)))
         return false;
 #if PY_VERSION_HEX >= 0x030C0000
-    if (!PyUnstable_Long_IsCompact((PyLongObject *)value))
+    if (!USUALLY(PyUnstable_Long_IsCompact((PyLongObject *)value)))
         return false;
     int64_t number = PyUnstable_Long_CompactValue((PyLongObject *)value);
 #else
     Py_ssize_t size = Py_SIZE(value);
-    if (size < -1 || size > 1)
+    if (!USUALLY(size >= -1 && size <= 1))
         return false;
     int64_t number = size * (int64_t)((PyLongObject *)value)->ob_digit[0];
 #endif
-    if (number < parameter->low || number > parameter->high)
+    if (!USUALLY(number >= parameter->low && number <= parameter->high))
         return false;
     words[0] = (uint32_t)number;
-    if (parameter->words == 2)
+    if (!USUALLY(parameter->words == 1))
         words[1] = (uint32_t)((uint64_t)number >> 32);
     return true;
 }
@@ -442,7 +463,13 @@ bool convert_scalar(const Function *function, unsigned index, PyObject *value, u
 bool convert_value(const Place *place, Code code, PyObject *value, uint32_t *words);
 /* To a bit-field of `width` bits. */
 bool convert_bits(const Place *place, Code code, unsigned width, PyObject *value, uint64_t *bits);
-PyObject *convert_result(Code code, const vx_result *result);
+PyObject *convert_result_slow(Code code, const vx_result *result);
+static inline PyObject *convert_result(Code code, const vx_result *result)
+{
+    if (USUALLY(code == CODE_I32))
+        return PyLong_FromLong((int32_t)result->eax);
+    return convert_result_slow(code, result);
+}
 
 /* ---- layout.c: the type Layout ---- */
 

@@ -265,7 +265,7 @@ bool convert_scalar(const Function *function, unsigned index, PyObject *value, u
 /* ---- results ---- */
 
 /* Only as many low bits as the C type has mean anything. */
-PyObject *convert_result(Code code, const vx_result *result)
+PyObject *convert_result_slow(Code code, const vx_result *result)
 {
     uint32_t low = result->eax;
     uint64_t wide = (uint64_t)result->edx << 32 | low;

@@ -160,22 +160,60 @@ static PyObject *call_leased(Function *self, PyObject *const *args)
     return result;
 }
 
+static inline bool convert_numbers(Function *self, PyObject *const *args, uint32_t *words)
+{
+    const Parameter *parameter = self->parameters;
+    for (unsigned i = 0; i < self->parameter_count; i++, parameter++)
+        if (!USUALLY(convert_fast(parameter, args[i], &words[parameter->word]))
+            && !convert_scalar(self, i, args[i], &words[parameter->word]))
+            return false;
+    return true;
+}
+
+static PyObject *end_plain(Function *self, Call *call, vx_status status, const vx_result *result)
+{
+    PyObject *object = NULL;
+    gil_take(call);
+    if (status != VX_OK)
+        call_failed(self, call, status);
+    else
+        object = take_result(self, call, result, NULL);
+    box_leave(self->box, call, self->name);
+    if (!box_outcome(self->box, call, self->name))
+        Py_CLEAR(object);
+    return object;
+}
+
 /* The hot path: nothing here allocates or makes a system call. */
+static inline PyObject *call_plain(Function *self, PyObject *const *args)
+{
+    uint32_t words[MAX_WORDS];
+    Call call;
+    vx_result result;
+    Box *box = self->box;
+    if (!USUALLY(convert_numbers(self, args, words) && box_enter(box, &call)))
+        return NULL;
+    vx_status status = vx_call(box->core, self->address, words, self->word_count, &result,
+                               &call.trap);
+    if (!USUALLY(status == VX_OK && box_leave_plain(box, &call)))
+        return end_plain(self, &call, status, &result);
+    return convert_result(self->result, &result);
+}
+
 static PyObject *call_scalars(Function *self, PyObject *const *args)
 {
     uint32_t words[MAX_WORDS];
-    for (unsigned i = 0; i < self->parameter_count; i++) {
-        const Parameter *parameter = &self->parameters[i];
-        if (!convert_fast(parameter, args[i], &words[parameter->word])
-            && !convert_scalar(self, i, args[i], &words[parameter->word]))
-            return NULL;
-    }
-    return run_locked(self, words, NULL);
+    return convert_numbers(self, args, words) ? run_locked(self, words, NULL) : NULL;
 }
 
-static PyObject *call_bound(Function *self, PyObject *const *args)
+static PyObject *call_other(Function *self, PyObject *const *args)
 {
     return self->lease_count == 0 ? call_scalars(self, args) : call_leased(self, args);
+}
+
+static inline PyObject *call_bound(Function *self, PyObject *const *args)
+{
+    return USUALLY(self->plain) ? call_plain(self, args) : call_other(self, args);
 }
 
 static PyObject *call_matched(Function *self, PyObject *const *args, Py_ssize_t count,
@@ -192,7 +230,7 @@ PyObject *function_vectorcall(PyObject *self, PyObject *const *args, size_t flag
 {
     Function *function = (Function *)self;
     Py_ssize_t count = PyVectorcall_NARGS(flagged);
-    if (keywords != NULL || count != function->input_count)
+    if (!USUALLY(keywords == NULL && count == function->input_count))
         return call_matched(function, args, count, keywords);
     return call_bound(function, args);
 }
@@ -456,8 +494,11 @@ static PyObject *function_new(PyTypeObject *type, PyObject *args, PyObject *keyw
     self->doc = Py_NewRef(doc);
     self->module = Py_NewRef(module);
     self->signature = Py_NewRef(signature);
-    if (!set_result(self, result) || !add_parameters(self, params) || !set_text_signature(self))
-        Py_CLEAR(self);
+    if (!set_result(self, result) || !add_parameters(self, params) || !set_text_signature(self)) {
+        Py_DECREF(self);
+        return NULL;
+    }
+    self->plain = self->plain_result && !self->uses_memory;
     return (PyObject *)self;
 }
 

@@ -17,7 +17,7 @@ SYSTEM_CALLS = (
 # A file may include what stands in an earlier layer, or in its own.
 LAYERS = [
     {"vx.h", "vx_abi.h", "status.def", "trap.def", "base.h", "limits.h", "state.h"},
-    {"decode.h", "emit.h", "os.h", "signals.h", "cache.h", "opcodes.def", "vectors.def", "verify.h"},
+    {"decode.h", "emit.h", "os.h", "signals.h", "watchdog.h", "cache.h", "opcodes.def", "vectors.def", "verify.h"},
     {"internal.h", "linux.h"},
 ]
 HEADER_OF = {"decode.c": 1, "emit.c": 1, "os_linux.c": 1, "cache.c": 1, "enter_x64.S": 0}
