@@ -1,7 +1,9 @@
 """The C binding.  Private: the public API is in the package; this is what it stands on."""
 
-from collections.abc import Buffer, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
+
+from typing_extensions import Buffer
 
 def overdue() -> tuple[str, float] | None:
     """Why the outermost call of this thread that has to end must, and its time limit; None for none."""
@@ -134,7 +136,7 @@ class Function:
     box: Box
     __name__: str
     __qualname__: str
-    __module__: str | None
+    __module__: str | None  # type: ignore[assignment]  # object says str, and means it less
     __doc__: str | None
     __signature__: Any
     __text_signature__: str | None

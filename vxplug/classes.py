@@ -48,6 +48,7 @@ class Union:
 
     __slots__ = ("__data__",)
     __layout__: Any = None
+    __data__: bytes
 
     def __init__(self, **member: Any) -> None:
         if len(member) != 1:
@@ -256,11 +257,11 @@ class Classes:
             self.layout(type)
             return self.named[type.name]
         if isinstance(type, ArrayType):
-            return bytes if type.text or type.item == "u8" else tuple[self.in_memory(type.item), ...]
+            return bytes if type.text or type.item == "u8" else _TUPLE[self.in_memory(type.item), ...]
         if isinstance(type, NumbersType):
             return array.array if type.mode == "out" else Buffer
         if isinstance(type, FunctionType):
-            return Callable[[self.call_annotation(p) for p in type.params], self.call_annotation(type.result)]
+            return _CALLABLE[[self.call_annotation(p) for p in type.params], self.call_annotation(type.result)]
         if isinstance(type, StreamType):
             return Iterator[bytes]
         if isinstance(type, OptionalType):
@@ -284,4 +285,7 @@ class Classes:
         return Optional[inner] if isinstance(type, (PointerType, HandleType, FunctionType)) else inner
 
 
-_new_class = type  # a name that parameters do not hide
+# Names that parameters do not hide, and subscripts that checkers take for no types of theirs.
+_new_class = type
+_TUPLE: Any = tuple
+_CALLABLE: Any = Callable

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import struct
+from typing import Any
 
 __all__ = ["strip_debug"]
 
@@ -22,11 +23,12 @@ def _aligned(size: int, alignment: int) -> int:
     return -(-size // alignment) * alignment
 
 
-def _loaded_end(elf: object) -> int:
+def _loaded_end(elf: Any) -> int:
     """Where the bytes end that headers or segments name: these stay where they are."""
-    segments = [s.header.p_offset + s.header.p_filesz for s in elf.iter_segments()]  # type: ignore[attr-defined]
-    header = elf.header  # type: ignore[attr-defined]
-    return max(header.e_phoff + header.e_phentsize * header.e_phnum, *segments)
+    segments = [s.header.p_offset + s.header.p_filesz for s in elf.iter_segments()]
+    header = elf.header
+    end: int = max(header.e_phoff + header.e_phentsize * header.e_phnum, *segments)
+    return end
 
 
 def strip_debug(data: bytes) -> bytes:

@@ -180,4 +180,4 @@ def from_trap(info: dict[str, Any], plugin: Binary, limits: dict[str, Any]) -> G
         "code": info["code"], "bytes": info["bytes"].hex(" "), "registers": info["registers"],
         "limits": limits, "plugin": plugin.path, "digest": plugin.digest, "addresses": addresses,
     }
-    return error.with_traceback(_python_traceback(frames, plugin))  # type: ignore[no-any-return]
+    return error.with_traceback(_python_traceback(frames, plugin))

@@ -7,6 +7,7 @@ the path is asked for the bytes: directories by reading, anything else (zip file
 
 from __future__ import annotations
 
+import importlib.abc
 import importlib.machinery
 import os
 import pkgutil
@@ -42,7 +43,7 @@ def _read_archive(importer: Any, path: str) -> tuple[str, bytes] | None:
         return None
 
 
-class PluginLoader:
+class PluginLoader(importlib.abc.Loader):
     """Loads one plugin: module attributes are the exports of a sandbox of its own."""
 
     def __init__(self, name: str, path: str, data: bytes, limits: dict[str, Any]) -> None:
@@ -116,7 +117,7 @@ def install(**limits: Any) -> None:
     Idempotent: a second call replaces the limits for plugins imported later.
     """
     uninstall()
-    sys.meta_path.append(PluginFinder(limits))  # type: ignore[arg-type]
+    sys.meta_path.append(PluginFinder(limits))
 
 
 def uninstall() -> None:

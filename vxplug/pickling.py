@@ -160,4 +160,4 @@ def _reduce_function(function: _vx.Function) -> tuple[Any, ...]:
     return load_function, (sandbox, function.__name__)
 
 
-copyreg.pickle(_vx.Function, _reduce_function)  # type: ignore[arg-type]
+copyreg.pickle(_vx.Function, _reduce_function)

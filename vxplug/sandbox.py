@@ -23,10 +23,11 @@ STACK_MAX = 512 << 20  # VX_STACK_MAX of limits.h
 _STREAMS = {1: "stdout", 2: "stderr"}
 
 
-def _limit(name: str, value: Any, low: float, high: float, kind: type) -> Any:
+def _limit(name: str, value: Any, low: float, high: float, kind: type[int] | type[float]) -> Any:
+    number: Any = value
     if isinstance(value, bool) or not isinstance(value, (int, kind)):
         raise TypeError(f"{name}: expected {kind.__name__}, got {type(value).__name__}")
-    if not low <= value <= high:
+    if not low <= number <= high:
         raise ValueError(f"{name}: {value} is not between {low} and {high}")
     return value
 

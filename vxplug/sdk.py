@@ -101,7 +101,7 @@ class _Linked:
 
         self._file = path.open("rb")
         self.elf = ELFFile(self._file)
-        table = self.elf.get_section_by_name(".symtab")
+        table: Any = self.elf.get_section_by_name(".symtab")
         self.symbols = {s.name: s for s in table.iter_symbols() if s.entry.st_shndx != "SHN_UNDEF"}
 
     def close(self) -> None:

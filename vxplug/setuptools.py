@@ -8,9 +8,10 @@ A plugin is no part of any platform, so the wheel of a project that has only plu
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from setuptools import Command, Distribution, Extension
 from setuptools.command.build import build
@@ -58,14 +59,20 @@ class Plugin(Extension):
         """Every file a source distribution must have: sources, named dependencies, headers of include folders."""
         folders = [*self.include, *(os.path.dirname(source) for source in self.sources)]
         headers = [path for folder in folders for path in Path(folder).glob("*.h*")]
-        return sorted({*self.sources, *self.depends, *map(os.fspath, headers)})
+        return sorted({str(path) for path in (*self.sources, *self.depends, *headers)})
+
+
+def _plugins_of(distribution: Distribution) -> list[Plugin]:
+    """What finalize_distribution left on it."""
+    plugins: list[Plugin] = vars(distribution)["vxplug_plugins"]
+    return plugins
 
 
 class build_vxm(Command):  # noqa: N801  setuptools names its commands so
     """The ``build`` sub-command that compiles the plugins; see setuptools.command.build.SubCommand."""
 
     description = "build vxplug plugins"
-    user_options: list[tuple[str, str | None, str]] = []
+    user_options: ClassVar[Any] = []
     editable_mode = False
 
     def initialize_options(self) -> None:
@@ -83,7 +90,7 @@ class build_vxm(Command):  # noqa: N801  setuptools names its commands so
             Path(plugin.stub_path).name if "." in plugin.name else plugin.stub_path)
 
     def run(self) -> None:
-        for plugin in self.distribution.vxplug_plugins:
+        for plugin in _plugins_of(self.distribution):
             self._build(plugin)
 
     def _build(self, plugin: Plugin) -> None:
@@ -96,21 +103,21 @@ class build_vxm(Command):  # noqa: N801  setuptools names its commands so
         stub.parent.mkdir(parents=True, exist_ok=True)
         try:
             build_plugin(
-                plugin.sources, target, include=plugin.include, cflags=plugin.cflags, ldflags=plugin.ldflags,
+                list(plugin.sources), target, include=plugin.include, cflags=plugin.cflags, ldflags=plugin.ldflags,
                 optimize="-O" + plugin.optimize, reproducible=not self.editable_mode,
                 debug="inside" if self.editable_mode else plugin.debug,
                 progress=lambda name: self.announce(f"compiled {name} for {plugin.name}", 2),
             )
         except (Error, ValueError) as error:
             raise CompileError(f"{plugin.name}: {error}") from None
-        stub.write_text(stub_text(open_plugin(target)) + "\n")
+        stub.write_text(stub_text(open_plugin(target)) + "\n", encoding="utf-8")
 
     def get_source_files(self) -> list[str]:
-        return [path for plugin in self.distribution.vxplug_plugins for path in plugin.inputs()]
+        return [path for plugin in _plugins_of(self.distribution) for path in plugin.inputs()]
 
     def get_outputs(self) -> list[str]:
         files = []
-        for plugin in self.distribution.vxplug_plugins:
+        for plugin in _plugins_of(self.distribution):
             target, stub = self._targets(plugin)
             files += [str(target), str(stub), *([f"{target}.debug"] if plugin.debug == "beside" else [])]
         return files
@@ -141,9 +148,9 @@ def _configured() -> list[Plugin]:
     """The plugins of pyproject.toml; a project that does not mention vxplug is not parsed."""
     if not PYPROJECT.is_file() or "tool.vxplug" not in PYPROJECT.read_text(encoding="utf-8"):
         return []
-    try:
+    if sys.version_info >= (3, 11):
         import tomllib
-    except ImportError:  # Python 3.10
+    else:
         import tomli as tomllib
     table = tomllib.loads(PYPROJECT.read_text(encoding="utf-8")).get("tool", {}).get("vxplug", {})
     for key in table:
@@ -170,7 +177,7 @@ def finalize_distribution(distribution: Distribution) -> None:
         if names.count(name) > 1 or not all(part.isidentifier() for part in name.split(".")):
             raise OptionError(f"plugin {name!r}: not an import name, or the name of two plugins")
     distribution.ext_modules = [e for e in extensions if not isinstance(e, Plugin)] or None
-    distribution.vxplug_plugins = plugins  # type: ignore[attr-defined]
+    vars(distribution)["vxplug_plugins"] = plugins
     distribution.cmdclass["build"] = _with_plugins(distribution.get_command_class("build"))
     distribution.cmdclass["build_vxm"] = build_vxm
     # A project may have plugins and no Python; setuptools would then install nothing at all.

@@ -141,7 +141,8 @@ def _set_times(host: str, status: os.stat_result, moments: list[int] | None) -> 
 
 
 def _put_times(host: str, times: list[int], old: tuple[int, int], now: int) -> None:
-    os.utime(host, ns=tuple(now if t == -1 else was if t == -2 else t for t, was in zip(times, old, strict=True)))
+    read, changed = (now if t == -1 else was if t == -2 else t for t, was in zip(times, old, strict=True))
+    os.utime(host, ns=(read, changed))
 
 
 def _touch(p: Process, dirfd: int, path_at: int, moments: list[int] | None, follow: bool = True) -> None:

@@ -111,6 +111,8 @@ def getrusage(p: Process, who: int, address: int) -> None:
 
 
 def _span(p: Process, address: int, layout: str) -> int:
+    seconds: int
+    part: int
     seconds, part = struct.unpack(layout, p.read(address, struct.calcsize(layout)))
     part &= 0xFFFFFFFF
     if seconds < 0 or part >= GIGA:

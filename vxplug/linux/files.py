@@ -9,6 +9,7 @@ import select
 import stat
 import struct
 import termios
+from functools import partial
 
 from .calls import serves, signed
 from .descriptors import O_NONBLOCK, SETTABLE, Description, DirectoryHandle, HostFile, HostStream, pipe
@@ -63,7 +64,7 @@ def _put(p: Process, description: Description, address: int, size: int) -> int:
     while True:
         data = p.read(address + done, min(size - done, IO_MAX)) if done < size or not size else b""
         try:
-            done += p.transfer(description, select.POLLOUT, lambda data=data: description.write(data))
+            done += p.transfer(description, select.POLLOUT, partial(description.write, data))
         except OSError:
             if not done:
                 raise
