@@ -6,7 +6,7 @@ import array
 import dataclasses
 import enum
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from types import MethodType
+from types import GenericAlias, MethodType
 from typing import Any, Optional
 
 from . import _vx
@@ -38,6 +38,8 @@ PARAM_TYPES: dict[str, Any] = {**SCALARS, "str": str, "view": bytes, "mut": byte
 
 class Buffer:
     """In signatures: any object with a contiguous buffer of numbers, such as array.array or numpy.ndarray."""
+
+    __module__ = "collections.abc"  # where Python 3.12 has it
 
 
 class Union:
@@ -259,7 +261,7 @@ class Classes:
         if isinstance(type, ArrayType):
             return bytes if type.text or type.item == "u8" else _TUPLE[self.in_memory(type.item), ...]
         if isinstance(type, NumbersType):
-            return array.array if type.mode == "out" else Buffer
+            return GenericAlias(array.array, (SCALARS[type.item],)) if type.mode == "out" else Buffer
         if isinstance(type, FunctionType):
             return _CALLABLE[[self.call_annotation(p) for p in type.params], self.call_annotation(type.result)]
         if isinstance(type, StreamType):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import re
+from collections.abc import Iterator
 from typing import Any
 
 from .classes import MODULE, Handle, Union
@@ -12,61 +13,98 @@ from .plugin import Plugin
 
 __all__ = ["stub_text"]
 
-_HOME = re.compile(re.escape(MODULE) + r"\.|\btyping\.")
+# What stubs name, and where it is from.  Type checkers bring typing_extensions along; nothing imports a stub.
+_NAMES = {
+    "array": "", "collections.abc": "", "Buffer": "typing_extensions", "dataclass": "dataclasses", "IntEnum": "enum",
+    "Any": "typing", "Optional": "typing",
+    **dict.fromkeys(("int", "float", "bool", "str", "bytes", "tuple", "object", "property"), "builtins"),
+}
+_NAME = re.compile(r"(?<![\w.])(" + "|".join(map(re.escape, _NAMES)) + r")\b")
+_TYPING = re.compile(r"\btyping\.")
+_HOME = re.compile(re.escape(MODULE) + r"\.")
 
 
-def spell(annotation: Any) -> str:
-    """An annotation as source: names of the plugin's classes and of typing stand alone."""
-    if annotation is None or isinstance(annotation, str):
-        return str(annotation)
-    return _HOME.sub("", annotation.__name__ if isinstance(annotation, type) and not hasattr(annotation, "__args__")
-                     else str(annotation))
-
-
-def _class(cls: Any) -> str:
-    if issubclass(cls, enum.Enum):
-        rows = [f"    {name} = {member.value}" for name, member in cls.__members__.items()]
-        return "\n".join([f"class {cls.__name__}(IntEnum):", *rows])
+def _members(cls: Any) -> Iterator[str]:
+    """Names inside a class, which hide those outside."""
     if issubclass(cls, Union):
-        rows = [f"    @property\n    def {name}(self) -> Any: ..." for name in cls.__layout__.members]
-        return "\n".join([f"class {cls.__name__}:", "    def __init__(self, **member: Any) -> None: ...", *rows])
-    if issubclass(cls, Handle):
-        base = ["    closed: bool", "    def close(self) -> None: ...", f"    def __enter__(self) -> {cls.__name__}: ...",
-                "    def __exit__(self, *exception: object) -> None: ..."]
-        return "\n".join([f"class {cls.__name__}:", *base, *(_method(m) for m in vars(cls).values() if hasattr(m, "export"))])
-    rows = [f"    {name}: {spell(field.type)}" for name, field in cls.__dataclass_fields__.items()]
-    return "\n".join(["@dataclass(frozen=True)", f"class {cls.__name__}:", *rows])
+        yield from cls.__layout__.members
+    yield from getattr(cls, "__dataclass_fields__", ())
+    yield from (name for name, value in vars(cls).items() if hasattr(value, "export"))
 
 
-def _accepted(annotation: Any) -> str:
-    """What a parameter takes: bytes stand for every bytes-like object."""
-    return "Buffer" if annotation in (bytes, bytearray) else spell(annotation)
+class _Stub:
+    """Source text in which no name of the plugin is taken for one of Python's: those are then imported under another."""
 
+    def __init__(self, plugin: Plugin) -> None:
+        self._taken = {*plugin.exports, *plugin.types, *(name for cls in plugin.types.values() for name in _members(cls))}
+        self._used: set[str] = set()
 
-def _method(method: Any) -> str:
-    parameters = "".join(f", {name}: {_accepted(annotation)}" for name, annotation in method.export.inputs[1:])
-    return f"    def {method.__name__}(self{parameters}) -> {spell(method.export.signature.return_annotation)}: ..."
+    def name(self, name: str) -> str:
+        """How the stub calls what Python calls so."""
+        self._used.add(name)
+        return f"_{name.replace('.', '_')}_" if name.split(".")[0] in self._taken else name
 
+    def spell(self, annotation: Any) -> str:
+        """An annotation as source."""
+        if isinstance(annotation, type) and not hasattr(annotation, "__args__"):
+            return annotation.__name__ if annotation.__module__ == MODULE else self.name(annotation.__name__)
+        text = _TYPING.sub("", str(annotation)).replace("collections.abc.Buffer", "Buffer")
+        return _HOME.sub("", _NAME.sub(lambda match: self.name(match[0]), text))
 
-def _function(export: Export) -> str:
-    parameters = ", ".join(f"{name}: {_accepted(annotation)}" for name, annotation in export.inputs)
-    result = spell(export.signature.return_annotation)
-    doc = f"\n    {export.doc!r}\n    ..." if export.doc else " ..."
-    return f"def {export.name}({parameters}) -> {result}:{doc}"
+    def accepted(self, annotation: Any) -> str:
+        """What a parameter takes: bytes stand for every bytes-like object."""
+        return self.name("Buffer") if annotation in (bytes, bytearray) else self.spell(annotation)
 
+    def imports(self) -> list[str]:
+        lines = []
+        for name, module in _NAMES.items():
+            known = self.name(name) if name in self._used else name
+            if name in self._used and (module != "builtins" or known != name):
+                source = f"from {module} import {name}" if module else f"import {name}"
+                lines.append(source if known == name else f"{source} as {known}")
+        return lines
 
-_MODULES = ("array", "collections.abc")
-# Type checkers bring typing_extensions along; nothing imports a stub.
-_BUFFER = "from typing_extensions import Buffer"
-_IMPORTS = "from dataclasses import dataclass\nfrom enum import IntEnum\nfrom typing import Any, Optional\n"
+    # --- classes
+
+    def class_(self, cls: Any) -> str:
+        if issubclass(cls, enum.Enum):
+            rows = [f"    {name} = {member.value}" for name, member in cls.__members__.items()]
+            return "\n".join([f"class {cls.__name__}({self.name('IntEnum')}):", *rows])
+        if issubclass(cls, Union):
+            return self._union(cls)
+        if issubclass(cls, Handle):
+            return self._handle(cls)
+        rows = [f"    {name}: {self.spell(field.type)}" for name, field in cls.__dataclass_fields__.items()]
+        return "\n".join([f"@{self.name('dataclass')}(frozen=True)", f"class {cls.__name__}:", *rows])
+
+    def _union(self, cls: Any) -> str:
+        any_ = self.name("Any")
+        rows = [f"    @{self.name('property')}\n    def {name}(self) -> {any_}: ..." for name in cls.__layout__.members]
+        rows += [f"    def __bytes__(self) -> {self.name('bytes')}: ..."]
+        return "\n".join([f"class {cls.__name__}:", f"    def __init__(self, **member: {any_}) -> None: ...", *rows])
+
+    def _handle(self, cls: Any) -> str:
+        base = [
+            f"    closed: {self.name('bool')}", "    def close(self) -> None: ...", f"    def __enter__(self) -> {cls.__name__}: ...",
+            f"    def __exit__(self, *exception: {self.name('object')}) -> None: ...",
+        ]
+        return "\n".join([f"class {cls.__name__}:", *base, *(self._method(m) for m in vars(cls).values() if hasattr(m, "export"))])
+
+    def _method(self, method: Any) -> str:
+        parameters = "".join(f", {name}: {self.accepted(annotation)}" for name, annotation in method.export.inputs[1:])
+        return f"    def {method.__name__}(self{parameters}) -> {self.spell(method.export.signature.return_annotation)}: ..."
+
+    # --- functions
+
+    def function(self, export: Export) -> str:
+        parameters = ", ".join(f"{name}: {self.accepted(annotation)}" for name, annotation in export.inputs)
+        result = self.spell(export.signature.return_annotation)
+        doc = f"\n    {export.doc!r}\n    ..." if export.doc else " ..."
+        return f"def {export.name}({parameters}) -> {result}:{doc}"
 
 
 def stub_text(plugin: Plugin) -> str:
     """The whole stub file."""
-    classes = [_class(cls) for cls in plugin.types.values()]
-    functions = [_function(export) for export in plugin.exports.values()]
-    text = "\n".join([*classes, *functions])
-    head = [f"import {module}" for module in _MODULES if f"{module}." in text]
-    head += [_BUFFER] if ": Buffer" in text else []
-    head += [_IMPORTS] if classes or "Optional[" in text else []
-    return "\n".join([*head, *classes, *functions])
+    stub = _Stub(plugin)
+    body = [*map(stub.class_, plugin.types.values()), *map(stub.function, plugin.exports.values())]
+    return "\n".join([*stub.imports(), *body])

@@ -121,6 +121,48 @@ def test_a_note_of_a_later_release_is_refused_with_the_reason():
         decode_note(_note(later, FIRST))
 
 
+NAMES = """
+#include <stdlib.h>
+#include <vxplug.h>
+enum IntEnum { Any, Optional };
+struct dataclass { int32_t bytes; const char *str; };
+struct Buffer { struct dataclass tuple; double array; };
+union property { int32_t bool_; float float_; };
+typedef struct object { int n; } object;
+static void destroy(object *o) { free(o); }
+VX_HANDLE(object, destroy);
+VX_EXPORT object *collections(void) { return malloc(4); }
+VX_EXPORT int32_t object_bytes(object *o, vx_view v) { return (int32_t)v.len; }
+VX_METHOD(object, object_bytes, bytes);
+VX_EXPORT vx_bytes bytes(vx_view v, const char *str) { return vx_take(0, 0); }
+VX_EXPORT struct Buffer str(enum IntEnum e, const struct Buffer *b, union property p) { return *b; }
+VX_EXPORT double array(vx_array_f64 v) { return v.len; }
+VX_NULLABLE(array, v);
+VX_EXPORT vx_new_array_f64 tuple(void) { return (vx_new_array_f64){0}; }
+VX_EXPORT vx_stream Iterator(void) { return VX_END; }
+VX_EXPORT int32_t property_(int32_t (*f)(int32_t)) { return f(1); }
+"""
+
+
+@pytest.mark.parametrize("checker", ["mypy", "pyright"])
+def test_stubs_survive_every_name(build_plugin, tmp_path, checker):
+    """A plugin may call its functions, types and members what the stub calls Python's: checkers must not take one for the other."""
+    pytest.importorskip(checker)
+    (tmp_path / "names.pyi").write_text(command("stubs", build_plugin(NAMES)).stdout)
+    (tmp_path / "use.py").write_text(
+        "import array, names\n"
+        "a: bytes = names.bytes(b'x', 'y')\n"
+        "b: float = names.array(None) + names.array(array.array('d'))\n"
+        "c: names.Buffer = names.str(names.IntEnum.Any, names.Buffer(names.dataclass(1, None), 2.0), names.property(bool_=1))\n"
+        "o = names.collections()\nassert o is not None\nd: int = o.bytes(b'x') + c.tuple.bytes\n"
+        "e: float = names.tuple()[0]\n"
+        "for piece in names.Iterator():\n    f: bytes = piece\n"
+    )
+    options = ["--strict", "--cache-dir", tmp_path / "cache"] if checker == "mypy" else ["--pythonpath", sys.executable]
+    done = subprocess.run([sys.executable, "-m", checker, *options, "names.pyi", "use.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
 def test_stubs_take_what_calls_take(build_plugin):
     """A checker that wants bytes where any buffer does would reject right programs."""
     source = "#include <vxplug.h>\nVX_EXPORT vx_bytes f(vx_view v, vx_mut m, int32_t n) { return vx_take(0, 0); }\n"
