@@ -82,9 +82,9 @@ static bool branch(walk *w) {
     uint32_t site = w->at;
     w->at += 4;
     uint32_t target = branch_target(w, site);
-    if (to_gate(w, target) || to_body(w, target))
-        return true;
-    if (target < w->at || target >= w->end || site % 8 > 4 || w->pending_count == VX_COUNT(w->pending))
+    if (target < w->at || target >= w->end)
+        return to_gate(w, target) || to_body(w, target);
+    if (site % 8 > 4 || w->pending_count == VX_COUNT(w->pending))
         return false;
     w->pending[w->pending_count++] = site;
     return true;
@@ -240,26 +240,11 @@ static bool conditional(walk *w) {
 static bool single(walk *w) {
     const uint8_t *start = w->code + w->at;
     uint32_t length = verify_insn(start);
+    if (length == 0)
+        return false;
     w->reason_in_r9 = start[0] == 0x41 && start[1] == 0xb9;
     w->at += length;
-    return length != 0;
-}
-
-/* Each form has its own first bytes: one reading is tried, but where a sequence starts like an
- * ordinary instruction. */
-static bool either(walk *w, bool (*sequence)(walk *)) {
-    uint32_t at = w->at;
-    if (sequence(w))
-        return true;
-    w->at = at;
-    return single(w);
-}
-
-static bool through_gs(walk *w, const uint8_t *p) {
-    if (p[1] == 0x67)
-        return p[2] == 0x0f || p[2] == 0x66 || p[2] == 0xc5 ? either(w, masked_store)
-               : p[3] == 0xd9 || p[3] == 0xdd ? either(w, environment) : single(w);
-    return p[1] == 0x44 ? thread_base(w) : string(w);
+    return true;
 }
 
 /* Overrides of cs, which do nothing before a branch (Intel SDM volume 2, 2.1.1 and JMP). */
@@ -274,21 +259,32 @@ static bool padded(walk *w) {
     }
 }
 
-static bool read_form(walk *w) {
+/* Sequences by their first bytes, no two of which are equal. */
+static bool sequence(walk *w) {
     const uint8_t *p = w->code + w->at;
     switch (p[0]) {
     case 0xc3: return ret(w);
     case 0xe8: return call(w);
     case 0xe9: return jump(w);
-    case 0x0f: return (p[1] & 0xf0) == 0x80 ? conditional(w) : p[1] == 0x1f ? long_nop(w) : single(w);
+    case 0x0f: return (p[1] & 0xf0) == 0x80 ? conditional(w) : long_nop(w);
     case 0x2e: return padded(w);
-    case 0x41: return p[1] == 0x81 && p[2] == 0xe0 ? either(w, flags_in) : single(w);
-    case 0x47: return p[1] == 0x8b && p[2] == 0x0c && p[3] == 0x87 ? probe(w) : single(w);
-    case 0x65: return through_gs(w, p);
+    case 0x47: return probe(w);
+    case 0x65: return p[1] == 0x44 ? thread_base(w) : p[1] != 0x67 ? string(w) : p[2] == 0x41 ? environment(w) : masked_store(w);
     case 0x67: case 0xe3: return counted(w);
     case 0x9c: return p[1] == 0x41 ? flags_out(w) : bit_string(w);
-    default: return single(w);
+    default: return false;
     }
+}
+
+/* One sequence begins like a single instruction, so it is tried first. */
+static bool read_form(walk *w) {
+    uint32_t at = w->at;
+    if (PEEK(w, 0x41, 0x81, 0xe0)) {
+        if (flags_in(w))
+            return true;
+        w->at = at;
+    }
+    return single(w) || sequence(w);
 }
 
 static bool step(walk *w) {

@@ -4,14 +4,14 @@
 
 #include <pthread.h>
 
-enum { RBX = 3, RSP = 4, RDI = 7, R8 = 8, R10 = 10, R12 = 12 };
+enum { RSP = 4 };
 
 /* --- what may be emitted as a single instruction ------------------------------------------------ */
 
 /* Mandatory prefixes: none, 66, f3, f2; X both of 66 and f2 or f3. */
 enum { N = 1, P = 2, F3 = 4, F2 = 8, X = 16, INT = N | P, ALL = N | P | F3 | F2 };
 /* Operand forms, and which ModRM fields are general registers (B: bytes of them). */
-enum { R = 1, M = 2, RM = 3, PLAIN = 4, OPREG = 8, OPREGB = 16 };
+enum { R = 1, M = 2, RM = 3, PLAIN = 4, OPREG = 8, OPREGB = 16, LEA = 32 };
 enum { G = 1, GB = 2, E = 4, EB = 8, LOCK = 16 };
 /* and of VEX and EVEX: vvvv is a general register, the index is a vector, vvvv is a vector or mask.  W, the vector
  * length, masks, broadcasts and rounding choose lanes; but beside a general register W makes it 64 bits wide. */
@@ -23,7 +23,9 @@ enum { IMM_OPERAND = 0xf,   /* 2 or 4 bytes by operand size */
 enum { VEX1 = 4, VEX2, VEX3, EVEX1, EVEX2, EVEX3, MAPS };
 
 typedef struct accept {
-    uint8_t map, first, last, prefixes, ext, forms, regs, imm;
+    uint8_t map, first, last, prefixes, ext;
+    unsigned forms, regs; /* words: see insn below */
+    uint8_t imm;
 } accept;
 
 #define ALU(op, lock) \
@@ -43,6 +45,7 @@ static const accept accepts[] = {
     {0, 0x86, 0x86, INT, EXT_ALL, RM, GB | EB | LOCK, 0}, {0, 0x87, 0x87, INT, EXT_ALL, RM, G | E | LOCK, 0},
     {0, 0x88, 0x88, INT, EXT_ALL, RM, GB | EB, 0}, {0, 0x89, 0x89, INT, EXT_ALL, RM, G | E, 0},
     {0, 0x8a, 0x8a, INT, EXT_ALL, RM, GB | EB, 0}, {0, 0x8b, 0x8b, INT, EXT_ALL, RM, G | E, 0},
+    {0, 0x8d, 0x8d, INT, EXT_ALL, M | LEA, G, 0},
     {0, 0x90, 0x90, INT | F3, 0, PLAIN, 0, 0}, /* nop, pause */
     {0, 0x91, 0x97, INT, 0, OPREG, 0, 0},
     {0, 0x98, 0x99, INT, 0, PLAIN, 0, 0}, {0, 0x9b, 0x9b, N, 0, PLAIN, 0, 0},
@@ -291,25 +294,25 @@ static void index_rows(void) {
 
 /* --- reading one ---------------------------------------------------------------------------------- */
 
-/* Words, not bytes: two bytes that were stored one by one and are read at once stall the processor. */
+/* Words where the compiler would store bytes and read them as words, which stalls the processor. */
 typedef struct insn {
     const uint8_t *next; /* byte to read */
-    bool lock, word, gs, address32;
-    unsigned rep, rex, map, op;
-    bool vector, w;      /* VEX or EVEX; rex then has its extensions */
-    unsigned pp, vvvv;
+    bool lock, word, gs; /* gs: with 32-bit addresses */
+    unsigned prefixes, rex, map, op;
+    bool vector, w;      /* VEX or EVEX; rex and prefixes then have what theirs say */
+    unsigned vvvv;
     bool mem, sib;
     unsigned reg, rm, index;
 } insn;
 
-static bool general(unsigned reg) { return (reg <= RDI && reg != RSP) || reg == R12; }
+/* Registers as bits: the guest's seven, r12 for its esp, and the scratch r8 to r10.  Of bytes there is no r12;
+ * with REX 4 to 7 are spl to dil, which no one emits. */
+enum { NAMED = 0x17ef, BYTES = 0x00ff, BYTES_REX = 0x070f, VECTORS = 0x00ff };
 
-static bool named(unsigned reg) { return general(reg) || (reg >= R8 && reg <= R10); }
+/* By G and GB, or E and EB, of a row, and whether there is a REX. */
+static const unsigned allowed[3][2] = {[0] = {VECTORS, VECTORS}, [G] = {NAMED, NAMED}, [GB] = {BYTES, BYTES_REX}};
 
-/* With REX, 4 to 7 are spl to dil, which no one emits. */
-static bool named_byte(const insn *in, unsigned reg) {
-    return in->rex == 0 ? reg <= 7 : reg <= RBX || (reg >= R8 && reg <= R10);
-}
+static bool named(unsigned reg) { return NAMED >> reg & 1; }
 
 static uint8_t byte(insn *in) { return *in->next++; }
 
@@ -340,16 +343,25 @@ static bool read_modrm(insn *in) {
     return !in->mem || address(in, modrm);
 }
 
-/* Prefixes in the one order that is emitted, by their place in it; 0 is no prefix. */
-static const uint8_t prefix_order[256] = {
-    [0xf0] = 1, [0x66] = 2, [0xf2] = 3, [0xf3] = 3, [0x65] = 4, [0x67] = 5, [0x40] = 6, [0x41] = 6, [0x42] = 6,
-    [0x43] = 6, [0x44] = 6, [0x45] = 6, [0x46] = 6, [0x47] = 6};
+/* lock, 66, f2 or f3: instructions with them are few. */
+static const uint8_t *read_legacy_prefixes(insn *in, const uint8_t *p) {
+    in->lock = *p == 0xf0;
+    p += in->lock;
+    in->word = *p == 0x66;
+    p += in->word;
+    if (*p != 0xf2 && *p != 0xf3) {
+        in->prefixes = in->word ? P : N;
+        return p;
+    }
+    in->prefixes = (*p == 0xf2 ? F2 : F3) | (in->word ? X : 0);
+    return p + 1;
+}
 
 /* The byte of W, vvvv (inverted), and pp. */
 static void read_vvvv(insn *in, uint8_t payload) {
     in->w = payload >> 7;
     in->vvvv = ~(unsigned)payload >> 3 & 15;
-    in->pp = 1u << (payload & 3);
+    in->prefixes = 1u << (payload & 3);
 }
 
 /* Byte 1 of C4 and 62 begins with R, X, B inverted: as in REX, X and the high bit of a vector's number are not used. */
@@ -380,46 +392,47 @@ static bool read_evex(insn *in) {
            ((third & 0x60) != 0x60 || rounds);
 }
 
-static void read_legacy(insn *in) {
-    const uint8_t *p = in->next - 1;
-    if (*p == 0x0f) {
-        in->map = p[1] == 0x38 ? 2 : p[1] == 0x3a ? 3 : 1;
-        p += in->map == 1 ? 1 : 2;
-    }
-    in->op = *p++;
-    in->next = p;
+static bool read_vector(insn *in) {
+    in->vector = true;
+    return !in->lock && in->prefixes == N && in->rex == 0 && (in->op == 0x62 ? read_evex(in) : read_vex(in));
 }
 
+/* Prefixes come in the one order that is emitted: those of old, gs with the address size, REX without W. */
 static bool read_opcode(insn *in, const uint8_t *p) {
-    unsigned seen = 0;
-    in->rep = in->rex = in->map = 0;
-    for (unsigned last = 0, order; (order = prefix_order[*p]) > last; last = order, p++) {
-        seen |= 1u << order;
-        in->rep = order == 3 ? *p : in->rep;
-        in->rex = order == 6 ? *p : in->rex;
+    uint16_t both;
+    in->lock = in->word = in->gs = in->vector = in->w = false;
+    in->rex = in->map = in->vvvv = 0;
+    in->prefixes = N;
+    if (*p == 0xf0 || *p == 0x66 || (*p & 0xfe) == 0xf2)
+        p = read_legacy_prefixes(in, p);
+    memcpy(&both, p, sizeof both);
+    if (both == (0x65 | 0x67 << 8)) {
+        in->gs = true;
+        p += 2;
     }
-    in->lock = seen >> 1 & 1, in->word = seen >> 2 & 1, in->gs = seen >> 4 & 1, in->address32 = seen >> 5 & 1;
-    in->vector = *p == 0xc4 || *p == 0xc5 || *p == 0x62;
-    in->mem = false;
-    in->next = p + 1;
-    if (in->vector)
-        return (seen & ~0x30u) == 0 && (*p == 0x62 ? read_evex(in) : read_vex(in));
-    read_legacy(in);
-    return true;
+    if ((*p & 0xf8) == 0x40)
+        in->rex = *p++;
+    in->op = *p++;
+    if (in->op == 0x0f) {
+        in->map = *p == 0x38 ? 2 : *p == 0x3a ? 3 : 1;
+        p += in->map != 1;
+        in->op = *p++;
+    }
+    in->next = p;
+    return (in->op != 0xc4 && in->op != 0xc5 && in->op != 0x62) || in->map != 0 || read_vector(in);
 }
 
 /* --- judging it ---------------------------------------------------------------------------------- */
 
 static bool registers_ok(const insn *in, const accept *a) {
-    bool reg = a->regs & G ? named(in->reg) : a->regs & GB ? named_byte(in, in->reg) : in->reg <= 7;
-    bool rm = in->mem || (a->regs & E ? named(in->rm) : a->regs & EB ? named_byte(in, in->rm) : in->rm <= 7);
-    return reg && rm;
+    bool rex = in->rex != 0;
+    return (allowed[a->regs & 3][rex] >> in->reg & 1) & (in->mem | (allowed[a->regs >> 2 & 3][rex] >> in->rm & 1));
 }
 
 static bool index_ok(const insn *in, const accept *a) {
-    if (!in->mem)
-        return true;
-    return a->regs & VSIB ? in->sib && in->index <= 7 : !in->sib || in->index == RSP || named(in->index);
+    if (a->regs & VSIB)
+        return in->sib && in->index <= 7;
+    return !in->sib | (in->index == RSP) | named(in->index);
 }
 
 static bool vvvv_ok(const insn *in, const accept *a) {
@@ -428,31 +441,22 @@ static bool vvvv_ok(const insn *in, const accept *a) {
     return (a->regs & VECTOR ? in->vvvv <= 7 : in->vvvv == 0) && !(in->w && (a->regs & (G | E)));
 }
 
-static bool prefix_ok(const insn *in, const accept *a) {
-    unsigned prefix = in->rep == 0xf2 ? F2 : in->rep == 0xf3 ? F3 : in->word ? P : N;
-    bool both = in->rep != 0 && in->word;
-    return (a->prefixes & prefix) && (!both || (a->prefixes & X)) && (!in->lock || (in->mem && (a->regs & LOCK)));
+static bool row_is_of(const insn *in, const accept *a) {
+    return a->map == in->map && in->op >= a->first && in->op <= a->last && (a->prefixes & in->prefixes) == in->prefixes;
 }
 
-static bool encoding_ok(const insn *in, const accept *a) {
-    return in->vector ? (a->prefixes & in->pp) && vvvv_ok(in, a) : prefix_ok(in, a);
+/* Memory is named with gs, and gs with memory; lea computes, and touches none. */
+static bool modrm_row_ok(const insn *in, const accept *a) {
+    return row_is_of(in, a) && (a->ext >> (in->reg & 7) & 1) && (a->forms & (in->mem ? M : R)) && registers_ok(in, a) &&
+           (!in->mem || index_ok(in, a)) && in->gs == (in->mem && !(a->forms & LEA)) &&
+           (!in->lock || (in->mem && (a->regs & LOCK))) && (!in->vector || vvvv_ok(in, a));
 }
 
-static bool row_ok(const insn *in, const accept *a, bool has_modrm) {
-    if (a->map != in->map || in->op < a->first || in->op > a->last || !encoding_ok(in, a))
-        return false;
-    if (has_modrm)
-        return (a->ext >> (in->reg & 7) & 1) && (a->forms & (in->mem ? M : R)) && registers_ok(in, a) &&
-               index_ok(in, a) && in->mem == in->gs;
-    unsigned reg = (in->op & 7) | (in->rex & 1u) << 3;
-    return !in->gs && (in->rex & ~0x41u) == 0 &&
-           (a->forms == OPREG ? named(reg) : a->forms == OPREGB ? named_byte(in, reg) : in->rex == 0);
-}
-
-/* lea computes, and touches no memory. */
-static bool lea(insn *in) {
-    return read_modrm(in) && in->mem && !in->gs && !in->lock && in->rep == 0 && named(in->reg) &&
-           (!in->sib || in->index == RSP || named(in->index));
+static bool plain_row_ok(const insn *in, const accept *a) {
+    unsigned reg = (in->op & 7) | (in->rex & 1) << 3;
+    bool register_ok = a->forms == OPREG ? named(reg) : a->forms == OPREGB ? allowed[GB][in->rex != 0] >> reg & 1
+                                                 : a->forms == PLAIN && in->rex == 0;
+    return row_is_of(in, a) && register_ok && !in->gs && !in->lock && (in->rex & ~0x41u) == 0 && (!in->vector || vvvv_ok(in, a));
 }
 
 static bool skip_immediate(insn *in, const accept *a) {
@@ -462,16 +466,21 @@ static bool skip_immediate(insn *in, const accept *a) {
     return true;
 }
 
+/* An opcode's rows all have a ModRM byte, or none has. */
 static bool judge(insn *in) {
     unsigned first = first_row[in->map][in->op];
     if (first == 0)
         return false;
     const accept *a = &accepts[first - 1], *end = accepts + VX_COUNT(accepts);
-    bool has_modrm = a->forms & RM;
-    if (has_modrm && !read_modrm(in))
-        return false;
-    while (a < end && !row_ok(in, a, has_modrm))
-        a++;
+    if (a->forms & RM) {
+        if (!read_modrm(in))
+            return false;
+        while (a < end && !modrm_row_ok(in, a))
+            a++;
+    } else {
+        while (a < end && !plain_row_ok(in, a))
+            a++;
+    }
     return a < end && skip_immediate(in, a);
 }
 
@@ -479,8 +488,5 @@ void verify_insn_prepare(void) { pthread_once(&first_row_once, index_rows); }
 
 uint32_t verify_insn(const uint8_t *code) {
     insn in;
-    if (!read_opcode(&in, code) || in.gs != in.address32)
-        return 0;
-    bool ok = in.map == 0 && in.op == 0x8d ? lea(&in) : judge(&in);
-    return ok ? (uint32_t)(in.next - code) : 0;
+    return read_opcode(&in, code) && judge(&in) ? (uint32_t)(in.next - code) : 0;
 }
