@@ -55,8 +55,8 @@ void trap_recover(vx_sandbox *box, uintptr_t rip, const uint64_t gpr[16], uint64
     s->eip = block->eip + mark.guest;
     s->gpr[4] += (uint32_t)mark.esp;
     box->flags_lost = mark.flags_lost;
-    if (mark.flags_lost)
-        s->eflags &= ~(uint32_t)FLAGS_ALL;
+    if (mark.flags_lost) /* the carry may have been kept: whoever goes on from here may read it */
+        s->eflags &= ~(uint32_t)(FLAGS_ALL & ~FLAG_CF);
     undo(s, mark.fix, gpr);
 }
 
