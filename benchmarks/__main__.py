@@ -26,8 +26,6 @@ TABLES: dict[str, tuple[str, Callable[[Wanted], Iterable[Row]]]] = {
     "callbacks": ("callbacks", _listed(calls.callback_rows)),
     "sandboxes": ("setting up", _listed(sandboxes.rows)),
 }
-
-
 ALL = (*compute.TITLES, *TABLES)
 
 
@@ -53,8 +51,11 @@ def _parser() -> argparse.ArgumentParser:
 def _samples(title: str, rows: Iterable[Row], rounds: int) -> tuple[Measured, ...]:
     measured = []
     for row in rows:
-        print(f"{title}: {row.subject}", end="\r\033[K", file=sys.stderr, flush=True)
+        if sys.stderr.isatty():
+            print(f"\r\033[K{title}: {row.subject}", end="\r", file=sys.stderr, flush=True)
         measured.append(measure(row, rounds))
+    if sys.stderr.isatty():
+        print("\r\033[K", end="", file=sys.stderr, flush=True)
     return tuple(measured)
 
 

@@ -62,6 +62,7 @@ def _picture(step: int) -> bytes:
 INPUTS: dict[str, Callable[[], bytes]] = {
     "nothing": lambda: b"",
     "script": (HERE / "c" / "script.lua").read_bytes,
+    "long text": lambda: _text(4096 * KIB),
     "text": lambda: _text(1024 * KIB),
     "some text": lambda: _text(256 * KIB),
     "little text": lambda: _text(16 * KIB),

@@ -42,10 +42,18 @@ def _axes(axes: Any, table: Table) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.tick_params(labelsize=8)
-    axes.set_title(f"{table.title}: time divided by that of {table.columns[0]}", fontsize=9, loc="left")
+    axes.set_title(f"{table.title}: time divided by that of {table.columns[0]} (left is faster)", fontsize=9, loc="left")
     axes.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
+
+
+def _share_axis(panels: Sequence[Any]) -> None:
+    """Tables of one kind are read against each other."""
+    if panels:
+        limits = [axes.get_xlim() for axes in panels]
+        for axes in panels:
+            axes.set_xlim(min(low for low, _ in limits), max(high for _, high in limits))
 
 
 def draw(tables: Sequence[Table], path: Path) -> None:
@@ -61,4 +69,5 @@ def draw(tables: Sequence[Table], path: Path) -> None:
     for (axes,), table in zip(panels, tables, strict=True):
         _dots(axes, table, colours)
         _axes(axes, table)
+    _share_axis([axes for (axes,), table in zip(panels, tables, strict=True) if table.compute])
     figure.savefig(path)

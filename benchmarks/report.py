@@ -12,9 +12,9 @@ from pathlib import Path
 
 from .timing import Measured
 
-OURS = "vxplug"
+OURS, PEER = "vxplug", "wasmtime"
 MEAN = "geometric mean"
-PEERS = ("wasmtime", "ziglang", "cffi")
+VERSIONS = ("wasmtime", "ziglang", "cffi")
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,12 @@ class Table:
 def geometric_mean(rows: Iterable[Measured], column: str) -> float | None:
     ratios = [ratio for row in rows if (ratio := row.ratio(column)) is not None]
     return statistics.geometric_mean(ratios) if ratios else None
+
+
+def against(rows: Iterable[Measured], other: str) -> float | None:
+    """Our time as a part of another contestant's: geometric mean over the rows that both have."""
+    both = [row for row in rows if OURS in row.samples and other in row.samples]
+    return statistics.geometric_mean([row.median(OURS) / row.median(other) for row in both]) if both else None
 
 
 def worst(rows: Iterable[Measured], column: str = OURS) -> Measured | None:
@@ -59,7 +65,11 @@ def _lines(table: Table) -> list[list[str]]:
 
 def _verdict(rows: Sequence[Measured]) -> str:
     found = worst(rows)
-    return f"{OURS}'s worst row: {found.subject}, {found.ratio(OURS):.2f}" if found else ""
+    if found is None:
+        return ""
+    part = against(rows, PEER)
+    compared = f"; its time is {part:.2f} of {PEER}'s" if part is not None else ""
+    return f"{OURS}'s worst row: {found.subject}, {found.ratio(OURS):.2f}{compared}"
 
 
 def text(table: Table) -> str:
@@ -103,7 +113,7 @@ def machine() -> dict[str, str]:
     """What a reader needs to know to compare with another run."""
     names = [line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     return {"processor": f"{len(names)} of {names[0]}" if names else platform.machine(), "python": platform.python_version(),
-            **{peer: _version(peer) for peer in PEERS}}
+            **{peer: _version(peer) for peer in VERSIONS}}
 
 
 def to_json(tables: Sequence[Table], rounds: int) -> str:

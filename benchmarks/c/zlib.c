@@ -9,7 +9,7 @@ static bytes pack(bytes input, uint32_t level) {
     return (bytes){out, made};
 }
 
-#define MOST (4u << 20)
+#define MOST (8u << 20)
 
 static bytes unpack(bytes input, uint32_t level) {
     uLongf made = MOST;

@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -68,7 +69,6 @@ class Packages:
     """The packages that a requirements file lists with version and SHA-256: the one place that states them."""
 
     def __init__(self, listing: Path) -> None:
-        self.listing = listing
         self.pins: dict[str, tuple[str, str]] = {}  # package -> version, SHA-256
         for line in listing.read_text().splitlines():
             if line and not line.startswith("#"):
@@ -85,16 +85,21 @@ class Packages:
         archive, (_, digest) = self._archive(package), self.pins[package]
         return archive.is_file() and hashlib.sha256(archive.read_bytes()).hexdigest() == digest
 
-    def fetch(self) -> None:
-        """Downloads what is missing through pip, with the user's own pip settings."""
-        if all(map(self._intact, self.pins)):
+    def fetch(self, *packages: str) -> None:
+        """Downloads what is missing of these, or of all, through pip, with the user's own pip settings."""
+        absent = [package for package in packages or self.pins if not self._intact(package)]
+        if not absent:
             return
         path = os.pathsep.join(filter(None, [str(BACKENDS), os.environ.get("PYTHONPATH")]))
-        run([sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary=:all:",
-             "--no-build-isolation", "--use-pep517", "--require-hashes", "--dest",
-             CACHE / "downloads", "--requirement", self.listing],
-            "pip download", PYTHONPATH=path)
-        for package in self.pins:
+        with tempfile.NamedTemporaryFile("w", suffix=".txt") as requirements:
+            for package in absent:
+                requirements.write("{}=={} --hash=sha256:{}\n".format(package, *self.pins[package]))
+            requirements.flush()
+            run([sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary=:all:",
+                 "--no-build-isolation", "--use-pep517", "--require-hashes", "--dest",
+                 CACHE / "downloads", "--requirement", requirements.name],
+                "pip download", PYTHONPATH=path)
+        for package in absent:
             if not self._intact(package):
                 raise BuildError(f"pip left no intact {self._archive(package).name}")
 
@@ -104,7 +109,7 @@ class Packages:
         name = "-".join([package, self.pins[package][1][:16], *PurePosixPath(part).parts])
         target = CACHE / "upstream" / name
         if not target.is_dir():
-            self.fetch()
+            self.fetch(package)
             partial = target.with_name(target.name + ".partial")
             shutil.rmtree(partial, ignore_errors=True)
             _extract(self._archive(package), partial, PurePosixPath(part))

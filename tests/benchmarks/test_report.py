@@ -30,7 +30,8 @@ def test_text_names_the_worst_row_and_who_was_not_there():
     assert lines[0].split() == ["kernels", "native", "vxplug", "wasmtime", "qemu"]
     assert "2.00 ±0.05" in lines[1] and lines[1].endswith("not installed")
     assert lines[3].split() == ["geometric", "mean", "1.00", "1.00", "0.50"]
-    assert lines[4] == "vxplug's worst row: slow, 2.00"
+    assert lines[4] == "vxplug's worst row: slow, 2.00; its time is 4.00 of wasmtime's"
+    assert report.text(report.Table("t", "t", ("native", "vxplug"), ROWS[1:])).endswith("worst row: fast, 0.50\n")
 
 
 def test_markdown_has_a_cell_for_every_column():
