@@ -75,7 +75,7 @@ typedef struct vx_registers {
 typedef struct vx_trap {
     vx_trap_kind kind;
     vx_registers registers;  /* precise: the state before the faulting instruction */
-    bool flags_lost;         /* but for the status flags, which are zero: guest code goes on to overwrite
+    bool flags_lost;         /* but for the status flags, zero or old: guest code goes on to overwrite
                               * them unread */
     bool has_address;
     uint32_t address;        /* the guest address that could not be accessed */

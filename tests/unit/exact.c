@@ -16,7 +16,8 @@
 #define ALARM 14u
 #define TRAP_FLAG 0x100
 
-/* i386 code, there twice: addresses whose low 16 bits are equal share a place in the lookup table.  The handler ruins what it may; the restorer is what libc's is. */
+/* i386 code, there twice, 0x20000 bytes apart.  The handler
+ * ruins what it may; the restorer is what libc's is. */
 __asm__(".pushsection .rodata\n .code32\n"
         ".globl guest_start, guest_end, guest_handler, guest_restorer\n"
         ".macro at label, register\n  mov $\\label - guest_start + 0x20000, %\\register\n .endm\n"
