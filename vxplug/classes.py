@@ -156,6 +156,7 @@ class Classes:
     def __init__(self, types: Iterable[Type]) -> None:
         self.named: dict[str, type] = {}
         self._layouts: dict[Type, _vx.Layout] = {}
+        self._functions: dict[str, dict[str, Any]] = {}  # what each export's _vx.Function takes besides its box
         for type in types:
             self.spec(type)
 
@@ -176,11 +177,14 @@ class Classes:
 
     def function(self, box: _vx.Box, export: Any, module: str | None = None) -> _vx.Function:
         """An export as the callable of one sandbox."""
-        params = [self.parameter(name, type) for name, type in export.params]
-        return _vx.Function(
-            box, export.name, export.address, params, self.spec(export.result),
-            doc=export.doc, module=module, signature=export.signature,
-        )
+        shared = self._functions.get(export.name)
+        if shared is None:
+            shared = self._functions[export.name] = {
+                "params": [self.parameter(name, type) for name, type in export.params],
+                "result": self.spec(export.result),
+                "signature": export.signature,
+            }
+        return _vx.Function(box, export.name, export.address, **shared, doc=export.doc, module=module)
 
     def add_methods(self, handle: HandleType, exports: Mapping[str, Any]) -> None:
         for name, export in handle.methods:

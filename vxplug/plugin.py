@@ -166,6 +166,7 @@ class Plugin(Binary):
             raise PluginFormatError(f"{path or 'plugin'}: {error}", path=path) from error.__cause__
         super().__init__(data, path)
         self._exports = MappingProxyType({export.name: export for export in self._interface.exports})
+        self._imports = MappingProxyType({i.name: i for i in self._interface.imports})
         self._digest = hashlib.sha256(data).hexdigest()
         self._portable = False
         self._origin: Plugin | None = None
@@ -192,7 +193,7 @@ class Plugin(Binary):
     @property
     def imports(self) -> Mapping[str, Import]:
         """The functions that the plugin expects of the host: give them as ``sandbox(imports={name: callable})``."""
-        return MappingProxyType({i.name: i for i in self._interface.imports})
+        return self._imports
 
     @property
     def types(self) -> Mapping[str, type]:

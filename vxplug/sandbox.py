@@ -45,7 +45,7 @@ class _Output:
             raise TypeError(f"{name}: expected a callable or a file object, got {type(target).__name__}")
         self.name = name
         self.target = target
-        self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self.decoder: codecs.IncrementalDecoder | None = None
 
     def __call__(self, data: bytes) -> None:
         target = self.target
@@ -63,6 +63,8 @@ class _Output:
             _write_all(target, data)
 
     def _text(self, data: bytes, target: Any) -> str:
+        if self.decoder is None:
+            self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
         text = self.decoder.decode(data)
         if not getattr(target, "isatty", bool)():
             return text
@@ -83,6 +85,8 @@ def _takes_text(target: Any) -> bool:
 
 def _imports(plugin: Plugin, given: dict[str, Any], trace: Trace | None) -> list[tuple[int, _vx.Function, Any]]:
     """What the binding wants of each import; all must be given, and nothing that the plugin does not know."""
+    if not given and not plugin.imports:
+        return []
     missing = [function.prototype for name, function in plugin.imports.items() if name not in given]
     if missing:
         raise Error(f"imports: the plugin needs host functions that were not given: {'; '.join(missing)}")
@@ -161,8 +165,8 @@ class Sandbox:
             raw=False,
             imports=_imports(plugin, dict(imports or {}), watched),
         )
-        function = plugin._interface.classes.function
-        self._functions = {export.name: function(self._box, export, module) for export in plugin.exports.values()}
+        self._module = module
+        self._functions: dict[str, _vx.Function] = {}  # made when first asked for
 
     def _personality(self, policy: LinuxPolicy | None, memory: int, stack: int) -> Any:
         """Who serves system calls; nobody when the policy allows none: they are PolicyErrors then."""
@@ -227,18 +231,24 @@ class Sandbox:
         return pickling.load_sandbox, (self._plugin, self._options)
 
     def __getattr__(self, name: str) -> Any:
-        functions = self.__dict__.get("_functions", {})
-        if name in functions:
-            return functions[name]
+        if "_functions" not in self.__dict__:
+            raise AttributeError(name)
+        if name in self._plugin.exports:
+            found = self.__dict__[name] = self[name]  # the next look does not come here
+            return found
         if name in self._plugin.types:
             return self._plugin.types[name]
         raise AttributeError(f"{self!r} has no export {name!r}")
 
     def __getitem__(self, name: str) -> _vx.Function:
-        return self._functions[name]
+        found = self._functions.get(name)
+        if found is None:
+            export = self._plugin.exports[name]
+            found = self._functions[name] = self._plugin._interface.classes.function(self._box, export, self._module)
+        return found
 
     def __dir__(self) -> list[str]:
-        return sorted({*super().__dir__(), *self._functions, *self._plugin.types})
+        return sorted({*super().__dir__(), *self._plugin.exports, *self._plugin.types})
 
     def __enter__(self) -> Sandbox:
         return self

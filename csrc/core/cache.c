@@ -11,7 +11,7 @@
 #define FIRST_BLOCK 256
 
 static void *metadata(size_t size) {
-    void *memory = os_reserve(page_up(size), 4096);
+    void *memory = os_reserve(page_up(size), VX_PAGE_SIZE, 0);
     if (memory != NULL && !os_map(memory, page_up(size), VX_PROT_READ | VX_PROT_WRITE)) {
         os_release(memory, page_up(size));
         return NULL;
@@ -85,7 +85,7 @@ vx_cache *cache_create(size_t code_bytes, unsigned uses) {
     c->blocks = metadata(c->block_max * sizeof *c->blocks);
     c->marks = metadata(c->mark_max * sizeof *c->marks);
     c->index = metadata(index_size(c));
-    c->table = os_reserve(VX_TABLE_SIZE, VX_PAGE_SIZE);
+    c->table = os_reserve(VX_TABLE_SIZE, VX_PAGE_SIZE, 0);
     c->table_pages = metadata(TABLE_PAGES / 8);
     if (!c->blocks || !c->marks || !c->index || !c->table || !c->table_pages ||
         !os_map_twice(c->size, (void **)&c->run, (void **)&c->edit)) {

@@ -134,8 +134,13 @@ static __attribute__((noinline)) vx_status nested_call(vx_sandbox *box, uint32_t
 
 vx_status vx_call(vx_sandbox *box, vx_gaddr function, const uint32_t *words, size_t count,
                   vx_result *result, vx_trap *trap) {
-    if (VX_UNLIKELY(box->unusable || box->in_tick))
-        return box->unusable ? VX_UNUSABLE : VX_BUSY;
+    if (VX_UNLIKELY(box->unusable)) {
+        vx_status status = sandbox_wake(box);
+        if (status != VX_OK)
+            return status;
+    }
+    if (VX_UNLIKELY(box->in_tick))
+        return VX_BUSY;
     if (VX_UNLIKELY(box->depth != 0))
         return nested_call(box, function.value, words, count, result, trap);
     if (VX_UNLIKELY(!push_frame(box, box->kernel.esp, words, count)))
@@ -178,9 +183,9 @@ static void save_vectors(vx_state *s, vx_cpu *cpu) {
 }
 
 vx_status vx_run(vx_sandbox *box, vx_cpu *cpu, vx_trap *trap) {
-    vx_state *s = box->state;
-    if (box->unusable || box->depth != 0)
+    if ((box->unusable && sandbox_wake(box) != VX_OK) || box->depth != 0)
         return VX_BUSY;
+    vx_state *s = box->state;
     memcpy(s->gpr, cpu->registers.gpr, sizeof s->gpr);
     s->eip = cpu->registers.eip;
     s->eflags = (cpu->registers.eflags & 0x200cd5) | 0x202;

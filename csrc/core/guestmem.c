@@ -10,6 +10,8 @@ static uint64_t good_bytes(const vx_sandbox *box, uint32_t address, uint64_t siz
 }
 
 void *vx_guest_pointer(vx_sandbox *box, vx_gaddr address, uint64_t size, unsigned prot) {
+    if (VX_UNLIKELY(box->base == 0) && sandbox_wake(box) != VX_OK)
+        return NULL;
     if (size > VX_WINDOW - address.value || good_bytes(box, address.value, size, prot) != size)
         return NULL;
     if ((prot & VX_PROT_WRITE) && box->own != NULL && !own_write(box, address.value, size))
@@ -23,6 +25,8 @@ uint32_t guest_first_bad(vx_sandbox *box, uint32_t address, uint64_t size, unsig
 }
 
 size_t vx_guest_strlen(vx_sandbox *box, vx_gaddr address, size_t limit) {
+    if (VX_UNLIKELY(box->base == 0) && sandbox_wake(box) != VX_OK)
+        return SIZE_MAX;
     uint64_t room = VX_WINDOW - address.value;
     size_t size = good_bytes(box, address.value, limit < room ? limit : room, VX_PROT_READ);
     const char *start = (const char *)(uintptr_t)(box->base + address.value);
@@ -66,6 +70,8 @@ static bool add_chunk(vx_sandbox *box, uint64_t need) {
 }
 
 vx_status vx_arena_alloc(vx_sandbox *box, uint32_t size, vx_gaddr *out) {
+    if (VX_UNLIKELY(box->base == 0) && sandbox_wake(box) != VX_OK)
+        return VX_NO_MEMORY;
     uint64_t need = ((uint64_t)size + 15) & ~(uint64_t)15;
     vx_arena_chunk *last = box->arena_count == 0 ? NULL : &box->arena[box->arena_count - 1];
     if (last == NULL || last->size - last->used < need) {

@@ -65,6 +65,32 @@ static bool add_page(vx_sandbox *box, vx_pages *out, uint32_t page, uint64_t *of
     return write_page(box, out->fd, page, *offset - VX_PAGE_SIZE);
 }
 
+/* --- back to the snapshot ------------------------------------------------------------------------- */
+
+/* One call for everything below the stack from the first page that the guest may write to the last: what
+ * lies between is a file's, or not mapped, and comes back as it is. */
+static bool forget_writes(vx_sandbox *box, const vx_pages *pages) {
+    uint64_t low = 0, high = 0;
+    for (size_t i = 0; i < pages->count; i++) {
+        const vx_run_of_pages *run = &pages->runs[i];
+        if (!(run->page & VX_PROT_WRITE) || run->address >= box->stack_low)
+            continue;
+        low = high == 0 ? run->address : low;
+        high = run->address + (uint64_t)run->size;
+    }
+    if (high > box->stack_low)
+        high = box->stack_low;
+    return (high == 0 || region_forget(box, (uint32_t)low, high - low)) &&
+           region_forget(box, box->stack_low, VX_STACK_TOP - box->stack_low);
+}
+
+bool snapshot_restore(vx_sandbox *box) {
+    return box->as_snapshot && box->own == NULL && region_shrink(box) &&
+           forget_writes(box, &box->plugin->snapshot);
+}
+
+/* --- taking one ------------------------------------------------------------------------------------- */
+
 bool snapshot_take(vx_sandbox *box, vx_pages *out) {
     uint64_t offset = 0;
     out->fd = os_memory_file("vxplug-snapshot", box->pages * VX_PAGE_SIZE);

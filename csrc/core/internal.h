@@ -74,6 +74,13 @@ typedef struct vx_kernel {
     vx_signals signals;
 } vx_kernel;
 
+/* The reservation of a sandbox that is gone, as new; see reserve.c. */
+typedef struct vx_idle {
+    uint64_t base;
+    uint32_t stack_low;
+    uint64_t pages, borders;
+} vx_idle;
+
 struct vx_plugin {
     _Atomic unsigned references;
     vx_code code[VX_SEGMENTS_MAX];
@@ -90,12 +97,19 @@ struct vx_plugin {
     bool has_snapshot;
     vx_pages snapshot;
     vx_kernel snapshot_kernel;
+    vx_idle idle[VX_IDLE_MAX];
+    unsigned idle_count;
 };
 
 /* The first chunk stays between calls; the others hold what did not fit and go at the next reset. */
 typedef struct vx_arena_chunk {
     uint32_t address, size, used;
 } vx_arena_chunk;
+
+/* Guest addresses from low up to high. */
+typedef struct vx_span {
+    uint32_t low, high;
+} vx_span;
 
 /* A direct branch of one block that was linked to another. */
 typedef struct vx_branch {
@@ -115,7 +129,7 @@ typedef struct vx_own {
 } vx_own;
 
 struct vx_sandbox {
-    uint64_t base; /* of the guest window; multiple of 4 GiB */
+    uint64_t base; /* of the guest window; multiple of 4 GiB.  0: asleep, no memory yet (sandbox_wake) */
     vx_state *state;
     uint8_t *page_map;
     vx_plugin *plugin;
@@ -128,6 +142,9 @@ struct vx_sandbox {
     uint64_t page_limit, pages; /* mapped guest pages, at most the limit */
     uint64_t borders;           /* between page map bytes that differ; see region.c */
     uint32_t stack_low;         /* the stack is [stack_low, VX_STACK_TOP) */
+    bool as_snapshot;           /* mappings and rights are those of the snapshot, and what is in `grown` */
+    vx_span grown[VX_GROWN_MAX]; /* where nothing is mapped in the snapshot; see region.c */
+    unsigned grown_count;
     vx_kernel kernel;
     vx_arena_chunk arena[VX_ARENA_CHUNKS]; /* host-owned mappings for arguments */
     unsigned arena_count;
@@ -137,9 +154,22 @@ struct vx_sandbox {
     uint64_t timer_at, timer_every; /* when SIGALRM is due, and every how many ns then; 0: never */
     vx_trap *trap;  /* of the running call: what a signal handler fills */
     bool flags_lost; /* where a signal stopped translated code: vx_trap.flags_lost */
-    bool in_tick, unusable, initialising;
+    bool in_tick, initialising;
+    bool unusable; /* no call may enter: asleep, or without memory since a reset failed */
     _Atomic bool interrupt;
 };
+
+/* reserve.c: where a sandbox lives. */
+bool reserve_new(vx_sandbox *box);
+void reserve_free(vx_sandbox *box);
+/* For another sandbox of its plugin, restored; true: this one has none any more. */
+bool reserve_keep(vx_sandbox *box);
+/* True: one that was kept, with the snapshot mapped. */
+bool reserve_reuse(vx_sandbox *box);
+void reserve_drop_idle(vx_plugin *plugin);
+
+/* sandbox.c: memory for a sandbox that is asleep.  VX_UNUSABLE: it is not, but has to be reset. */
+vx_status sandbox_wake(vx_sandbox *box);
 
 /* region.c: mapping guest pages.  All addresses and sizes are page multiples, checked here.
  * False: the range is not [VX_GUEST_MIN, VX_GUEST_MAX), the limit does not allow it, or the host
@@ -151,6 +181,12 @@ bool region_unmap(vx_sandbox *box, uint32_t address, uint64_t size);
 bool region_protect(vx_sandbox *box, uint32_t address, uint64_t size, uint8_t prot);
 /* Every page unmapped, map and count zero. */
 bool region_clear(vx_sandbox *box);
+/* The snapshot has been mapped: changes count from here. */
+void region_settled(vx_sandbox *box);
+/* What has grown since is unmapped.  False: the host refused. */
+bool region_shrink(vx_sandbox *box);
+/* Whatever was written to the range is gone: pages are their file's again, or zero. */
+bool region_forget(vx_sandbox *box, uint32_t address, uint64_t size);
 /* Highest free range of `size` bytes between the break and the stack, or 0. */
 uint32_t region_find(vx_sandbox *box, uint64_t size);
 /* Takes away, or gives back, the host's right to write a page that the guest may write. */
@@ -300,5 +336,7 @@ bool trap_tick(vx_sandbox *box, void *context);
 bool pages_map(vx_sandbox *box, const vx_pages *pages);
 void pages_free(vx_pages *pages);
 bool snapshot_take(vx_sandbox *box, vx_pages *out);
+/* The guest's memory as the snapshot has it again, without mapping it anew.  False: it has to be mapped. */
+bool snapshot_restore(vx_sandbox *box);
 
 #endif

@@ -13,11 +13,18 @@ static inline uint64_t page_up(uint64_t size) { return (size + VX_PAGE_SIZE - 1)
 #define VX_ABOVE ((uint64_t)1 << 20)
 #define VX_WINDOW ((uint64_t)1 << 32)
 
+/* Reservations of ended sandboxes that a plugin keeps for new ones: enough for a few that come and go at a
+ * time; each holds some ten of the host's mappings and a few pages. */
+#define VX_IDLE_MAX 8
+
+/* Places that a guest may grow into and a reset still clears one by one: heap, mappings, arena, spare. */
+#define VX_GROWN_MAX 8
+
 /* Displacements from the window's base (see state.h for the drawing). */
 #define VX_HOST_STACK_LOW (-((int64_t)6 << 20))
 #define VX_HOST_STACK_HIGH (-((int64_t)5 << 20))
 #define VX_STATE_DISP (-((int64_t)4 << 20)) /* ST_DISP */
-#define VX_PAGE_MAP_DISP (-((int64_t)3 << 20))
+#define VX_PAGE_MAP_DISP (VX_STATE_DISP + 4096)
 
 /* Guest instructions in one block: long enough for the body of a loop, short enough that a
  * block's translation fits in VX_BLOCK_CODE_MAX. */

@@ -9,8 +9,9 @@
 
 #include <signal.h>
 
-/* Reserves address space without access.  `align` is a power of two.  NULL on failure. */
-void *os_reserve(size_t size, size_t align);
+/* Reserves address space without access; `lead` bytes after its start it is aligned.  `align` is a power of
+ * two.  NULL on failure. */
+void *os_reserve(size_t size, size_t align, size_t lead);
 void os_release(void *address, size_t size);
 /* Private zero pages / pages of a file at a fixed place inside a reservation. */
 bool os_map(void *address, size_t size, unsigned prot);

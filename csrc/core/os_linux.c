@@ -29,18 +29,44 @@ static bool touch_once(uint8_t *page) {
     return mprotect(page, 4096, PROT_NONE) == 0 && os_discard(page, 4096);
 }
 
-void *os_reserve(size_t size, size_t align) {
-    size_t whole = size + align;
-    uint8_t *raw = mmap(NULL, whole, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (raw == MAP_FAILED)
+static uint8_t *map_nothing(uintptr_t wish, size_t size) {
+    void *raw = mmap((void *)wish, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return raw == MAP_FAILED ? NULL : raw;
+}
+
+static uint8_t *map_aligned(size_t size, size_t align, size_t lead) {
+    uint8_t *raw = map_nothing(0, size + align);
+    if (raw == NULL)
         return NULL;
-    size_t head = (align - ((uintptr_t)raw & (align - 1))) & (align - 1);
+    size_t head = (align - (((uintptr_t)raw + lead) & (align - 1))) & (align - 1);
     if (head != 0)
         munmap(raw, head);
     munmap(raw + head + size, align - head);
-    if (touch_once(raw + head))
-        return raw + head;
-    os_release(raw + head, size);
+    return raw + head;
+}
+
+/* The kernel maps where it is asked to if nothing is there, and below the last large one nothing often is:
+ * then nothing has to be cut off. */
+static uint8_t *map_below_last(size_t size, size_t align, size_t lead) {
+    static _Atomic uintptr_t last;
+    uintptr_t before = atomic_load(&last), step = (size + align - 1) & ~(align - 1);
+    uint8_t *found = before > step ? map_nothing(before - step, size) : NULL;
+    if (found != NULL && (((uintptr_t)found + lead) & (align - 1)) != 0) {
+        munmap(found, size);
+        found = NULL;
+    }
+    if (found == NULL)
+        found = map_aligned(size, align, lead);
+    if (found != NULL)
+        atomic_store(&last, (uintptr_t)found);
+    return found;
+}
+
+void *os_reserve(size_t size, size_t align, size_t lead) {
+    uint8_t *found = align > 4096 ? map_below_last(size, align, lead) : map_nothing(0, size);
+    if (found == NULL || touch_once(found))
+        return found;
+    os_release(found, size);
     return NULL;
 }
 

@@ -167,7 +167,7 @@ static void sizes_of(const vx_own *own, size_t sizes[4]) {
 }
 
 static void *table_of(size_t size) {
-    void *memory = os_reserve(size, VX_PAGE_SIZE);
+    void *memory = os_reserve(size, VX_PAGE_SIZE, 0);
     if (memory == NULL || os_map(memory, size, VX_PROT_READ | VX_PROT_WRITE))
         return memory;
     os_release(memory, size);

@@ -69,7 +69,33 @@ static bool prepare(vx_sandbox *box, uint32_t address, uint64_t size, change c, 
     return admit(box, s) && (!s->code || own_change(box, address, size));
 }
 
+/* What a reset has to know: pages that the guest got where none were are `grown`; with any other change
+ * its mappings are not the snapshot's any more. */
+static void note(vx_sandbox *box, uint32_t address, uint64_t size, change c, const survey *s) {
+    uint32_t end = (uint32_t)(address + size);
+    bool fresh = s->mapped_before == 0 && !s->in_file;
+    if (c.set & PAGE_FILE)
+        box->as_snapshot = false;
+    if (!box->as_snapshot)
+        return;
+    for (unsigned i = 0; i < box->grown_count; i++) {
+        vx_span *span = &box->grown[i];
+        if (address >= span->low && end <= span->high)
+            return;
+        if (fresh && address <= span->high && end >= span->low) {
+            span->low = address < span->low ? address : span->low;
+            span->high = end > span->high ? end : span->high;
+            return;
+        }
+    }
+    if (fresh && box->grown_count < VX_GROWN_MAX)
+        box->grown[box->grown_count++] = (vx_span){address, end};
+    else
+        box->as_snapshot = false;
+}
+
 static void account(vx_sandbox *box, uint32_t address, uint64_t size, change c, const survey *s) {
+    note(box, address, size, c, s);
     box->pages += s->mapped_after - s->mapped_before;
     box->borders += s->borders_after - s->borders_before;
     uint8_t *page = box->page_map + address / VX_PAGE_SIZE;
@@ -89,6 +115,7 @@ static bool give_up(vx_sandbox *box, uint32_t address, uint64_t size) {
 
 /* Pages of a file come back with the file's bytes: they are overwritten. */
 static bool zero_file_pages(vx_sandbox *box, uint32_t address, uint64_t size) {
+    box->as_snapshot = false; /* whether or not the guest may write them */
     for (uint64_t at = address; at < address + size; at += VX_PAGE_SIZE) {
         if (!(box->page_map[at / VX_PAGE_SIZE] & PAGE_FILE))
             continue;
@@ -154,11 +181,35 @@ bool region_guard(vx_sandbox *box, uint32_t page, bool on) {
 
 bool region_clear(vx_sandbox *box) {
     own_free(box);
+    box->as_snapshot = false;
     if (!os_unmap(host(box, 0), VX_WINDOW) ||
-        !os_map(box->page_map, VX_WINDOW / VX_PAGE_SIZE, 3))
+        !os_discard(box->page_map, VX_WINDOW / VX_PAGE_SIZE))
         return false;
     box->pages = box->borders = 0;
     return true;
+}
+
+void region_settled(vx_sandbox *box) {
+    box->as_snapshot = true;
+    box->grown_count = 0;
+}
+
+/* The limits are not asked: this only takes away. */
+bool region_shrink(vx_sandbox *box) {
+    for (; box->grown_count != 0; box->grown_count--) {
+        const vx_span *span = &box->grown[box->grown_count - 1];
+        uint32_t address = span->low, size = span->high - span->low;
+        change c = {0, 0};
+        survey s = look(box, address, size, c);
+        if (!os_protect(host(box, address), size, 0) || !os_discard(host(box, address), size))
+            return false;
+        account(box, address, size, c, &s);
+    }
+    return true;
+}
+
+bool region_forget(vx_sandbox *box, uint32_t address, uint64_t size) {
+    return os_discard(host(box, address), size);
 }
 
 /* Pages free below `top`, searched downwards; 0 if none down to the break. */

@@ -80,6 +80,7 @@ static void plugin_free(vx_plugin *plugin) {
     vx_translate_lock();
     cache_unref(plugin->cache);
     vx_translate_unlock();
+    reserve_drop_idle(plugin);
     for (size_t i = 0; i < plugin->code_count; i++)
         free(plugin->code[i].bytes);
     pages_free(&plugin->snapshot);
@@ -143,37 +144,6 @@ void vx_plugin_stats(vx_plugin *plugin, vx_stats *out) {
     vx_translate_unlock();
 }
 
-/* --- the reservation ---------------------------------------------------------------------------- */
-
-#define RESERVATION (VX_WINDOW + VX_WINDOW + VX_ABOVE) /* a whole window below keeps base aligned */
-
-static uint8_t *at(const vx_sandbox *box, int64_t displacement) {
-    return (uint8_t *)(uintptr_t)(box->base + (uint64_t)displacement);
-}
-
-static bool reserve(vx_sandbox *box) {
-    uint8_t *low = os_reserve(RESERVATION, VX_WINDOW);
-    if (low == NULL)
-        return false;
-    box->base = (uint64_t)(uintptr_t)low + VX_WINDOW;
-    os_release(low, VX_WINDOW - VX_BELOW);
-    return os_map(at(box, VX_HOST_STACK_LOW), (size_t)(VX_HOST_STACK_HIGH - VX_HOST_STACK_LOW), 3) &&
-           os_map(at(box, VX_STATE_DISP), VX_PAGE_SIZE, 3) &&
-           os_map(at(box, VX_PAGE_MAP_DISP), VX_WINDOW / VX_PAGE_SIZE, 3);
-}
-
-static void init_state(vx_sandbox *box) {
-    _Static_assert(sizeof(vx_state) <= VX_PAGE_SIZE, "the state is one page");
-    _Static_assert(VX_STATE_DISP == ST_DISP, "limits.h and state.h agree");
-    box->state = (vx_state *)(void *)at(box, VX_STATE_DISP);
-    box->page_map = at(box, VX_PAGE_MAP_DISP);
-    box->state->self = box->state;
-    box->state->base = box->base;
-    box->state->stack_top = (uint64_t)(uintptr_t)at(box, VX_HOST_STACK_HIGH - 16);
-    *(void (**)(void))(uintptr_t)box->state->stack_top = vx_sentinel;
-    box->state->guest_rsp = box->state->stack_top;
-}
-
 /* --- the guest's first moments ------------------------------------------------------------------ */
 
 static const vx_kernel fresh_kernel = {.mxcsr = 0x1f80, .fcw = 0x37f};
@@ -185,6 +155,14 @@ static bool map_stack(vx_sandbox *box) {
 static void new_life(vx_sandbox *box) {
     box->life++;
     box->timer_at = box->timer_every = 0;
+}
+
+/* The bookkeeping of a guest in the snapshot's state; it knows whether this code is the image's. */
+static void start_over(vx_sandbox *box) {
+    new_life(box);
+    box->kernel = box->plugin->snapshot_kernel;
+    if (box->state != NULL)
+        box->state->tls_base = box->kernel.tls_base;
 }
 
 static bool map_fresh(vx_sandbox *box) {
@@ -235,13 +213,53 @@ static bool publish_snapshot(vx_sandbox *box) {
     return true;
 }
 
+static bool map_snapshot(vx_sandbox *box) {
+    if (!map_stack(box) || !pages_map(box, &box->plugin->snapshot))
+        return false;
+    region_settled(box);
+    return true;
+}
+
 static vx_status from_snapshot(vx_sandbox *box) {
-    const vx_plugin *plugin = box->plugin;
-    new_life(box);
-    bool ok = map_stack(box) && pages_map(box, &plugin->snapshot);
-    box->kernel = plugin->snapshot_kernel; /* knows whether this code is the image's */
-    box->state->tls_base = box->kernel.tls_base;
+    bool ok = map_snapshot(box);
+    start_over(box); /* after mapping code, which counts as a change to it */
     return ok ? VX_OK : VX_LIMIT;
+}
+
+/* Pages that a sandbox begins with: those of the snapshot and a stack of its own size. */
+static uint64_t first_pages(const vx_sandbox *box) {
+    const vx_pages *snapshot = &box->plugin->snapshot;
+    uint64_t bytes = VX_STACK_TOP - box->stack_low;
+    for (size_t i = 0; i < snapshot->count; i++) {
+        const vx_run_of_pages *run = &snapshot->runs[i];
+        if (run->address < box->stack_low)
+            bytes += run->size < box->stack_low - run->address ? run->size : box->stack_low - run->address;
+    }
+    return bytes / VX_PAGE_SIZE;
+}
+
+static vx_status fall_asleep(vx_sandbox *box) {
+    start_over(box);
+    box->unusable = true;
+    box->pages = first_pages(box);
+    return box->pages <= box->page_limit ? VX_OK : VX_LIMIT;
+}
+
+vx_status sandbox_wake(vx_sandbox *box) {
+    if (box->base != 0)
+        return VX_UNUSABLE;
+    uint64_t pages = box->pages;
+    vx_kernel kernel = box->kernel;
+    if (!reserve_reuse(box) && !(reserve_new(box) && map_snapshot(box))) {
+        reserve_free(box);
+        box->pages = pages;
+        box->kernel = kernel;
+        return VX_NO_MEMORY;
+    }
+    box->kernel = kernel; /* mapping code counts as a change to it */
+    box->state->tls_base = kernel.tls_base;
+    box->unusable = false;
+    return VX_OK;
 }
 
 /* The first sandbox starts over from its own snapshot: all begin in one state, whatever the plugin did
@@ -266,10 +284,15 @@ static bool has_snapshot(vx_plugin *plugin) {
     return has;
 }
 
+/* A sandbox that has a snapshot to begin with takes no memory until it is used. */
 static vx_status begin(vx_sandbox *box, vx_trap *trap) {
+    if (!box->options.raw && has_snapshot(box->plugin))
+        return fall_asleep(box);
+    if (!reserve_new(box))
+        return VX_NO_MEMORY;
     if (box->options.raw)
         return map_fresh(box) ? VX_OK : VX_LIMIT;
-    return has_snapshot(box->plugin) ? from_snapshot(box) : initialise(box, trap);
+    return initialise(box, trap);
 }
 
 /* --- sandboxes ---------------------------------------------------------------------------------- */
@@ -291,11 +314,7 @@ vx_status vx_sandbox_create(vx_plugin *plugin, const vx_options *options, vx_san
     box->options = *options;
     box->page_limit = options->memory / VX_PAGE_SIZE;
     box->stack_low = (uint32_t)(VX_STACK_TOP - page_up(options->stack));
-    vx_status status = VX_NO_MEMORY;
-    if (reserve(box)) {
-        init_state(box);
-        status = begin(box, trap);
-    }
+    vx_status status = begin(box, trap);
     if (status != VX_OK) {
         vx_sandbox_free(box);
         return status;
@@ -304,13 +323,25 @@ vx_status vx_sandbox_create(vx_plugin *plugin, const vx_options *options, vx_san
     return VX_OK;
 }
 
+static bool begin_again(vx_sandbox *box) {
+    if (box->options.raw)
+        return region_clear(box) && map_fresh(box);
+    if (!snapshot_restore(box))
+        return region_clear(box) && from_snapshot(box) == VX_OK;
+    start_over(box);
+    return true;
+}
+
 vx_status vx_sandbox_reset(vx_sandbox *box) {
-    vx_trap trap;
     if (box->depth != 0 || box->in_tick)
         return VX_BUSY;
     arena_forget(box);
+    if (box->base == 0) {
+        start_over(box);
+        return VX_OK;
+    }
     box->unusable = true;
-    if (!region_clear(box) || begin(box, &trap) != VX_OK)
+    if (!begin_again(box))
         return VX_NO_MEMORY;
     box->unusable = false;
     return VX_OK;
@@ -320,13 +351,13 @@ void vx_sandbox_free(vx_sandbox *box) {
     if (box == NULL)
         return;
     VX_CHECK(box->depth == 0);
+    if (!reserve_keep(box))
+        reserve_free(box);
     own_free(box);
     vx_translate_lock();
     cache_unref(box->cache);
     vx_translate_unlock();
     arena_forget(box);
-    if (box->base != 0)
-        os_release(at(box, -(int64_t)VX_BELOW), VX_BELOW + VX_WINDOW + VX_ABOVE);
     vx_plugin_unref(box->plugin);
     free(box);
 }

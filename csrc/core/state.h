@@ -3,9 +3,9 @@
  *   base - 8M   guard
  *   base - 6M   host-side stack (return predictions only), grows down into the guard
  *   base - 5M   guard
- *   base - 4M   vx_state                       gs:[VX_STATE_DISP + offset], 64-bit addressing
- *   base - 3M   page map, one byte a guest page
- *   base - 2M   guard
+ *   base - 4M   vx_state, one page             gs:[VX_STATE_DISP + offset], 64-bit addressing
+ *               page map, one byte a guest page: 1M
+ *               guard
  *   base        guest window, 4 GiB            gs:[any 32-bit address]
  *   base + 4G   guard
  *

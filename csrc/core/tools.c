@@ -25,7 +25,7 @@ vx_status vx_sandbox_translation(vx_sandbox *box, vx_gaddr address, vx_translati
     const vx_block *block = NULL;
     vx_trap_kind why = VX_TRAP_NONE;
     *out = (vx_translation){0};
-    if (box->unusable)
+    if (box->unusable && sandbox_wake(box) != VX_OK)
         return VX_UNUSABLE;
     if (box->depth != 0 || box->in_tick)
         return VX_BUSY;

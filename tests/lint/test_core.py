@@ -52,7 +52,7 @@ def test_guest_addresses_become_pointers_in_one_place(path):
         return
     for line in code_of(path.read_text()).split("\n"):
         if re.search(r"\(uintptr_t\)\s*\([^()]*\bbase\b", line):
-            assert path.name == "sandbox.c" and "displacement" in line, line.strip()
+            assert path.name == "reserve.c" and "displacement" in line, line.strip()
 
 
 def _layer(name: str) -> int | None:

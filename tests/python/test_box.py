@@ -571,8 +571,12 @@ def test_sandboxes_leave_nothing(calls_plugin):
         with open("/proc/self/maps") as maps:
             return len(maps.readlines())
 
-    for _ in range(5):
-        calls_plugin.sandbox().close()
+    boxes = [calls_plugin.sandbox() for _ in range(20)]  # of which some are kept for new ones
+    for box in boxes:
+        box.add(1, 1)
+    for box in boxes:
+        box.close()
+    del boxes
     gc.collect()
     before = mappings()
     for number in range(200):
