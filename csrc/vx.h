@@ -186,6 +186,15 @@ vx_status vx_call(vx_sandbox *box, vx_gaddr function, const uint32_t *words, siz
 vx_status vx_arena_alloc(vx_sandbox *box, uint32_t size, vx_gaddr *out);
 void vx_arena_reset(vx_sandbox *box);
 
+/* Memory that the host and a sandbox share.  The host's mapping is its own: nothing that becomes of the sandbox
+ * changes it.  Sizes are whole pages.  NULL: no memory. */
+void *vx_shared_create(uint64_t size);
+void vx_shared_free(void *memory, uint64_t size);
+/* A second mapping, in the guest, counted against its limit; the guest may read and write it, and cannot unmap,
+ * protect or move it.  A reset takes it away.  VX_LIMIT. */
+vx_status vx_share(vx_sandbox *box, void *memory, uint64_t size, vx_gaddr *out);
+void vx_unshare(vx_sandbox *box, vx_gaddr address, uint64_t size);
+
 /* The one range check.  Host pointer to `size` bytes at `address` if every byte of the range is
  * mapped with `prot`, else NULL.  Valid until guest code runs again; the guest may have changed
  * the bytes since any earlier look, so read them once. */

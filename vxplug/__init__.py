@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from . import aio
 from ._signals import watch_callbacks, watch_faulthandler
+from ._vx import Buffer
 from .errors import (
     Error,
     GuestEnd,
@@ -23,6 +24,7 @@ from .sandbox import Sandbox
 from .trace import Trace
 
 __all__ = [
+    "Buffer",
     "Directory",
     "Error",
     "Export",

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from typing_extensions import Buffer
+from typing_extensions import Buffer as BytesLike
+from typing_extensions import Self
 
 def overdue() -> tuple[str, float] | None:
     """Why the outermost call of this thread that has to end must, and its time limit; None for none."""
@@ -69,11 +70,12 @@ class Box:
         """Run a raw box until it traps; raises what ``trap`` makes of it."""
     def read(self, address: int, size: int, /) -> bytes | None:
         """Guest memory, or None if not all of it is readable."""
-    def write(self, address: int, data: Buffer, /) -> bool: ...
+    def write(self, address: int, data: BytesLike, /) -> bool: ...
     def text(self, address: int, limit: int, /) -> bytes | None:
         """Bytes up to a NUL, or None if none follows within the limit."""
     def stopping(self) -> bool:
         """In ``linux``: whether to wait no longer, because the call has to end or a signal waits."""
+    def buffer(self, size: int, /) -> Buffer: ...
     def interrupt(self) -> None: ...
     def profile(self, sample: Callable[[dict[str, Any]], Any] | None) -> None:
         """``sample`` is called at every tick of a call, with ``registers``, ``stack`` and ``stack_at``."""
@@ -83,6 +85,21 @@ class Box:
     def closed(self) -> bool: ...
     @property
     def memory_used(self) -> int: ...
+
+class Buffer:
+    """Memory that a sandbox and Python share: made by ``Sandbox.buffer``, a writable bytes-like object.
+
+    The sandbox's functions take it, and what lies in it (slices of memoryviews, arrays), without a copy.
+    """
+
+    def __len__(self) -> int: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *exception: object) -> None: ...
+    def release(self) -> None:
+        """BufferError while a view or a call uses it.  Idempotent."""
+    @property
+    def released(self) -> bool: ...
 
 class Handle:
     """Base of the classes made for handles: a guest object, held by its sandbox, with its destructor."""
@@ -121,8 +138,8 @@ class Layout:
     @property
     def members(self) -> tuple[str, ...]: ...
     def pack_member(self, name: str, value: Any, /) -> bytes: ...
-    def unpack_member(self, name: str, data: Buffer, /) -> Any: ...
-    def unpack(self, data: Buffer, /) -> Any: ...
+    def unpack_member(self, name: str, data: BytesLike, /) -> Any: ...
+    def unpack(self, data: BytesLike, /) -> Any: ...
 
 class Function:
     """An exported guest function as a Python callable (vectorcall).

@@ -205,6 +205,10 @@ class Sandbox:
         """Bytes of guest memory mapped now, counted against the limit."""
         return self._box.memory_used
 
+    def buffer(self, size: int) -> _vx.Buffer:
+        """Memory that the sandbox and Python share: what lies in it, its functions take without a copy."""
+        return self._box.buffer(size)
+
     def reset(self) -> None:
         """Back to the state right after initialisation.  RuntimeError inside a call."""
         self._box.reset()

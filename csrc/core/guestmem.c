@@ -54,6 +54,24 @@ const uint8_t *guest_code(const vx_sandbox *box, uint32_t eip, size_t *available
     return *available == 0 ? NULL : (const uint8_t *)(uintptr_t)(box->base + eip);
 }
 
+/* --- memory shared with the host ---------------------------------------------------------------- */
+
+void *vx_shared_create(uint64_t size) { return os_shared(size); }
+
+void vx_shared_free(void *memory, uint64_t size) { os_release(memory, size); }
+
+vx_status vx_share(vx_sandbox *box, void *memory, uint64_t size, vx_gaddr *out) {
+    if (VX_UNLIKELY(box->unusable) && sandbox_wake(box) != VX_OK)
+        return VX_NO_MEMORY;
+    out->value = region_find(box, size);
+    return out->value != 0 && region_share(box, out->value, size, memory) ? VX_OK : VX_LIMIT;
+}
+
+/* Where the host cannot take the pages away they stay: nobody else has them any more. */
+void vx_unshare(vx_sandbox *box, vx_gaddr address, uint64_t size) {
+    (void)region_unshare(box, address.value, size);
+}
+
 /* --- the argument arena ------------------------------------------------------------------------- */
 
 void arena_forget(vx_sandbox *box) { box->arena_count = 0; }

@@ -177,6 +177,9 @@ vx_status sandbox_wake(vx_sandbox *box);
 bool region_map(vx_sandbox *box, uint32_t address, uint64_t size, uint8_t page);
 bool region_map_file(vx_sandbox *box, uint32_t address, uint64_t size, uint8_t page, int fd,
                      uint64_t offset);
+/* Pages of the host's, which both may write; and back to what the window is else. */
+bool region_share(vx_sandbox *box, uint32_t address, uint64_t size, void *shared);
+bool region_unshare(vx_sandbox *box, uint32_t address, uint64_t size);
 bool region_unmap(vx_sandbox *box, uint32_t address, uint64_t size);
 bool region_protect(vx_sandbox *box, uint32_t address, uint64_t size, uint8_t prot);
 /* Every page unmapped, map and count zero. */

@@ -18,6 +18,10 @@ bool os_map(void *address, size_t size, unsigned prot);
 bool os_map_file(void *address, size_t size, unsigned prot, int fd, uint64_t offset);
 /* Back to reserved, as one mapping: the pages are gone. */
 bool os_unmap(void *address, size_t size);
+/* Pages that several mappings can have; NULL on failure.  os_release gives one mapping back. */
+void *os_shared(size_t size);
+/* A further mapping of them, readable and writable, at a fixed place inside a reservation. */
+bool os_share(void *address, size_t size, void *shared);
 bool os_protect(void *address, size_t size, unsigned prot);
 /* The bytes are gone: zero again, or the file's. */
 bool os_discard(void *address, size_t size);

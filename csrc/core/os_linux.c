@@ -91,6 +91,20 @@ bool os_unmap(void *address, size_t size) {
     return map_fixed(address, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 }
 
+void *os_shared(size_t size) {
+    void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return memory == MAP_FAILED ? NULL : memory;
+}
+
+/* mremap(2): an old size of 0 maps shared pages once more.  Refused half way it leaves a hole, which has to be
+ * reserved again before anyone else maps something there. */
+bool os_share(void *address, size_t size, void *shared) {
+    if (mremap(shared, 0, size, MREMAP_MAYMOVE | MREMAP_FIXED, address) == address)
+        return true;
+    VX_CHECK(os_unmap(address, size));
+    return false;
+}
+
 bool os_discard(void *address, size_t size) { return madvise(address, size, MADV_DONTNEED) == 0; }
 
 bool os_protect(void *address, size_t size, unsigned prot) {

@@ -148,6 +148,26 @@ bool region_map_file(vx_sandbox *box, uint32_t address, uint64_t size, uint8_t p
     return true;
 }
 
+bool region_share(vx_sandbox *box, uint32_t address, uint64_t size, void *shared) {
+    change c = {0, VX_PROT_READ | VX_PROT_WRITE | PAGE_MAPPED | PAGE_HOST};
+    survey s;
+    if (!region_lacks(box, address, size, PAGE_MAPPED | PAGE_FILE) || !prepare(box, address, size, c, &s) ||
+        !os_share(host(box, address), size, shared))
+        return false;
+    box->as_snapshot = false; /* taking rights away would leave the mapping: a reset has to replace it */
+    account(box, address, size, c, &s);
+    return true;
+}
+
+bool region_unshare(vx_sandbox *box, uint32_t address, uint64_t size) {
+    change c = {0, 0};
+    survey s;
+    if (!prepare(box, address, size, c, &s) || !os_unmap(host(box, address), size))
+        return false;
+    account(box, address, size, c, &s);
+    return true;
+}
+
 bool region_unmap(vx_sandbox *box, uint32_t address, uint64_t size) {
     change c = {PAGE_FILE, 0};
     survey s;

@@ -53,7 +53,7 @@ enum {
 
 /* Module state: what would be a global. */
 typedef struct State {
-    PyTypeObject *plugin_type, *box_type, *function_type, *layout_type, *handle_type;
+    PyTypeObject *plugin_type, *box_type, *function_type, *layout_type, *handle_type, *buffer_type;
     PyObject *array_type;       /* array.array */
     PyObject *builtins;         /* dict of the module: where vx_raise looks its names up */
     bool ends_callbacks;        /* a Python handler of SIGURG ends callbacks whose time is over */
@@ -115,6 +115,7 @@ typedef struct Box {
     PyObject *handles;         /* dict from guest address to Handle, by its own address: not owned */
     struct Grave *graves;      /* destructors to be run when the outermost call is over (handle.c) */
     size_t grave_count;
+    struct Shared *shared;     /* memory of Buffers (buffer.c) */
     uint64_t generation;       /* how often the memory was replaced: what handles are good for */
     uint32_t next_callback;    /* where the next one's address is, so that old ones stay strange */
     bool poison;               /* after a fault refuse calls instead of resetting */
@@ -241,6 +242,7 @@ typedef struct Lease {
     vx_gaddr address;
     uint32_t texts, texts_from; /* of a struct in `owned`: how many texts it points to, where they begin */
     uint8_t parameter;
+    bool resident;             /* the guest has no copy, but the bytes themselves: of a Buffer */
     bool none;                 /* NULL for the guest, and nothing is lent */
 } Lease;
 
@@ -530,6 +532,8 @@ bool lease_buffer(const Function *function, unsigned index, PyObject *value, int
 bool memory_words(const Function *function, Call *call, const Lease *lease, uint32_t *words);
 bool memory_copy_in(const Function *function, Call *call, Lease *leases, uint32_t *words);
 bool memory_copy_out(const Function *function, Call *call, const Lease *leases);
+/* Of guest memory, which a thread may be writing to through a Buffer: what is decoded is a copy. */
+PyObject *memory_decode(const char *text, size_t size);
 PyObject *memory_string_result(const Function *function, Call *call, uint32_t address);
 PyObject *memory_owned_result(const Function *function, Call *call, uint32_t address);
 /* The value of `layout` at `address`. */
@@ -583,6 +587,17 @@ void evidence_output(Evidence *evidence, const void *data, size_t size);
 /* Adds "stack", "stack_at" and "stderr" to the dict that the trap callable gets. */
 bool evidence_report(const Evidence *evidence, PyObject *info);
 void evidence_free(Evidence *evidence);
+
+/* ---- buffer.c: the type Buffer, memory that a sandbox and Python share ---- */
+
+extern PyType_Spec buffer_spec;
+PyObject *box_buffer(Box *self, PyObject *size);
+/* With the box locked: whether the bytes of `view` are all in one of the box's Buffers, at a multiple of
+ * `unit`, and where the guest has them. */
+bool buffer_find(Box *box, const Py_buffer *view, size_t unit, vx_gaddr *address);
+/* Unmaps from the guest what was released while it ran. */
+void buffer_sweep(Box *box);
+void buffer_free_all(Box *box);
 
 /* ---- errors.c: exceptions ---- */
 

@@ -94,6 +94,7 @@ void box_tidy(Box *box, Call *call)
         handle_bury_all(box, call);
     if (box->arena_used)
         vx_arena_reset(box->core);
+    buffer_sweep(box);
     box->arena_used = false;
     if (box->faulted)
         box_restart(box, call);
@@ -338,6 +339,7 @@ static void box_dealloc(Box *self)
     PyObject_GC_UnTrack(self);
     if (self->weakrefs != NULL)
         PyObject_ClearWeakRefs((PyObject *)self);
+    buffer_free_all(self);
     vx_sandbox_free(self->core);
     box_clear(self);
     Py_CLEAR(self->plugin);
@@ -356,6 +358,8 @@ static PyMethodDef box_methods[] = {
     {"close", (PyCFunction)box_close, METH_NOARGS,
      PyDoc_STR("close($self)\n--\n\n"
                "Free the sandbox, after waiting for a call in another thread.  Idempotent.")},
+    {"buffer", (PyCFunction)box_buffer, METH_O,
+     PyDoc_STR("buffer($self, size, /)\n--\n\nA Buffer: memory that the sandbox and Python share.")},
     {"interrupt", (PyCFunction)box_interrupt, METH_NOARGS,
      PyDoc_STR("interrupt($self)\n--\n\nEnd the running call, if any, from any thread.")},
     {"run", (PyCFunction)box_run, METH_VARARGS,

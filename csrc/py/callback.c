@@ -160,7 +160,7 @@ static PyObject *take_text(Visit *visit, uint32_t address)
     vx_gaddr at = {address};
     size_t size = vx_guest_strlen(visit->box->core, at, MAX_STRING_RESULT);
     const char *text = readable(visit, address, size == SIZE_MAX ? UINT64_MAX : size + 1);
-    return text != NULL ? PyUnicode_DecodeUTF8(text, (Py_ssize_t)size, "strict") : NULL;
+    return text != NULL ? memory_decode(text, size) : NULL;
 }
 
 /* Decoding makes objects, so other code may run: it reads a copy. */

@@ -3,7 +3,7 @@
  * An argument is taken in two steps.  memory_lease runs before the box is locked, because asking
  * an object for its buffer may run Python code.  memory_copy_in runs with the lock held and
  * touches only bytes.  A view is let go once it is copied; a mut is held until the guest has
- * returned and its bytes were copied back.  When one buffer is passed for two mut parameters,
+ * returned and its bytes were copied back.  What lies in a Buffer of the sandbox is not copied, and held.  When one buffer is passed for two mut parameters,
  * the guest has two copies, and the later parameter's comes back last. */
 #include "binding.h"
 
@@ -151,10 +151,21 @@ static bool refuse_size(const Function *function, Call *call, const Lease *lease
     return false;
 }
 
+/* What is in one of the sandbox's Buffers is there already. */
+static bool find_resident(const Function *function, Lease *lease)
+{
+    const Parameter *parameter = &function->parameters[lease->parameter];
+    size_t unit = parameter->code == CODE_NUMBERS ? parameter->layout->size : 1;
+    lease->resident = buffer_find(function->box, &lease->buffer, unit, &lease->address);
+    return lease->resident;
+}
+
 static bool place(const Function *function, Call *call, Lease *lease)
 {
     vx_sandbox *core = function->box->core;
     uint64_t size = (uint64_t)lease->buffer.len;
+    if (function->box->shared != NULL && find_resident(function, lease))
+        return true;
     if (size > UINT32_MAX || vx_arena_alloc(core, (uint32_t)size, &lease->address) != VX_OK)
         return refuse_size(function, call, lease);
     if (size == 0)
@@ -205,7 +216,7 @@ static bool copy_in_one(const Function *function, Call *call, Lease *lease, uint
     bool in_memory = !lease->none && lease->object == NULL;
     if ((in_memory && !place(function, call, lease)) || !memory_words(function, call, lease, words))
         return false;
-    if (!is_written(&function->parameters[lease->parameter]))
+    if (!lease->resident && !is_written(&function->parameters[lease->parameter]))
         PyBuffer_Release(&lease->buffer);
     return true;
 }
@@ -244,7 +255,7 @@ bool memory_copy_out(const Function *function, Call *call, const Lease *leases)
         const Lease *lease = &leases[i];
         const Parameter *parameter = &function->parameters[lease->parameter];
         size_t size = (size_t)lease->buffer.len;
-        if (lease->none || size == 0 || !is_written(parameter))
+        if (lease->none || lease->resident || size == 0 || !is_written(parameter))
             continue;
         const void *source = vx_guest_pointer(function->box->core, lease->address, size,
                                               VX_PROT_READ);
@@ -266,6 +277,16 @@ static PyObject *kept(Call *call, PyObject *object)
     return object;
 }
 
+PyObject *memory_decode(const char *text, size_t size)
+{
+    PyObject *copy = PyBytes_FromStringAndSize(text, (Py_ssize_t)size);
+    if (copy == NULL)
+        return NULL;
+    PyObject *decoded = PyUnicode_DecodeUTF8(PyBytes_AS_STRING(copy), (Py_ssize_t)size, "strict");
+    Py_DECREF(copy);
+    return decoded;
+}
+
 PyObject *memory_string_result(const Function *function, Call *call, uint32_t address)
 {
     vx_sandbox *core = function->box->core;
@@ -278,7 +299,7 @@ PyObject *memory_string_result(const Function *function, Call *call, uint32_t ad
         error_fault(function, call, address, "str result without an end in readable memory");
         return NULL;
     }
-    return kept(call, PyUnicode_DecodeUTF8(text, (Py_ssize_t)size, "strict"));
+    return kept(call, memory_decode(text, size));
 }
 
 /* The value of host bytes; NULL with what went wrong kept on the call. */

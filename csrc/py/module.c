@@ -93,6 +93,7 @@ static int module_exec(PyObject *module)
     if (add_type(module, &plugin_spec, &state->plugin_type) < 0
         || add_type(module, &box_spec, &state->box_type) < 0
         || add_type(module, &handle_spec, &state->handle_type) < 0
+        || add_type(module, &buffer_spec, &state->buffer_type) < 0
         || add_type(module, &layout_spec, &state->layout_type) < 0
         || add_type(module, &function_spec, &state->function_type) < 0)
         return -1;
@@ -107,6 +108,7 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->function_type);
     Py_VISIT(state->layout_type);
     Py_VISIT(state->handle_type);
+    Py_VISIT(state->buffer_type);
     Py_VISIT(state->builtins);
     Py_VISIT(state->array_type);
     return 0;
@@ -120,6 +122,7 @@ static int module_clear(PyObject *module)
     Py_CLEAR(state->function_type);
     Py_CLEAR(state->layout_type);
     Py_CLEAR(state->handle_type);
+    Py_CLEAR(state->buffer_type);
     Py_CLEAR(state->builtins);
     Py_CLEAR(state->array_type);
     return 0;

@@ -104,5 +104,5 @@ PyObject *texts_read(Reader *reader, uint32_t address)
         return NULL;
     }
     reader->left -= size;
-    return PyUnicode_DecodeUTF8(text, (Py_ssize_t)size, "strict");
+    return memory_decode(text, size);
 }

@@ -1,0 +1,278 @@
+/* The type Buffer: memory that a sandbox and Python share.
+ *
+ * The host has a mapping of its own of the pages, and every view that Python gets leads there: it stays
+ * whatever the guest does, and whatever becomes of the sandbox.  The guest has a second mapping of the same
+ * pages, made again after a reset when a call first needs it.
+ *
+ * Box.shared lists what is mapped, or to be unmapped, in the order of making, the youngest first.  A Buffer
+ * owns its Shared until it is released; then the box does, until nobody is inside. */
+#include "binding.h"
+
+#include <structmember.h>
+
+typedef struct Shared {
+    struct Shared *next;
+    char *memory;              /* the host's mapping; NULL when it was released */
+    size_t size, room;         /* bytes to use, whole pages */
+    vx_gaddr address;          /* the guest's mapping, in the box's generation */
+    uint64_t generation;
+} Shared;
+
+typedef struct Buffer {
+    PyObject_HEAD
+    PyObject *weakrefs;
+    Box *box;
+    Shared *shared;            /* NULL: released */
+    Py_ssize_t exports;
+} Buffer;
+
+/* ---- the box's list ---- */
+
+/* With the box locked: the guest's mapping is there, of this life. */
+static bool map_now(Box *box, Shared *shared)
+{
+    if (shared->generation == box->generation)
+        return true;
+    if (vx_share(box->core, shared->memory, shared->room, &shared->address) != VX_OK)
+        return false;
+    shared->generation = box->generation;
+    return true;
+}
+
+static void drop(Box *box, Shared **link)
+{
+    Shared *shared = *link;
+    if (box->core != NULL && shared->generation == box->generation)
+        vx_unshare(box->core, shared->address, shared->room);
+    *link = shared->next;
+    PyMem_Free(shared);
+}
+
+void buffer_sweep(Box *box)
+{
+    for (Shared **link = &box->shared; *link != NULL;) {
+        if ((*link)->memory == NULL)
+            drop(box, link);
+        else
+            link = &(*link)->next;
+    }
+}
+
+/* Without Buffers, which hold the box, only what they left is on the list. */
+void buffer_free_all(Box *box)
+{
+    while (box->shared != NULL)
+        drop(box, &box->shared);
+}
+
+bool buffer_find(Box *box, const Py_buffer *view, size_t unit, vx_gaddr *address)
+{
+    for (Shared *shared = box->shared; shared != NULL; shared = shared->next) {
+        uintptr_t offset = (uintptr_t)view->buf - (uintptr_t)shared->memory;
+        if (shared->memory == NULL || offset >= shared->size
+            || (size_t)view->len > shared->size - offset)
+            continue;
+        if (offset % unit != 0 || !map_now(box, shared))
+            return false;
+        address->value = shared->address.value + (uint32_t)offset;
+        return true;
+    }
+    return false;
+}
+
+/* ---- making and releasing ---- */
+
+static Shared *shared_new(Box *box, size_t size)
+{
+    Shared *shared = PyMem_Calloc(1, sizeof *shared);
+    if (shared == NULL)
+        return (Shared *)PyErr_NoMemory();
+    shared->size = size;
+    shared->room = (size + VX_PAGE_SIZE - 1) / VX_PAGE_SIZE * VX_PAGE_SIZE;
+    shared->generation = UINT64_MAX; /* none yet */
+    shared->memory = vx_shared_create(shared->room);
+    if (shared->memory == NULL) {
+        PyMem_Free(shared);
+        return (Shared *)PyErr_NoMemory();
+    }
+    shared->next = box->shared;
+    box->shared = shared;
+    return shared;
+}
+
+/* The guest's mapping goes now, or, when another thread is inside, at the end of its call. */
+static void shared_release(Box *box, Shared *shared)
+{
+    vx_shared_free(shared->memory, shared->room);
+    shared->memory = NULL;
+    shared->size = 0;
+    if (box->owner == 0 || lock_is_mine(box, thread_ident()))
+        buffer_sweep(box);
+    else
+        box->arena_used = true; /* has box_tidy called, which sweeps */
+}
+
+/* With the box locked. */
+static bool make_room(Box *box, Call *call, Buffer *buffer, size_t size)
+{
+    buffer->shared = shared_new(box, size);
+    if (buffer->shared != NULL && !map_now(box, buffer->shared))
+        error_vxplug("GuestMemoryError",
+                     "buffer(): %zu bytes do not fit the sandbox's memory limit of %llu bytes (%llu used)", size,
+                     (unsigned long long)box->memory, (unsigned long long)vx_sandbox_memory(box->core));
+    if (PyErr_Occurred())
+        error_keep(call);
+    return call->error == NULL;
+}
+
+PyObject *box_buffer(Box *self, PyObject *size)
+{
+    Call call;
+    Py_ssize_t wanted = PyNumber_AsSsize_t(size, PyExc_OverflowError);
+    if (wanted == -1 && PyErr_Occurred())
+        return NULL;
+    if (wanted < 1 || (uint64_t)wanted > UINT32_MAX)
+        return PyErr_Format(PyExc_ValueError, "buffer(): size: %zd is not between 1 and %u", wanted, UINT32_MAX);
+    PyTypeObject *type = self->state->buffer_type;
+    Buffer *buffer = (Buffer *)type->tp_alloc(type, 0);
+    if (buffer == NULL)
+        return NULL;
+    buffer->box = (Box *)Py_NewRef(self);
+    if (box_enter(self, &call)) {
+        make_room(self, &call, buffer, (size_t)wanted);
+        box_leave(self, &call, NULL);
+        if (box_outcome(self, &call, NULL))
+            return (PyObject *)buffer;
+    }
+    Py_DECREF(buffer);
+    return NULL;
+}
+
+static PyObject *buffer_release(Buffer *self, PyObject *unused)
+{
+    (void)unused;
+    if (self->exports != 0)
+        return PyErr_Format(PyExc_BufferError, "buffer is in use by %zd view%s or calls", self->exports,
+                            self->exports == 1 ? "" : "s");
+    if (self->shared != NULL)
+        shared_release(self->box, self->shared);
+    self->shared = NULL;
+    Py_RETURN_NONE;
+}
+
+static PyObject *buffer_enter(PyObject *self, PyObject *unused)
+{
+    (void)unused;
+    return Py_NewRef(self);
+}
+
+static PyObject *buffer_exit(Buffer *self, PyObject *args)
+{
+    (void)args;
+    return buffer_release(self, NULL);
+}
+
+/* ---- the buffer protocol ---- */
+
+static int buffer_get(Buffer *self, Py_buffer *view, int flags)
+{
+    if (self->shared == NULL) {
+        view->obj = NULL;
+        PyErr_SetString(PyExc_ValueError, "buffer is released");
+        return -1;
+    }
+    if (PyBuffer_FillInfo(view, (PyObject *)self, self->shared->memory, (Py_ssize_t)self->shared->size, 0,
+                          flags) < 0)
+        return -1;
+    self->exports++;
+    return 0;
+}
+
+static void buffer_give_back(Buffer *self, Py_buffer *view)
+{
+    (void)view;
+    self->exports--;
+}
+
+static Py_ssize_t buffer_length(Buffer *self)
+{
+    return self->shared != NULL ? (Py_ssize_t)self->shared->size : 0;
+}
+
+/* ---- the type ---- */
+
+static PyObject *buffer_released(Buffer *self, void *unused)
+{
+    (void)unused;
+    return PyBool_FromLong(self->shared == NULL);
+}
+
+static PyObject *buffer_repr(Buffer *self)
+{
+    if (self->shared == NULL)
+        return PyUnicode_FromString("<released vxplug.Buffer>");
+    return PyUnicode_FromFormat("<vxplug.Buffer of %zu bytes>", self->shared->size);
+}
+
+static int buffer_traverse(Buffer *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->box);
+    return 0;
+}
+
+/* Views hold the object, so there are none. */
+static void buffer_dealloc(Buffer *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    if (self->weakrefs != NULL)
+        PyObject_ClearWeakRefs((PyObject *)self);
+    if (self->shared != NULL)
+        shared_release(self->box, self->shared);
+    Py_XDECREF(self->box);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static PyMethodDef buffer_methods[] = {
+    {"release", (PyCFunction)buffer_release, METH_NOARGS,
+     PyDoc_STR("release($self)\n--\n\nGive the memory back.  BufferError while a view or a call uses it.  Idempotent.")},
+    {"__enter__", buffer_enter, METH_NOARGS, NULL},
+    {"__exit__", (PyCFunction)buffer_exit, METH_VARARGS, NULL},
+    {0},
+};
+
+static PyGetSetDef buffer_getset[] = {
+    {"released", (getter)buffer_released, NULL, PyDoc_STR("Whether release() was called."), NULL},
+    {0},
+};
+
+static PyMemberDef buffer_members[] = {
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(Buffer, weakrefs), READONLY, NULL},
+    {0},
+};
+
+static PyType_Slot buffer_slots[] = {
+    {Py_tp_doc, (void *)PyDoc_STR(
+        "Memory that a sandbox and Python share: Sandbox.buffer makes it.\n\n"
+        "A writable bytes-like object, which that sandbox's functions take without a copy.")},
+    {Py_tp_dealloc, buffer_dealloc},
+    {Py_tp_traverse, buffer_traverse},
+    {Py_tp_repr, buffer_repr},
+    {Py_tp_methods, buffer_methods},
+    {Py_tp_getset, buffer_getset},
+    {Py_tp_members, buffer_members},
+    {Py_mp_length, buffer_length},
+    {Py_bf_getbuffer, buffer_get},
+    {Py_bf_releasebuffer, buffer_give_back},
+    {0, NULL},
+};
+
+PyType_Spec buffer_spec = {
+    .name = "vxplug.Buffer",
+    .basicsize = sizeof(Buffer),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE
+        | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = buffer_slots,
+};
