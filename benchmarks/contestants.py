@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
 
@@ -72,7 +73,7 @@ def _key(program: Program, *more: object) -> str:
     """Changes whenever the output could."""
     pin = _packages(program).pins[program.package] if program.package else ()
     ours = [HERE / "c" / name for name in ("bench.h", "harness.c", f"{program.name}.c")] + tree(codecs.SDK)
-    return digest([*ours, program, FLAGS, pin, vxplug.__version__, *more])
+    return digest([*ours, program, FLAGS, pin, vxplug.__version__, metadata.version("ziglang"), *more])
 
 
 def _built(program: Program, suffix: str, command: Sequence[str], flags: Sequence[str] = ()) -> Path:

@@ -39,6 +39,10 @@ def _kernel(name: str, subject: str, size: int, tiny: int) -> Task:
     return Task(name, subject, "nothing", size, "kernels", tiny)
 
 
+def _hash(name: str, subject: str) -> Task:
+    return Task(name, subject, "text", 0, "hashes")
+
+
 KERNELS = Program("kernels", (
     _kernel("fib", "recursive fib", 34, 12),
     _kernel("indirect", "indirect calls", 8_000_000, 1000),
@@ -58,7 +62,8 @@ PROGRAMS = (
             ("lua.c", "linit.c", "liolib.c", "loslib.c", "loadlib.c", "ldblib.c", "ltests.c"), (".",),
             # Nothing depends on addresses or the time; no task raises an error, and
             # WebAssembly has no setjmp without its exceptions.
-            ("-Dluai_makeseed(L)=1u", "-Dl_randomizePivot()=0u", "-Dluai_jmpbuf=int", "-DLUAI_THROW(L,c)=abort()", "-DLUAI_TRY(L,c,a)={a}"),
+            ("-Dluai_makeseed(L)=1u", "-Dl_randomizePivot()=0u", "-Dluai_jmpbuf=int", "-DLUAI_THROW(L,c)=abort()",
+             "-DLUAI_TRY(L,c,a)={a}"),
             ("-D__wasm_exception_handling__", "-D_WASI_EMULATED_SIGNAL", "-lwasi-emulated-signal")),
     Program("zstd", (
         Task("compress", "zstd compress", "text", 3), Task("decompress", "zstd decompress", "long text", 3),
@@ -84,7 +89,8 @@ PROGRAMS = (
             ("*.c",), includes=(".",)),
     Program("flac", (
         Task("encode", "FLAC encode", "sound", 5), Task("decode", "FLAC decode", "sound", 5),
-    ), "plibflac", "flac", ("src/libFLAC/*.c",), ("src/libFLAC/ogg_*.c", "src/libFLAC/*_intrin_*.c", "src/libFLAC/metadata_iterators.c"),
+    ), "plibflac", "flac", ("src/libFLAC/*.c",),
+        ("src/libFLAC/ogg_*.c", "src/libFLAC/*_intrin_*.c", "src/libFLAC/metadata_iterators.c"),
         ("include", "src/libFLAC/include"),
         ("-DHAVE_STDINT_H", "-DHAVE_INTTYPES_H", "-DHAVE_LROUND", "-DHAVE_FSEEKO", "-DFLAC__NO_DLL", "-DFLAC__HAS_OGG=0",
          "-DFLAC__NO_ASM", "-DENABLE_64_BIT_WORDS=0", "-DCPU_IS_BIG_ENDIAN=0", "-DWORDS_BIGENDIAN=0", '-DPACKAGE_VERSION="x"')),
@@ -98,7 +104,8 @@ PROGRAMS = (
         ("bench_*.c", "test_*.c", "t1_generate_luts.c", "t1_ht_generate_luts.c", "*ix_manager.c", "*idx_manager.c"), (".",),
         wasm_flags=("-D_WASI_EMULATED_PROCESS_CLOCKS", "-lwasi-emulated-process-clocks")),
     Program("hashes", (
-        Task("sha256", "SHA-256", "long text", 0, "hashes"), Task("sha512", "SHA-512", "text", 0, "hashes"),
-        Task("blake2b", "BLAKE2b", "long text", 0, "hashes"),
-    ), "pycryptodome", "src", ("SHA256.c", "SHA512.c", "blake2b.c"), includes=(".",), flags=("-DHAVE_STDINT_H", "-DHAVE_POSIX_MEMALIGN", "-DNO_CPYTHON_MODULE")),
+        _hash("MD5", "MD5"), _hash("SHA1", "SHA-1"), _hash("SHA256", "SHA-256"), _hash("SHA512", "SHA-512"),
+        _hash("SHA3", "SHA3-256"), _hash("blake2s", "BLAKE2s"), _hash("blake2b", "BLAKE2b"),
+    ), "pycryptodome", "src", tuple(f"{name}.c" for name in ("MD5", "SHA1", "SHA256", "SHA512", "blake2s", "blake2b", "keccak")),
+        includes=(".",), flags=("-DHAVE_STDINT_H", "-DHAVE_POSIX_MEMALIGN", "-DNO_CPYTHON_MODULE")),
 )

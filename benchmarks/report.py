@@ -111,7 +111,8 @@ def _version(package: str) -> str:
 
 def machine() -> dict[str, str]:
     """What a reader needs to know to compare with another run."""
-    names = [line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return {"processor": f"{len(names)} of {names[0]}" if names else platform.machine(), "python": platform.python_version(),
             **{peer: _version(peer) for peer in VERSIONS}}
 

@@ -45,7 +45,8 @@ static bytes pack(bytes input, uint32_t level) {
     return (bytes){s.out, s.made};
 }
 
-static FLAC__StreamDecoderReadStatus read_bytes(const FLAC__StreamDecoder *decoder, FLAC__byte data[], size_t *len, void *client) {
+static FLAC__StreamDecoderReadStatus read_bytes(const FLAC__StreamDecoder *decoder, FLAC__byte data[], size_t *len,
+                                                void *client) {
     stream *s = client;
     (void)decoder;
     if (*len > s->in.len - s->at) *len = s->in.len - s->at;

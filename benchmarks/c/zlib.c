@@ -32,4 +32,5 @@ static bytes adler(bytes input, uint32_t rounds) {
 }
 
 const bench_task bench_tasks[] = {
-    {"compress", NULL, pack, NULL}, {"decompress", pack, unpack, NULL}, {"crc32", NULL, crc, NULL}, {"adler32", NULL, adler, NULL}, {0}};
+    {"compress", NULL, pack, NULL}, {"decompress", pack, unpack, NULL},
+    {"crc32", NULL, crc, NULL},     {"adler32", NULL, adler, NULL},      {0}};
