@@ -56,6 +56,13 @@ VX_EXPORT void fill_up(uint32_t to, uint32_t count) {
 VX_EXPORT void scan(uint32_t at, uint32_t count) {
     __asm__ volatile("repne scasb" : "+D"(at), "+c"(count) : "a"(0x1234) : "memory", "cc");
 }
+/* One after the other: what the first leaves in edi is the second's. */
+VX_EXPORT uint32_t strings_in_turn(void) {
+    static uint8_t out[8];
+    uint8_t *to = out;
+    __asm__ volatile("stosb; stosb; stosw; stosl" : "+D"(to) : "a"(0x01010101) : "memory");
+    return (uint32_t)(to - out) + out[0] + out[7];
+}
 VX_EXPORT void masked_move(uint32_t at) {
     __asm__ volatile("pcmpeqb %%xmm0, %%xmm0; maskmovdqu %%xmm0, %%xmm0" : : "D"(at) : "memory", "xmm0");
 }
@@ -144,6 +151,12 @@ VX_EXPORT vx_bytes environment(void) {
     __asm__ volatile("fld1; fstp %%st(0); fnstenv %0; fxsave %1" : "=m"(*(char(*)[28])(fx + 512)), "=m"(*(char(*)[512])fx));
     return vx_borrow(fx, 512 + 28);
 }
+VX_EXPORT void fill_vectors(void) {
+    static const uint8_t in[16] = {0xa5, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    __asm__ volatile("movups (%0),%%xmm0; movups (%0),%%xmm1; movups (%0),%%xmm2; movups (%0),%%xmm3;"
+                     "movups (%0),%%xmm4; movups (%0),%%xmm5; movups (%0),%%xmm6; movups (%0),%%xmm7"
+                     : : "r"(in) : "memory");
+}
 VX_EXPORT vx_bytes stale_vectors(void) {
     static uint8_t out[128];
     __asm__ volatile("movups %%xmm0,(%0); movups %%xmm1,16(%0); movups %%xmm2,32(%0); movups %%xmm3,48(%0);"
@@ -229,11 +242,32 @@ VX_EXPORT int32_t forged_raise(uint32_t name, uint32_t name_size, uint32_t text,
     __asm__ volatile("int $0x30" : "=a"(result) : "0"(1), "b"(name), "c"(name_size), "d"(text), "S"(size) : "memory");
     return result;
 }
+/* All of it readable, and far longer than the host's buffer. */
+VX_EXPORT int32_t long_name_raised(void) {
+    static char name[1 << 16];
+    memset(name, 'x', sizeof name);
+    return forged_raise((uint32_t)name, sizeof name, (uint32_t)name, 1);
+}
 VX_EXPORT int32_t raise_named(const char *name) { vx_raise_(name, "%s", "text with %s and \x1b[2J"); return 0; }
 VX_EXPORT uint32_t scribble(vx_view data) { memset((void *)data.ptr, 0xee, data.len); return (uint32_t)data.len; }
 static char canary[64];
 VX_EXPORT void leave_canary(void) { memcpy(canary, "secret of one tenant", 21); char *h = malloc(64); memcpy(h, "secret", 7); }
 VX_EXPORT bool find_canary(void) { return canary[0] != 0; }
+/* What the kernel keeps for a process: its break, and pages beyond those of a fresh one. */
+static uint32_t kernel_call(uint32_t number, uint32_t a, uint32_t b, uint32_t c) {
+    uint32_t result;
+    __asm__ volatile("int $0x80" : "=a"(result) : "0"(number), "b"(a), "c"(b), "d"(c), "S"(0x32), "D"(-1) : "memory");
+    return result;
+}
+VX_EXPORT uint32_t break_now(void) { return kernel_call(45, 0, 0, 0); }
+VX_EXPORT uint32_t move_break(uint32_t to) { return kernel_call(45, to, 0, 0); }
+/* mmap2, fixed; then a secret there. */
+VX_EXPORT bool leave_page(uint32_t at) {
+    uint32_t page = kernel_call(192, at, 0x1000, 3);
+    if (page == at)
+        memcpy((void *)page, "secret", 7);
+    return page == at;
+}
 VX_EXPORT uint32_t checksum(vx_view data) {
     uint32_t crc = ~0u;
     for (size_t i = 0; i < data.len; i++) {

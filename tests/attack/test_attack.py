@@ -64,6 +64,27 @@ def test_reset_leaves_no_secret_of_the_last_tenant(hostile):
         assert not box.find_canary()
 
 
+def test_reset_leaves_no_mapping_of_the_last_tenant(hostile):
+    """Threat 50: pages that a fresh sandbox does not have, and the break, must go with their tenant."""
+    with vxplug.open(hostile).sandbox() as box:
+        fresh, page = box.break_now(), 0x70000000
+        assert box.move_break(fresh + 0x3000) == box.break_now() == fresh + 0x3000
+        assert box.leave_page(page) and box.read_at(page) == ord("s")
+        box.reset()
+        assert box.break_now() == fresh
+        with pytest.raises(vxplug.GuestFault):
+            box.read_at(page)
+
+
+def test_no_vector_of_one_tenant_reaches_the_next(hostile):
+    """Threats 21, 50: a plain call of SSE code gets clean registers, though nobody saves or clears them behind it."""
+    plugin = vxplug.open(hostile)
+    with plugin.sandbox() as painter, plugin.sandbox() as other:
+        for box in (painter, other):
+            painter.fill_vectors()
+            assert box.stale_vectors() == bytes(128)
+
+
 def test_every_entry_into_the_text_ends_cleanly(hostile):
     """Threats 1, 6, 28: blocks at every byte of the code, overlapping without end."""
     plugin = vxplug.open(hostile)

@@ -155,6 +155,54 @@ static void test_running(vx_sandbox *box) {
     CHECK(run_at(box, &cpu, 0x20000).kind == VX_TRAP_EXECUTE);
 }
 
+/* What the host has in registers that guests have no name for stays out of the guest's image. */
+static void test_host_vectors(void) {
+    static const uint8_t adds[] = {0x0f, 0x58, 0xc0, 0xcc}; /* addps xmm0, xmm0; int3 */
+    vx_segment segment = {0x10000, 0x1000, sizeof adds, VX_PROT_READ | VX_PROT_EXEC, adds};
+    vx_image image = {.segments = &segment, .count = 1, .entry = 0x10000};
+    vx_options options = {.memory = 1 << 20, .stack = 1 << 16, .raw = true};
+    vx_plugin *plugin;
+    vx_sandbox *box;
+    vx_trap trap;
+    vx_result result;
+    CHECK(vx_plugin_create(&image, &plugin) == VX_OK && vx_sandbox_create(plugin, &options, &box, &trap) == VX_OK);
+    box->kernel.esp = 0xfffdff00;
+    for (int round = 0; round < 2; round++) { /* the second finds a cache that uses SSE alone */
+        __asm__ volatile("pcmpeqd %%xmm8, %%xmm8\n movaps %%xmm8, %%xmm15" : : : "xmm8", "xmm15");
+        CHECK(vx_call(box, (vx_gaddr){0x10000}, NULL, 0, &result, &trap) == VX_TRAP && trap.kind == VX_TRAP_BREAKPOINT);
+    }
+    for (unsigned i = 288; i < sizeof box->state->fx; i++)
+        CHECK(box->state->fx[i] == 0);
+    vx_sandbox_free(box);
+    vx_plugin_unref(plugin);
+}
+
+/* A branch is patched only while it leads to its own stub: who met it too, in another thread, comes late. */
+static void test_link_once(void) {
+    static const uint8_t jumps[] = {0xeb, 1, 0xcc, 0x90, 0xcc}; /* 10000 jmp 10003; int3; 10003 nop; int3 */
+    vx_segment segment = {0x10000, 0x1000, sizeof jumps, VX_PROT_READ | VX_PROT_EXEC, jumps};
+    vx_image image = {.segments = &segment, .count = 1, .entry = 0x10000};
+    vx_plugin *plugin;
+    const vx_block *from = NULL, *to = NULL, *other = NULL;
+    unsigned needs = 0;
+    uint32_t stub, offset = 0, distance;
+    CHECK(vx_plugin_create(&image, &plugin) == VX_OK);
+    vx_cache *cache = cache_create(sizeof jumps, 0);
+    CHECK(cache_open(cache, 0, VX_WINDOW));
+    CHECK(translate_block(cache, plugin, 0x10000, &from, &needs) == TRANSLATE_OK);
+    CHECK(translate_block(cache, plugin, 0x10003, &to, &needs) == TRANSLATE_OK);
+    CHECK(translate_block(cache, plugin, 0x10002, &other, &needs) == TRANSLATE_OK);
+    while (cache->edit[from->start + offset] != 0xe9)
+        offset++;
+    uintptr_t site = (uintptr_t)cache->run + from->start + offset + 1;
+    CHECK(cache_link(cache, site, to, &stub));
+    CHECK(!cache_link(cache, site, other, &stub));
+    memcpy(&distance, cache->edit + from->start + offset + 1, 4);
+    CHECK(from->start + offset + 5 + distance == to->start);
+    cache_unref(cache);
+    vx_plugin_unref(plugin);
+}
+
 /* A fault reports esp whole while a part of it is pending, and flags only where they are kept. */
 static void test_pending(vx_sandbox *box) {
     vx_cpu cpu;
@@ -208,6 +256,8 @@ int main(void) {
     test_link_across_replacement();
     test_unfinished_block();
     test_table_bound();
+    test_host_vectors();
+    test_link_once();
     vx_sandbox *box = raw_sandbox(&plugin);
     test_running(box);
     test_pending(box);

@@ -240,15 +240,18 @@ static void test_fork_between_calls(void) {
     CHECK(region_protect(w.box, DATA, 0x2000, RWX) && put(w.box, DATA, 1) && value_at(w.box, DATA) == 1);
     const vx_cache *before = w.box->own->cache;
     const vx_block *block = block_of(w.box, DATA);
-    uint8_t code[32];
+    uint8_t code[32], unused[64];
+    CHECK(put(w.box, DATA + 0x1000, 7));
     memcpy(code, before->run + block->start, sizeof code);
+    memcpy(unused, before->run + before->used, sizeof unused);
     pid_t forked = fork();
-    if (forked == 0) {
-        bool ok = put(w.box, DATA, 2) && value_at(w.box, DATA) == 2;
+    if (forked == 0) { /* translates first what nobody did, then what changed */
+        bool ok = value_at(w.box, DATA + 0x1000) == 7 && put(w.box, DATA, 2) && value_at(w.box, DATA) == 2;
         _exit(!ok || failures != 0);
     }
     CHECK(status_of(forked) == 0);
     CHECK(memcmp(code, before->run + block->start, sizeof code) == 0 && w.box->own->cache == before);
+    CHECK(memcmp(unused, before->run + before->used, sizeof unused) == 0);
     CHECK(value_at(w.box, DATA) == 1 && put(w.box, DATA, 3) && value_at(w.box, DATA) == 3);
     close_world(w);
 }
