@@ -62,6 +62,10 @@ class _Output:
         else:
             _write_all(target, data)
 
+    def forget(self) -> None:
+        """A new life of the guest begins: half a character of the old one is not its beginning."""
+        self.decoder.reset()
+
     def _text(self, data: bytes, target: Any) -> str:
         if self.decoder is None:
             self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
@@ -189,7 +193,12 @@ class Sandbox:
     def _write(self, fd: int, data: bytes) -> None:
         self._outputs[fd](data)
 
+    def _forget_output(self) -> None:
+        for output in self._outputs.values():
+            output.forget()
+
     def _trap(self, info: dict[str, Any]) -> BaseException:
+        self._forget_output()
         return from_trap(info, self._plugin, self._limits)
 
     @property
@@ -212,6 +221,7 @@ class Sandbox:
     def reset(self) -> None:
         """Back to the state right after initialisation.  RuntimeError inside a call."""
         self._box.reset()
+        self._forget_output()
 
     def close(self) -> None:
         """Free the memory; waits for a call in another thread.  Idempotent."""

@@ -38,6 +38,7 @@ VX_EXPORT void flood(void) { for (;;) fputs("0123456789abcdef0123456789abcdef\\n
 VX_EXPORT void flood_at_once(uint32_t size) { char *b = calloc(size, 1); write(1, b, size); write(2, b, size); }
 VX_EXPORT void flood_errors(void) { for (uint32_t n = 0; n < 200000; n++) vx_raise(VX_ValueError, "%01000u", (unsigned)n); }
 VX_EXPORT void say(const char *text) { fputs(text, stdout); fflush(stdout); }
+VX_EXPORT void write_bytes(vx_view data) { write(1, data.ptr, data.len); }
 VX_EXPORT int32_t call_linux(uint32_t number) { return syscall(number, 0, 0, 0, 0, 0, 0); }
 VX_EXPORT vx_bytes big(uint32_t size) { static char data[1 << 20]; return vx_borrow(data, size); }
 VX_EXPORT void copy_for_ever(vx_mut data) {
@@ -301,3 +302,17 @@ def test_a_character_in_pieces(limits_plugin):
         for piece in ("a", "é", "€", "\U0001f600"):
             box.say(piece * 9000)
     assert target.getvalue() == "a" * 9000 + "é" * 9000 + "€" * 9000 + "\U0001f600" * 9000
+
+
+@pytest.mark.parametrize("how", ["reset", "fault"])
+def test_half_a_character_is_forgotten_with_its_life(limits_plugin, how):
+    """Without it the first text of one tenant would begin with the last bytes of the one before."""
+    target = io.StringIO()
+    with limits_plugin.sandbox(stdout=target, stack=64 << 10) as box:
+        box.write_bytes(b"old\xf0\x9f")
+        if how == "reset":
+            box.reset()
+        else:
+            ended(box.eat_stack, 0)
+        box.write_bytes(b"\x98\x80new")
+    assert target.getvalue() == "old\ufffd\ufffdnew"
