@@ -33,7 +33,7 @@ RETRY = 0.01
 _executor: ThreadPoolExecutor | None = None
 # Calls of one sandbox take turns here, not at its own lock: only so is it known whose call an interrupt ends.
 _turns: weakref.WeakKeyDictionary[Sandbox, threading.Lock] = weakref.WeakKeyDictionary()
-_start = threading.Lock()  # guards the two above, for moments
+_start = threading.RLock()  # guards the two above, for moments; in a finaliser's call once more
 
 
 def _get_executor() -> ThreadPoolExecutor:
@@ -55,7 +55,7 @@ def _turn_of(sandbox: Sandbox) -> threading.Lock:
 def _start_anew() -> None:
     """A forked child has none of the threads, and may have their locks."""
     global _executor, _start
-    _executor, _start = None, threading.Lock()
+    _executor, _start = None, threading.RLock()
     _turns.clear()
 
 

@@ -13,13 +13,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from . import describe, disasm, profile, project
+from . import __version__, describe, disasm, profile, project
 from .classes import Stream
 from .errors import Error, GuestEnd, GuestTimeout, escape
 from .interface import Export
 from .plugin import Plugin, open as open_plugin
 from .policy import Directory, LinuxPolicy
 from .program import Program
+from .sandbox import MEMORY_MAX, MIB
 from .stubs import stub_text
 from .trace import Trace
 from .words import arguments_of, to_json
@@ -140,7 +141,7 @@ def _show_json(call: Callable[[], Any]) -> int:
         found, status = {"result": to_json(call())}, 0
     except Exception as error:
         found, status = {"error": type(error).__name__, "message": str(error)}, 1
-        if isinstance(error, GuestEnd):
+        if isinstance(error, GuestEnd) and error.details:
             found["report"] = error.report()
     print(json.dumps(found, indent=2))
     return status
@@ -157,7 +158,7 @@ def _call(options: argparse.Namespace) -> int:
     export, arguments = call_arguments(plugin, options.function, options.arguments)
     policy = LinuxPolicy(directories=dict(options.dir), cwd=options.cwd, time=options.time, random=options.random)
     with _traced(options, "call") as trace, plugin.sandbox(
-        memory=options.memory << 20, timeout=options.timeout, linux=policy, trace=trace,
+        memory=options.memory, stack=_stack(options), timeout=options.timeout, linux=policy, trace=trace,
         stdout=sys.stderr if options.json else None,
     ) as box:
         if options.json:
@@ -216,7 +217,7 @@ def _run(options: argparse.Namespace) -> int:
     try:
         with _traced(options, "run") as trace:
             ended = Program(options.program).run(
-                *options.arguments, policy=policy, stdin=0, stdout=1, stderr=2, memory=options.memory << 20,
+                *options.arguments, policy=policy, stdin=0, stdout=1, stderr=2, memory=options.memory, stack=_stack(options),
                 timeout=options.timeout, trace=trace,
             )
     except GuestTimeout as error:
@@ -227,17 +228,43 @@ def _run(options: argparse.Namespace) -> int:
     return ended.code
 
 
+def _mebibytes(text: str) -> int:
+    """A limit of memory, in bytes."""
+    count = int(text, 0)
+    if not 1 <= count <= MEMORY_MAX // MIB:
+        raise argparse.ArgumentTypeError(f"{text} is not between 1 and {MEMORY_MAX // MIB} MiB")
+    return count * MIB
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 1e-6 <= seconds <= 1e9:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0.000001 and 1000000000 seconds")
+    return seconds
+
+
+def _stack(options: argparse.Namespace) -> int:
+    """The usual one, or half of the memory where there is less."""
+    return min(8 * MIB, int(options.memory) // 2)
+
+
+def _guest_path(text: str) -> str:
+    if not text.startswith("/"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not an absolute path of the guest's")
+    return text
+
+
 def _add_policy(command: argparse.ArgumentParser) -> None:
     command.add_argument("--dir", type=_directory, action="append", default=[], metavar="GUEST=HOST[:rw]", help="map a directory")
-    command.add_argument("--cwd", default="/", metavar="DIR", help="working directory, a guest path")
+    command.add_argument("--cwd", type=_guest_path, default="/", metavar="DIR", help="working directory, a guest path")
     command.add_argument("--trace", action="store_true",
                          help="print every system call to stderr, and at the end the policy that allows them")
 
 
 def _add_call(commands: Any) -> None:
     call = commands.add_parser("call", help="call one function; @FILE passes a file's bytes, structs and arrays are JSON")
-    call.add_argument("--memory", type=int, default=256, metavar="MIB")
-    call.add_argument("--timeout", type=float, default=30.0, metavar="SECONDS")
+    call.add_argument("--memory", type=_mebibytes, default=256 * MIB, metavar="MIB")
+    call.add_argument("--timeout", type=_seconds, default=30.0, metavar="SECONDS")
     call.add_argument("--json", action="store_true", help="the result, or the error, as one JSON object; its output goes to stderr")
     _add_policy(call)
     call.add_argument("--time", action="store_true", help="let it read clocks and sleep")
@@ -252,8 +279,8 @@ def _add_run(commands: Any) -> None:
     run = commands.add_parser("run", help="run a static i386 Linux program; nothing is allowed that is not asked for")
     _add_policy(run)
     run.add_argument("--env", type=_variable, action="append", default=[], metavar="K=V", help="environment variable")
-    run.add_argument("--memory", type=int, default=512, metavar="MIB")
-    run.add_argument("--timeout", type=float, metavar="SECONDS")
+    run.add_argument("--memory", type=_mebibytes, default=512 * MIB, metavar="MIB")
+    run.add_argument("--timeout", type=_seconds, metavar="SECONDS")
     run.add_argument("--tty", action="store_true", help="let it ask and set the attributes of a terminal it has as a stream")
     run.add_argument("program", metavar="PROGRAM")
     run.add_argument("arguments", nargs=argparse.REMAINDER, metavar="ARG")
@@ -263,6 +290,7 @@ def _add_run(commands: Any) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="vxplug", description="Native plugins that nobody has to trust.",
                                      epilog="Exit status: 0 done, 1 failed (stderr says how), 2 not understood.")
+    parser.add_argument("--version", action="version", version=f"vxplug {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     build = commands.add_parser("build", help="compile C or C++ sources to a plugin")
     build.add_argument("-o", dest="output", required=True, metavar="NAME.vxm")

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
-from .plugin import Plugin
+from .plugin import Plugin, read_file
 
 __all__ = ["install", "uninstall"]
 
@@ -26,8 +26,7 @@ SUFFIX = ".vxm"
 def _read(entry: str, name: str) -> tuple[str, bytes] | None:
     path = os.path.join(entry or os.getcwd(), name + SUFFIX)
     if os.path.isfile(path):
-        with open(path, "rb") as file:
-            return path, file.read()
+        return path, read_file(path)
     if not entry or os.path.isdir(entry):
         return None
     importer = pkgutil.get_importer(entry)

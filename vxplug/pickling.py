@@ -31,13 +31,13 @@ KEPT = 16
 
 _known: weakref.WeakValueDictionary[str, Plugin] = weakref.WeakValueDictionary()
 _kept: OrderedDict[str, Plugin] = OrderedDict()
-_lock = threading.Lock()
+_lock = threading.RLock()  # a finaliser may open or unpickle a plugin at any moment, also while we hold it
 
 
 def _new_lock() -> None:
     """In a forked child the lock may be held by a thread it never had."""
     global _lock
-    _lock = threading.Lock()
+    _lock = threading.RLock()
 
 
 os.register_at_fork(after_in_child=_new_lock)

@@ -39,7 +39,7 @@ def _check(condition: object, problem: str) -> None:
 
 def check_header(elf: Any, types: tuple[str, ...] = ("ET_EXEC",)) -> None:
     header = elf.header
-    _check(elf.elfclass == 32, "not a 32-bit ELF file: build it with `vxplug build`")
+    _check(elf.elfclass == 32, "not a 32-bit ELF file (plugins are built with `vxplug build`)")
     _check(elf.little_endian, "not little-endian")
     _check(header.e_machine == "EM_386", f"machine is {header.e_machine}, not i386")
     _check(header.e_type in types, f"type is {header.e_type}, not a static executable ({' or '.join(types)})")

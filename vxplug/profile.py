@@ -142,6 +142,8 @@ def write_perf_map(plugin: Plugin, path: str | os.PathLike[str] | None = None) -
 def _profile(options: argparse.Namespace) -> int:
     from .cli import call_arguments
 
+    if not 0 < options.seconds < 1e6:
+        raise Error(f"--seconds: {options.seconds} is not between 0 and a million")
     plugin = open_plugin(options.file)
     export, arguments = call_arguments(plugin, options.function, options.arguments)
     calls, start, seconds = 0, time.monotonic(), options.seconds

@@ -12,7 +12,7 @@ from typing import Any
 
 from . import _vx
 from .binary import FILE_MAX, Binary
-from .errors import GuestFault
+from .errors import GuestFault, PluginFormatError
 from .faults import from_trap
 from .metered import Metered
 from .plugin import (
@@ -124,7 +124,10 @@ class Program(Binary):
             path = os.fspath(source)
             with io.open(path, "rb") as file:
                 source = file.read(FILE_MAX + 1)
-        self._core, self._start = parse(source, _parse)
+        try:
+            self._core, self._start = parse(source, _parse)
+        except PluginFormatError as error:
+            raise PluginFormatError(f"{path or 'program'}: {error}", path=path) from error.__cause__
         super().__init__(source, path, self._start.pop("base"))
 
     def run(

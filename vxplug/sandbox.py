@@ -64,7 +64,7 @@ class _Output:
 
     def forget(self) -> None:
         """A new life of the guest begins: half a character of the old one is not its beginning."""
-        self.decoder.reset()
+        self.decoder = None
 
     def _text(self, data: bytes, target: Any) -> str:
         if self.decoder is None:
@@ -272,4 +272,5 @@ class Sandbox:
 
     def __repr__(self) -> str:
         state = "closed " if "_box" in self.__dict__ and self.closed else ""
-        return f"<{state}vxplug.Sandbox of {self._plugin.path or '(bytes)'}>"
+        plugin = self.__dict__.get("_plugin")
+        return f"<{state}vxplug.Sandbox of {plugin.path or '(bytes)'}>" if plugin else "<unfinished vxplug.Sandbox>"

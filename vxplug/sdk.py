@@ -87,7 +87,12 @@ def _compile_all(
 
 def _link(objects: Sequence[Path], target: Path, flags: Sequence[str], cxx: bool, cc: str | None) -> None:
     command = compiler(Path("x.cc" if cxx else "x.c"), cc)
-    _run([*command, "-static", *map(str, objects), *flags, "-o", str(target)])
+    try:
+        _run([*command, "-static", *map(str, objects), *flags, "-o", str(target)])
+    except SdkError as error:
+        if "duplicate symbol: main" not in str(error):
+            raise
+        raise SdkError(f"{error}\na plugin has no main of its own: mark functions with VX_EXPORT") from None
 
 
 # --- the interface from DWARF ------------------------------------------------------------------------

@@ -700,3 +700,9 @@ def test_interrupt_by_the_terminal(calls_path):
         os.kill(process.pid, signal.SIGINT)
         assert process.communicate(timeout=30)[0] == "stopped 3\n"
     assert process.returncode == 0
+
+
+def test_a_sandbox_that_was_never_made(box):
+    """What looks at any object (copy, a debugger, repr) must not recurse for ever in one without its parts."""
+    half = object.__new__(type(box))
+    assert repr(half) == "<unfinished vxplug.Sandbox>" and not hasattr(half, "add")

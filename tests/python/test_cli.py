@@ -11,6 +11,8 @@ import sys
 
 import pytest
 
+import vxplug
+
 SOURCE = """
 #include <stdio.h>
 #include <vxplug.h>
@@ -72,6 +74,48 @@ def test_statuses(build_plugin, arguments, status, says):
     done = command("call", *options, build_plugin(SOURCE), *rest)
     assert done.returncode == status, done.stderr
     assert done.stderr.startswith(says) and "Traceback" not in done.stderr and "\x1b" not in done.stderr
+
+
+@pytest.mark.parametrize(("options", "says"), [
+    (["--timeout", "-1"], "argument --timeout: -1 is not between"), (["--timeout", "nan"], "argument --timeout: nan is not between"),
+    (["--memory", "0"], "argument --memory: 0 is not between 1 and 4096 MiB"), (["--memory", "4097"], "argument --memory: 4097"),
+    (["--cwd", "here"], "argument --cwd: 'here' is not an absolute path"), (["--dir", "x=/tmp"], "argument --dir: 'x=/tmp' is not"),
+])
+@pytest.mark.parametrize("command_name", ["call", "run"])
+def test_options_out_of_range(command_name, options, says):
+    """They ended in Python's traceback once."""
+    done = command(command_name, *options, "file", "half", "8")
+    assert done.returncode == 2 and f"vxplug {command_name}: error: {says}" in done.stderr
+
+
+def test_little_memory(build_plugin):
+    """The stack is part of it, and makes do with half."""
+    assert command("call", "--memory", "1", build_plugin(SOURCE), "half", "8").stdout == "4\n"
+
+
+@pytest.mark.parametrize(("arguments", "says"), [
+    (["run", "/bin/sh"], "vxplug: /bin/sh: not a 32-bit ELF file"), (["run", "--dir=/x=/nope", "{plugin}"], "vxplug: cannot map /nope: "),
+    (["call", "--dir=/x=/nope", "{plugin}", "half", "8"], "vxplug: cannot map /nope: "),
+    (["profile", "--seconds", "nan", "{plugin}", "half", "8"], "vxplug: --seconds: nan is not between"),
+    (["run", "{plugin}", "a\udcff"], "vxplug: {plugin}: killed by"),
+])
+def test_one_line_for_a_mistake(build_plugin, arguments, says):
+    """Which file, and what is wrong with it."""
+    plugin = str(build_plugin(SOURCE))
+    done = command(*(word.format(plugin=plugin) for word in arguments))
+    assert done.stderr.startswith(says.format(plugin=plugin)) and done.stderr.count("\n") == 1 and done.returncode in (1, 139)
+
+
+def test_a_plugin_with_a_main(tmp_path):
+    """What the linker says of it means nothing to who has not read the SDK's source."""
+    (tmp_path / "p.c").write_text("int main(void) { return 0; }\n")
+    done = command("build", "-o", tmp_path / "p.vxm", tmp_path / "p.c")
+    assert done.returncode == 1 and done.stderr.endswith("a plugin has no main of its own: mark functions with VX_EXPORT\n")
+
+
+def test_version():
+    """What a bug report begins with."""
+    assert command("--version").stdout == f"vxplug {vxplug.__version__}\n"
 
 
 def test_ctrl_c(build_plugin):

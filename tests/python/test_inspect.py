@@ -77,7 +77,7 @@ def test_what_is_not_there():
     done = command("inspect")
     assert done.returncode == 1 and done.stderr == "vxplug: inspect: which FILE?\n"
     done = command("inspect", sys.executable)
-    assert done.returncode == 1 and "not a 32-bit ELF file: build it with `vxplug build`" in done.stderr
+    assert done.returncode == 1 and "not a 32-bit ELF file (plugins are built with `vxplug build`)" in done.stderr
     assert command("inspekt").returncode == 2
 
 

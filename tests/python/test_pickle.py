@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+import threading
 
 import pytest
 
@@ -246,3 +247,22 @@ def test_dask_moves_a_plugin_to_workers_that_never_saw_its_file(guest_path, tmp_
     done = subprocess.run([sys.executable, str(script), str(plugin)], capture_output=True, text=True, timeout=180,
                           env=environment(), cwd=tmp_path)
     assert (done.returncode, done.stdout) == (0, "good\n"), done.stderr[-3000:]
+
+
+def test_a_finaliser_may_open_plugins_at_any_moment(build_plugin, monkeypatch):
+    """It runs in the middle of whatever allocates: of the table that pickles look in, too, whose lock is held then."""
+    path = build_plugin("#include <vxplug.h>\nVX_EXPORT int32_t one(void) { return 1; }\n")
+
+    class Table(dict):
+        def __setitem__(self, key, value):
+            if not self:
+                super().__setitem__(key, value)
+                opened.append(vxplug.open(path))
+            super().__setitem__(key, value)
+
+    opened: list[vxplug.Plugin] = []
+    monkeypatch.setattr(pickling, "_known", Table())
+    thread = threading.Thread(target=lambda: opened.append(vxplug.open(path)), daemon=True)
+    thread.start()
+    thread.join(20)
+    assert len(opened) == 2
