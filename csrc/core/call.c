@@ -4,17 +4,6 @@
 
 /* --- entering ----------------------------------------------------------------------------------- */
 
-static inline const vx_cache *current_cache(const vx_sandbox *box) {
-    if (VX_LIKELY(!box->kernel.own_code))
-        return __atomic_load_n(&box->plugin->cache, __ATOMIC_RELAXED);
-    return box->own == NULL ? NULL : box->own->cache;
-}
-
-static inline bool ready_cache(vx_sandbox *box) {
-    const vx_cache *cache = box->cache;
-    return VX_LIKELY(cache != NULL && cache == current_cache(box) && !cache_inherited(cache)) || run_attach(box);
-}
-
 /* What the first entry loads: of a fresh call what is not zero, or all of the state. */
 static inline uint32_t prepare(vx_sandbox *box, uint32_t how) {
     vx_state *s = box->state;
@@ -30,12 +19,20 @@ static inline uint32_t prepare(vx_sandbox *box, uint32_t how) {
 }
 
 /* The guest returned; the host's floating point is its own again. */
-static inline void leave_fp(vx_sandbox *box, uint32_t how) {
-    if (VX_UNLIKELY(how == ENTER_FULL))
-        run_leave_fp(box);
-    else if (how != ENTER_INTEGER)
-        __builtin_ia32_ldmxcsr(box->state->host_mxcsr); /* no code of the cache loads control bits */
+static inline vx_status returned(vx_sandbox *box, uint32_t how, vx_trap *trap) {
+    vx_state *s = box->state;
+    if (VX_UNLIKELY(how == ENTER_FULL)) {
+        vx_fp_leave(s);
+        memcpy(&box->kernel.mxcsr, s->fx + (ST_FX_MXCSR - ST_FX), 4);
+        memcpy(&box->kernel.fcw, s->fx, 2);
+    } else if (how != ENTER_INTEGER) {
+        __builtin_ia32_ldmxcsr(s->host_mxcsr); /* no code of the cache loads control bits */
+    }
+    trap->kind = VX_TRAP_RETURN;
+    return VX_TRAP;
 }
+
+vx_status run_returned(vx_sandbox *box, uint32_t how, vx_trap *trap) { return returned(box, how, trap); }
 
 static inline void clear_trap(vx_trap *trap) {
     trap->kind = VX_TRAP_NONE;
@@ -50,15 +47,13 @@ VX_INLINE vx_status enter(vx_sandbox *box, uint32_t how, vx_trap *trap) {
     uint32_t reason = vx_enter(box->state, how);
     if (VX_UNLIKELY(reason != LEAVE_RETURN))
         return run_on(box, how, reason, trap);
-    leave_fp(box, how);
-    trap->kind = VX_TRAP_RETURN;
-    return VX_TRAP;
+    return returned(box, how, trap);
 }
 
 VX_INLINE vx_status run(vx_sandbox *box, uint32_t how, uint64_t timeout_ns, vx_trap *trap) {
     vx_trap *outer = box->trap;
     clear_trap(trap);
-    if (VX_UNLIKELY(!ready_cache(box) || (vx_this_thread == NULL && !vx_thread_init())))
+    if (VX_UNLIKELY(!(run_ready(box) || run_attach(box)) || (vx_this_thread == NULL && !vx_thread_init())))
         return VX_NO_MEMORY;
     vx_thread *thread = vx_this_thread;
     vx_status status = watchdog_enter(thread, box, timeout_ns);

@@ -169,8 +169,10 @@ leave_return:
 enter_more:
     cmp esi, ENTER_AVX
     je 1f
+    ja resume
     fnstcw [rdi + ST_HOST_FCW]
     restore_fp ST_FX
+enter_left:
     mov eax, [rdi + ST_EFLAGS]
     push rax
     popfq
@@ -190,6 +192,22 @@ enter_more:
     kxorw k6, k6, k6
     kxorw k7, k7, k7
     jmp enter_fresh
+
+/* What the cache's code can use, as the guest left it. */
+resume:
+    sub esi, ENTER_RESUME
+    mov [rdi + ST_HOW], esi
+    jz enter_left
+    movaps xmm0, [rdi + ST_FX_XMM + 0]
+    movaps xmm1, [rdi + ST_FX_XMM + 16]
+    movaps xmm2, [rdi + ST_FX_XMM + 32]
+    movaps xmm3, [rdi + ST_FX_XMM + 48]
+    movaps xmm4, [rdi + ST_FX_XMM + 64]
+    movaps xmm5, [rdi + ST_FX_XMM + 80]
+    movaps xmm6, [rdi + ST_FX_XMM + 96]
+    movaps xmm7, [rdi + ST_FX_XMM + 112]
+    ldmxcsr [rdi + ST_FX_MXCSR]
+    jmp enter_left
 
 entry vx_exit_miss
     mov r9d, LEAVE_MISS
@@ -224,6 +242,23 @@ entry vx_fault_leave
     mov r9d, LEAVE_FAULT
 leave_full:
     mov rdi, SLOT(ST_SELF)
+    cmp dword ptr [rdi + ST_HOW], ENTER_SSE
+    ja leave_all
+    jb 1f
+    movaps [rdi + ST_FX_XMM + 0], xmm0
+    movaps [rdi + ST_FX_XMM + 16], xmm1
+    movaps [rdi + ST_FX_XMM + 32], xmm2
+    movaps [rdi + ST_FX_XMM + 48], xmm3
+    movaps [rdi + ST_FX_XMM + 64], xmm4
+    movaps [rdi + ST_FX_XMM + 80], xmm5
+    movaps [rdi + ST_FX_XMM + 96], xmm6
+    movaps [rdi + ST_FX_XMM + 112], xmm7
+    stmxcsr [rdi + ST_FX_MXCSR]
+    ldmxcsr [rdi + ST_HOST_MXCSR]
+1:  mov eax, r9d
+    cld
+    jmp restore_host
+leave_all:
     save_fp ST_FX
     mov eax, r9d
     clean_flags

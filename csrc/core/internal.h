@@ -294,17 +294,23 @@ static inline bool callback_is(uint32_t eip) { return eip >= VX_CALLBACK_MIN && 
 /* Runs from state->eip until a trap.  ENTER_FULL takes the state's whole image; else it is a fresh call, which
  * has esp and eip from the state, and all other registers zero. */
 vx_status run_guest(vx_sandbox *box, uint32_t how, uint64_t timeout_ns, vx_trap *trap);
+/* After LEAVE_RETURN: the guest's floating-point state, and the host's back. */
+vx_status run_returned(vx_sandbox *box, uint32_t how, vx_trap *trap);
 
 /* run.c */
 void run_needs(vx_sandbox *box, unsigned needs);
 /* The state names the attached cache. */
 void run_use_cache(vx_sandbox *box);
-/* Attaches the code cache that is the sandbox's now. */
+/* Whether the attached code cache is the sandbox's still; and attaching the one that is. */
+static inline bool run_ready(const vx_sandbox *box) {
+    const vx_cache *cache = box->own == NULL ? NULL : box->own->cache;
+    if (VX_LIKELY(!box->kernel.own_code))
+        cache = __atomic_load_n(&box->plugin->cache, __ATOMIC_RELAXED);
+    return VX_LIKELY(cache != NULL && cache == box->cache && !cache_inherited(cache));
+}
 bool run_attach(vx_sandbox *box);
 /* Of a fresh call the whole state, for ENTER_FULL. */
 void run_fresh(vx_sandbox *box);
-/* The guest's floating-point state, and the host's back, after ENTER_FULL and LEAVE_RETURN. */
-void run_leave_fp(vx_sandbox *box);
 /* What vx_enter came back for, LEAVE_RETURN apart, and on until a trap. */
 vx_status run_on(vx_sandbox *box, uint32_t how, uint32_t reason, vx_trap *trap);
 bool vx_on_tick(vx_state *state);

@@ -28,12 +28,6 @@ void run_fresh(vx_sandbox *box) {
     fresh_fp(box);
 }
 
-void run_leave_fp(vx_sandbox *box) {
-    vx_fp_leave(box->state);
-    memcpy(&box->kernel.mxcsr, box->state->fx + FX_MXCSR, 4);
-    memcpy(&box->kernel.fcw, box->state->fx + FX_FCW, 2);
-}
-
 /* What vx_enter did not set up was the host's when it was saved: make it the guest's fresh state,
  * and registers the guest has no name for empty. */
 static void complete_fp(vx_sandbox *box, uint32_t how) {
@@ -246,6 +240,14 @@ static vx_status after_service(vx_sandbox *box, bool ok, vx_trap *trap) {
     return VX_TRAP;
 }
 
+/* A host function came back: most likely to code that is translated. */
+static vx_status after_call(vx_sandbox *box, bool ok, vx_trap *trap) {
+    if (VX_UNLIKELY(!ok || box->state->eip == VX_EXIT_EIP || !watchdog_resume() || !run_ready(box)))
+        return after_service(box, ok, trap);
+    box->state->code = (const void *)(uintptr_t)vx_probe;
+    return VX_OK;
+}
+
 static vx_status faulted(vx_sandbox *box, vx_trap *trap) {
     trap_fill(box, trap->kind, trap);
     trap->flags_lost = box->flags_lost;
@@ -265,6 +267,10 @@ static vx_status left_by_signal(vx_sandbox *box, vx_trap *trap) {
     return trap->kind == VX_TRAP_NONE ? interrupted(box, trap) : faulted(box, trap);
 }
 
+static bool calls_host(const vx_state *s, uint32_t reason) {
+    return callback_is(s->eip) && ((reason & 0xff) == LEAVE_MISS || (reason & 0xff) == LEAVE_LINK);
+}
+
 static vx_status serve(vx_sandbox *box, uint32_t reason, vx_trap *trap) {
     vx_state *s = box->state;
     uint32_t argument = reason >> 8;
@@ -272,8 +278,8 @@ static vx_status serve(vx_sandbox *box, uint32_t reason, vx_trap *trap) {
         trap->kind = VX_TRAP_RETURN;
         return VX_TRAP;
     }
-    if (VX_UNLIKELY(callback_is(s->eip)) && ((reason & 0xff) == LEAVE_MISS || (reason & 0xff) == LEAVE_LINK))
-        return after_service(box, callback_run(box, s->eip, trap), trap);
+    if (calls_host(s, reason))
+        return after_call(box, callback_run(box, s->eip, trap), trap);
     switch (reason & 0xff) {
     case LEAVE_MISS: return resolve(box, 0, trap);
     case LEAVE_LINK: return resolve(box, s->link_site, trap);
@@ -288,15 +294,22 @@ static vx_status serve(vx_sandbox *box, uint32_t reason, vx_trap *trap) {
 
 /* --- the loop ----------------------------------------------------------------------------------- */
 
+/* After a host function most of the switch can be left out, if the image of the state is still as the guest
+ * left it: what it then lacks is what its code cannot use. */
+static bool may_resume(const vx_sandbox *box, uint32_t how) {
+    return how <= ENTER_SSE && box->how == how && box->state->fx[FX_FTW] == 0; /* no result in st0 */
+}
+
 static vx_status loop(vx_sandbox *box, uint32_t how, uint32_t reason, vx_trap *trap) {
     for (;;) {
+        bool called = calls_host(box->state, reason);
         complete_fp(box, how);
-        how = ENTER_FULL;
         vx_trap_kind kind = watchdog_stop();
         if (kind != VX_TRAP_NONE && (reason & 0xff) != LEAVE_FAULT)
             return stop(box, kind, trap);
         vx_status status = serve(box, reason, trap);
         while (status == VX_TRAP && signal_fault(box, trap)) {
+            called = false;
             empty_host_stack(box);
             status = after_service(box, true, trap);
         }
@@ -306,12 +319,11 @@ static vx_status loop(vx_sandbox *box, uint32_t how, uint32_t reason, vx_trap *t
         if (VX_UNLIKELY(kind != VX_TRAP_NONE))
             return stop(box, kind, trap);
         os_set_gs(box->base);
-        reason = vx_enter(box->state, how);
-        if (reason == LEAVE_RETURN) {
-            run_leave_fp(box);
-            trap->kind = VX_TRAP_RETURN;
-            return VX_TRAP;
-        }
+        if (!called || !may_resume(box, how))
+            how = ENTER_FULL;
+        reason = vx_enter(box->state, how == ENTER_FULL ? how : how | ENTER_RESUME);
+        if (reason == LEAVE_RETURN)
+            return run_returned(box, how, trap);
     }
 }
 

@@ -40,6 +40,8 @@
 #define ST_RUN 272
 #define ST_HOW 280
 #define ST_FX 320
+#define ST_FX_MXCSR (ST_FX + 24) /* FXSAVE image: Intel SDM volume 1, table 10-2 */
+#define ST_FX_XMM (ST_FX + 160)
 #define ST_TICK_FX 1984
 
 /* Components of XSAVE's mask (Intel SDM volume 1, 13.1), and bytes of its standard format up to the
@@ -60,6 +62,7 @@
 #define ENTER_SSE 1      /* clean vector registers, the guest's MXCSR */
 #define ENTER_FULL 2     /* everything from the state's image */
 #define ENTER_AVX 3      /* as SSE, whole vector and mask registers */
+#define ENTER_RESUME 4   /* added to INTEGER and SSE: where the guest left, with what it left in the state */
 
 /* Why vx_enter came back: the low byte; the rest is the argument. */
 #define LEAVE_RETURN 1   /* the export call returned; eax and edx are in the state */
