@@ -23,6 +23,8 @@ def _listed(rows: Callable[[], Iterable[Row]]) -> Callable[[Wanted], Iterable[Ro
 
 TABLES: dict[str, tuple[str, Callable[[Wanted], Iterable[Row]]]] = {
     "calls": ("call cost", _listed(calls.rows)),
+    "copies": ("bytes in and out", _listed(calls.copy_rows)),
+    "buffers": ("Buffer by size", _listed(calls.buffer_rows)),
     "callbacks": ("callbacks", _listed(calls.callback_rows)),
     "sandboxes": ("setting up", _listed(sandboxes.rows)),
 }

@@ -22,7 +22,7 @@ from vxplug import sdk
 
 SOURCES = Path(__file__).resolve().parent / "c"
 CACHE = SOURCES.parents[1] / ".cache" / "benchmarks"
-LIBRARY = "int32_t add(int32_t a, int32_t b); int32_t callbacks(int32_t (*function)(int32_t), int32_t count); uint32_t take(const void *data, uint32_t size); void *give(uint32_t size);"
+LIBRARY = "int32_t nothing(void); const void *same(const void *data); int32_t add(int32_t a, int32_t b); int32_t callbacks(int32_t (*function)(int32_t), int32_t count); uint32_t take(const void *data, uint32_t size); void *give(uint32_t size);"
 CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_int32)
 EXTENSION_FLAGS = ("-O2", "-shared", "-fPIC", f"-I{sysconfig.get_path('include')}")
 
@@ -73,6 +73,7 @@ def ctypes_library() -> ctypes.CDLL:
     library.add.argtypes = [ctypes.c_int32, ctypes.c_int32]
     library.take.argtypes = [ctypes.c_char_p, ctypes.c_uint32]
     library.callbacks.argtypes = [CALLBACK, ctypes.c_int32]
+    library.same.argtypes, library.same.restype = [ctypes.c_char_p], ctypes.c_void_p
     library.give.argtypes, library.give.restype = [ctypes.c_uint32], ctypes.c_void_p
     return library
 

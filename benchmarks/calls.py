@@ -17,17 +17,21 @@ Call = Callable[..., object]
 
 
 class Wasm:
-    """The three functions through wasmtime, copying as an embedder has to."""
+    """The functions through wasmtime, copying as an embedder has to."""
 
     def __init__(self) -> None:
         engine = wasmtime.Engine()
-        module = builds.wasm_module("calls_library.c", ("add", "take", "give"), engine)
+        module = builds.wasm_module("calls_library.c", ("nothing", "add", "take", "give"), engine)
         self.store = wasmtime.Store(engine)
         exports = wasmtime.Instance(self.store, module, []).exports(self.store)
         self.memory, self._add = exports["memory"], exports["add"]
+        self._nothing = exports["nothing"]
         self._take, self._give = exports["take"], exports["give"]
         self._room = self.memory.data_len(self.store)
         self.memory.grow(self.store, MIB // 65536)
+
+    def nothing(self) -> int:
+        return self._nothing(self.store)
 
     def add(self, a: int, b: int) -> int:
         return self._add(self.store, a, b)
@@ -36,36 +40,47 @@ class Wasm:
         self.memory.write(self.store, data, self._room)
         return self._take(self.store, self._room, len(data))
 
+    def same(self, data: bytes) -> bytes:
+        self.take(data)
+        return bytes(self.memory.read(self.store, self._room, self._room + len(data)))
+
     def give(self, size: int) -> bytes:
         at = self._give(self.store, size)
         return bytes(self.memory.read(self.store, at, at + size))
 
 
-def _adders() -> dict[str, Call]:
+def _callees(name: str) -> dict[str, Call]:
+    box = builds.plugin("calls_plugin.c").sandbox()
     return {
-        "C extension": builds.extension().add, "cffi API": builds.cffi_module().lib.add,
-        "ctypes": builds.ctypes_library().add, "vxplug": builds.plugin("calls_plugin.c").sandbox().add,
-        "wasmtime": Wasm().add,
+        "C extension": getattr(builds.extension(), name), "cffi API": getattr(builds.cffi_module().lib, name),
+        "ctypes": getattr(builds.ctypes_library(), name), "vxplug": box[name], "wasmtime": getattr(Wasm(), name),
     }
 
 
-def _takers() -> dict[str, Call]:
-    ffi_module, library = builds.cffi_module(), builds.ctypes_library()
+def _takers(data: bytes) -> dict[str, Call]:
+    ffi_module, library, extension = builds.cffi_module(), builds.ctypes_library(), builds.extension()
     ffi, lib = ffi_module.ffi, ffi_module.lib
+    box = builds.plugin("calls_plugin.c").sandbox()
+    buffer = box.buffer(len(data))
+    memoryview(buffer)[:] = data
+    take = box.take
     return {
-        "C extension": builds.extension().take,
+        "C, same copies": extension.take_copy,
+        "C extension": extension.take,
         "cffi API": lambda data: lib.take(ffi.from_buffer(data), len(data)),
         "ctypes": lambda data: library.take(data, len(data)),
-        "vxplug": builds.plugin("calls_plugin.c").sandbox().take,
+        "vxplug": take,
+        "vxplug.Buffer": lambda data: take(buffer),
         "wasmtime": Wasm().take,
     }
 
 
 def _givers() -> dict[str, Call]:
-    ffi_module, library = builds.cffi_module(), builds.ctypes_library()
+    ffi_module, library, extension = builds.cffi_module(), builds.ctypes_library(), builds.extension()
     ffi, lib = ffi_module.ffi, ffi_module.lib
     return {
-        "C extension": builds.extension().give,
+        "C, same copies": extension.give,
+        "C extension": extension.give,
         "cffi API": lambda size: ffi.buffer(lib.give(size), size)[:],
         "ctypes": lambda size: ctypes.string_at(library.give(size), size),
         "vxplug": builds.plugin("calls_plugin.c").sandbox().give,
@@ -73,16 +88,35 @@ def _givers() -> dict[str, Call]:
     }
 
 
+def _passers() -> dict[str, Call]:
+    ffi_module, library, extension = builds.cffi_module(), builds.ctypes_library(), builds.extension()
+    ffi, lib = ffi_module.ffi, ffi_module.lib
+    return {
+        "C, same copies": extension.same_copy,
+        "C extension": extension.same,
+        "cffi API": lambda data: ffi.buffer(lib.same(ffi.from_buffer(data)), len(data))[:],
+        "ctypes": lambda data: ctypes.string_at(library.same(data), len(data)),
+        "vxplug": builds.plugin("calls_plugin.c").sandbox().same,
+        "wasmtime": Wasm().same,
+    }
+
+
 def _row(subject: str, calls: dict[str, Call], repeat: int, *args: object) -> Row:
     """All contestants must agree on the answer before any is timed."""
     answers = {column: call(*args) for column, call in calls.items()}
     if len(set(answers.values())) != 1:
-        raise AssertionError(f"{subject}: {answers}")
+        raise AssertionError(f"{subject}: {repr(answers)[:1000]}")
     return Row(subject, {column: _run(call, args, repeat) for column, call in calls.items()})
 
 
 def _run(call: Call, args: tuple[object, ...], repeat: int) -> Callable[[], float]:
     """Like `timed`, but with nothing between the clock and the call that would be timed with it."""
+
+    def none() -> float:
+        start = time.perf_counter_ns()
+        for _ in itertools.repeat(None, repeat):
+            call()
+        return (time.perf_counter_ns() - start) / repeat
 
     def one() -> float:
         (a,) = args
@@ -98,18 +132,31 @@ def _run(call: Call, args: tuple[object, ...], repeat: int) -> Callable[[], floa
             call(a, b)
         return (time.perf_counter_ns() - start) / repeat
 
-    return two if len(args) == 2 else one
+    return (none, one, two)[len(args)]
 
 
 def rows() -> list[Row]:
-    takers, givers = _takers(), _givers()
+    return [_row("no argument", _callees("nothing"), 20000), _row("two ints", _callees("add"), 20000, 20, 22)]
+
+
+def copy_rows() -> list[Row]:
+    small, large = bytes(range(256)) * 4, bytes(range(256)) * 4096
+    givers, passers = _givers(), _passers()
     return [
-        _row("add(int32, int32)", _adders(), 20000, 20, 22),
-        _row("1 KiB in", takers, 5000, bytes(range(256)) * 4),
-        _row("1 MiB in", takers, 50, bytes(range(256)) * 4096),
+        _row("1 KiB in", _takers(small), 5000, small),
+        _row("1 MiB in", _takers(large), 50, large),
         _row("1 KiB out", givers, 5000, KIB),
         _row("1 MiB out", givers, 50, MIB),
+        _row("1 KiB in and out", passers, 5000, small),
+        _row("1 MiB in and out", passers, 50, large),
     ]
+
+
+def buffer_rows() -> list[Row]:
+    """One contestant at three sizes: a Buffer's cost does not know its size."""
+    box = builds.plugin("calls_plugin.c").sandbox(memory=256 * MIB)
+    sizes = {"1 KiB": KIB, "1 MiB": MIB, "64 MiB": 64 * MIB}
+    return [Row("a Buffer in", {name: _run(box.take, (box.buffer(size),), 5000) for name, size in sizes.items()})]
 
 
 def _callers() -> dict[str, Call]:

@@ -20,6 +20,47 @@ static PyObject *add(PyObject *module, PyObject *const *args, Py_ssize_t count) 
     return PyLong_FromLong(sum(a, b));
 }
 
+static PyObject *nothing(PyObject *module, PyObject *unused) {
+    (void)module, (void)unused;
+    return PyLong_FromLong(42);
+}
+
+static unsigned char own[sizeof storage];
+
+/* The bytes to memory of our own, as a sandbox has to. */
+static uint32_t copy_in(PyObject *data) {
+    Py_buffer view;
+    if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0) return UINT32_MAX;
+    uint32_t size = (size_t)view.len <= sizeof storage ? (uint32_t)view.len : UINT32_MAX;
+    if (size != UINT32_MAX)
+        memcpy(own, view.buf, size);
+    else
+        PyErr_Format(PyExc_ValueError, "%zd bytes", view.len);
+    PyBuffer_Release(&view);
+    return size;
+}
+
+static PyObject *take_copy(PyObject *module, PyObject *data) {
+    uint32_t size = copy_in(data);
+    (void)module;
+    return size == UINT32_MAX ? NULL : PyLong_FromUnsignedLong(both_ends(own, size));
+}
+
+static PyObject *same_copy(PyObject *module, PyObject *data) {
+    uint32_t size = copy_in(data);
+    (void)module;
+    return size == UINT32_MAX ? NULL : PyBytes_FromStringAndSize((const char *)own, size);
+}
+
+static PyObject *same(PyObject *module, PyObject *data) {
+    Py_buffer view;
+    (void)module;
+    if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0) return NULL;
+    PyObject *copy = PyBytes_FromStringAndSize(view.buf, view.len);
+    PyBuffer_Release(&view);
+    return copy;
+}
+
 static PyObject *take(PyObject *module, PyObject *data) {
     Py_buffer view;
     (void)module;
@@ -39,7 +80,11 @@ static PyObject *give(PyObject *module, PyObject *size) {
 
 static PyMethodDef methods[] = {
     {"add", (PyCFunction)(void (*)(void))add, METH_FASTCALL, NULL},
+    {"nothing", nothing, METH_NOARGS, NULL},
     {"take", take, METH_O, NULL},
+    {"take_copy", take_copy, METH_O, NULL},
+    {"same", same, METH_O, NULL},
+    {"same_copy", same_copy, METH_O, NULL},
     {"give", give, METH_O, NULL},
     {NULL, NULL, 0, NULL},
 };
