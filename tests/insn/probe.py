@@ -150,6 +150,11 @@ class Probe:
     def bytes_of(self, block: Block) -> bytes:
         return ctypes.string_at(self._lib.probe_code(self._probe) + block.start, block.end - block.start)
 
+    def forge(self, block: Block, code: bytes) -> None:
+        """Other bytes in the place of the block's own."""
+        assert len(code) == block.end - block.start
+        ctypes.memmove(self._lib.probe_code(self._probe) + block.start, code, len(code))
+
     def gates(self) -> set[int]:
         return {self._lib.probe_gate(self._probe, gate) for gate in range(GATES)}
 

@@ -238,3 +238,40 @@ def test_random_bytes_translate_and_verify(seed):
     results = {probe.translate(BASE + offset) for offset in range(0, 40_000, 5)}
     probe.close()
     assert results == {OK}
+
+
+# Guest code; in what is emitted for it, bytes and what takes their place.
+FORGERIES = {
+    "rdi is not cut back": ("aacc", "89ff", "6690"),  # stosb; mov edi, edi becomes a nop
+    "rsi is not cut back": ("accc", "89f6", "6690"),  # lodsb
+    "popf takes every flag": ("9dcc", "4181e0d50c2000", "4181e0ffffffff"),
+    "popf fixes no flag": ("9dcc", "4181c802020000", "4181c802020100"),
+    "an exit without its reason": ("cc", "41b9", "41b8"),
+    "nothing ends the block": ("cc", "e9", "b8"),
+    **{
+        f"it has {name}": ("89c8cc", "89c8", code)  # mov eax, ecx
+        for name, code in {
+            "syscall": "0f05", "sysenter": "0f34", "int 0x80": "cd80", "rdtsc": "0f31", "cpuid": "0fa2", "ud2": "0f0b",
+            "hlt": "f490", "cli": "fa90", "in": "ec90", "rdmsr": "0f32", "wrmsr": "0f30", "invd": "0f08", "push": "5090",
+            "pop": "5890", "popfq": "9d90", "retf": "cb90", "iret": "cf90", "leave": "c990", "xlat": "d790",
+            "movs": "a490", "stos": "aa90", "mov rsp, rax": "89c4", "jmp rax": "ffe0", "call rax": "ffd0", "jmp short": "eb00",
+        }.items()
+    },
+}
+
+
+@pytest.mark.parametrize("what", FORGERIES)
+def test_forged_blocks_are_refused(what):
+    """Rules that no single bit breaks: without it the verifier could accept the sequence without its point."""
+    guest, old, new = (bytes.fromhex(part) for part in FORGERIES[what])
+    probe = Probe(guest + bytes(16))
+    assert probe.translate(BASE) == OK and probe.verify(0)
+    block = probe.block(0)
+    code = probe.bytes_of(block)
+    assert old in code
+    at = code.rindex(old)
+    probe.forge(block, code[:at] + new + code[at + len(old) :])
+    assert not probe.verify(0)
+    probe.forge(block, code)
+    assert probe.verify(0)
+    probe.close()
