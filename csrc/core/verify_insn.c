@@ -426,13 +426,13 @@ static bool read_opcode(insn *in, const uint8_t *p) {
 
 static bool registers_ok(const insn *in, const accept *a) {
     bool rex = in->rex != 0;
-    return (allowed[a->regs & 3][rex] >> in->reg & 1) & (in->mem | (allowed[a->regs >> 2 & 3][rex] >> in->rm & 1));
+    return (allowed[a->regs & 3][rex] >> in->reg & 1) && (in->mem || (allowed[a->regs >> 2 & 3][rex] >> in->rm & 1));
 }
 
 static bool index_ok(const insn *in, const accept *a) {
     if (a->regs & VSIB)
         return in->sib && in->index <= 7;
-    return !in->sib | (in->index == RSP) | named(in->index);
+    return !in->sib || in->index == RSP || named(in->index); /* without a SIB byte there is no index to read */
 }
 
 static bool vvvv_ok(const insn *in, const accept *a) {
