@@ -39,20 +39,10 @@ static void write_gates(vx_cache *c) {
     }
 }
 
-/* Guest addresses whose entries share a page of the table, and pages of the whole. */
-#define TABLE_SPAN (VX_PAGE_SIZE / 4)
-#define TABLE_PAGES (VX_WINDOW / TABLE_SPAN)
-
-bool cache_open(vx_cache *c, uint32_t address, uint64_t size) {
-    VX_CHECK(address % TABLE_SPAN == 0 && size % TABLE_SPAN == 0 && address + size <= VX_WINDOW);
-    return os_map((void *)(c->table + address), (size_t)size * 4, VX_PROT_READ | VX_PROT_WRITE);
-}
-
 static size_t index_size(const vx_cache *c) { return (c->index_mask + 1) * sizeof *c->index; }
 
 static void cache_free(vx_cache *c) {
-    drop_metadata((void *)c->table, VX_TABLE_SIZE);
-    drop_metadata(c->table_pages, TABLE_PAGES / 8);
+    table_free(&c->table);
     drop_metadata(c->index, index_size(c));
     drop_metadata(c->marks, c->mark_max * sizeof *c->marks);
     drop_metadata(c->blocks, c->block_max * sizeof *c->blocks);
@@ -85,9 +75,7 @@ vx_cache *cache_create(size_t code_bytes, unsigned uses) {
     c->blocks = metadata(c->block_max * sizeof *c->blocks);
     c->marks = metadata(c->mark_max * sizeof *c->marks);
     c->index = metadata(index_size(c));
-    c->table = os_reserve(VX_TABLE_SIZE, VX_PAGE_SIZE, 0);
-    c->table_pages = metadata(TABLE_PAGES / 8);
-    if (!c->blocks || !c->marks || !c->index || !c->table || !c->table_pages ||
+    if (!c->blocks || !c->marks || !c->index || !table_create(&c->table) ||
         !os_map_twice(c->size, (void **)&c->run, (void **)&c->edit)) {
         c->run = NULL;
         cache_free(c);
@@ -165,25 +153,11 @@ void cache_drop(vx_cache *c, vx_block *block) {
     block->end = (uint32_t)(e.at - c->edit);
     VX_CHECK(block->end == block->start + VX_DROPPED_CODE);
     block->marks = 0;
-    if (atomic_load(&c->table[block->eip]) != 0)
-        atomic_store(&c->table[block->eip], 0);
+    if (table_get(&c->table, block->eip) != 0)
+        table_set(&c->table, block->eip, 0);
 }
 
-static bool take_table_page(vx_cache *c, uint32_t page) {
-    uint32_t *word = &c->table_pages[page / 32], bit = 1u << page % 32;
-    if (*word & bit)
-        return true;
-    if (c->table_page_count == VX_TABLE_PAGES_MAX)
-        return false;
-    *word |= bit;
-    c->table_page_count++;
-    return true;
-}
-
-void cache_set_table(vx_cache *c, const vx_block *block) {
-    if (take_table_page(c, block->eip / TABLE_SPAN))
-        atomic_store_explicit(&c->table[block->eip], block->start, memory_order_release);
-}
+void cache_set_table(vx_cache *c, const vx_block *block) { table_set(&c->table, block->eip, block->start); }
 
 const vx_block *cache_find(const vx_cache *c, uintptr_t address) {
     if (!cache_contains(c, address))

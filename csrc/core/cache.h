@@ -8,8 +8,7 @@
  *     a whole, and freed when no sandbox is attached.  A dropped block keeps its place, but can no
  *     longer be found, and whoever still branches to it leaves at once.  Only a cache that one
  *     sandbox uses (owncode.c) drops blocks, while its thread is outside.
- * C3  `table` has an entry for every guest address: where its block is, or 0, which is GATE_MISS.  What is
- *     not open can hold no block; looking there faults, and is a miss too (trap.c).
+ * C3  An entry of the table is the block of its very address, or 0: see table.c.
  * C4  `uses` is fixed at creation: no block of the cache touches state outside it.
  * C5  A process that inherited a cache by fork never writes to it (the mapping is shared); nor does
  *     the parent, if the child will go on in the middle of it.
@@ -49,7 +48,22 @@ typedef struct vx_block {
 typedef enum vx_gate { GATE_MISS, GATE_LINK, GATE_REASON, GATE_RESYNC, GATE_RESYNC_RCX,
                        GATE_COUNT } vx_gate;
 
-#define VX_TABLE_SIZE ((size_t)4 << 32) /* bytes */
+/* table.c */
+typedef struct vx_table {
+    _Atomic uint32_t *entries; /* offset in the cache by guest address */
+    uint8_t *written;          /* a bit for each page of them */
+    unsigned page_count;       /* of those */
+    uint8_t open[128];         /* a bit for each piece of them: accessible */
+} vx_table;
+
+bool table_create(vx_table *table); /* false: no memory; to be freed all the same */
+void table_free(vx_table *table);
+/* From now on indirect branches to `eip` go to `offset`; but it takes at most VX_TABLE_PAGES_MAX pages, then
+ * they go on missing. */
+void table_set(vx_table *table, uint32_t eip, uint32_t offset);
+uint32_t table_get(const vx_table *table, uint32_t eip);
+/* signal-safe */
+bool table_holds(const vx_table *table, uintptr_t address);
 
 typedef struct vx_cache {
     uint8_t *run, *edit;
@@ -62,9 +76,7 @@ typedef struct vx_cache {
     size_t mark_max, mark_count;
     uint32_t *index; /* open addressing by eip; block number + 1 */
     size_t index_mask;
-    _Atomic uint32_t *table;  /* offset in the cache by guest address */
-    uint32_t *table_pages;    /* a bit for each of its pages: was written */
-    unsigned table_page_count;
+    vx_table table;
     unsigned uses;      /* NEEDS_* */
     uint32_t fork_generation;
     unsigned references;
@@ -72,8 +84,6 @@ typedef struct vx_cache {
 } vx_cache;
 
 vx_cache *cache_create(size_t code_bytes, unsigned uses);
-/* Before any block of these guest addresses is found through the table. */
-bool cache_open(vx_cache *cache, uint32_t address, uint64_t size);
 void cache_ref(vx_cache *cache);   /* NULL is allowed */
 void cache_unref(vx_cache *cache);
 /* Was it made before a fork that it shall not outlive here? */
@@ -89,7 +99,7 @@ vx_block *cache_append(vx_cache *cache, const vx_block *block);
 /* The same, and lookups find it. */
 vx_block *cache_publish(vx_cache *cache, const vx_block *block);
 void cache_drop(vx_cache *cache, vx_block *block);
-/* Indirect branches find the block; it takes at most VX_TABLE_PAGES_MAX pages, then they go on missing. */
+/* Indirect branches find the block from now on. */
 void cache_set_table(vx_cache *cache, const vx_block *block);
 /* Points the rel32 at host address `site` of the cache to the body of `block`, if it still leads to its
  * own stub (another thread may have been quicker); *stub is what it was then. */

@@ -219,7 +219,7 @@ bool own_renew(vx_sandbox *box, unsigned uses) {
     if (own == NULL)
         return false;
     own->cache = cache_create(VX_OWN_CACHE / VX_CACHE_FACTOR, uses);
-    if (own->cache == NULL || !cache_open(own->cache, 0, VX_WINDOW) || !make_tables(own)) {
+    if (own->cache == NULL || !make_tables(own)) {
         release(own);
         return false;
     }

@@ -58,7 +58,7 @@ void run_needs(vx_sandbox *box, unsigned needs) {
 
 void run_use_cache(vx_sandbox *box) {
     box->state->run = box->cache->run;
-    box->state->table = box->cache->table;
+    box->state->table = box->cache->table.entries;
     run_needs(box, box->cache->uses);
 }
 
@@ -72,24 +72,9 @@ static void attach(vx_sandbox *box, vx_cache *cache) {
     empty_host_stack(box);
 }
 
-/* An empty cache for the plugin's code.  Its addresses can be looked up, and those that only the host knows. */
-static vx_cache *cache_for(const vx_plugin *plugin, unsigned uses) {
-    vx_cache *cache = cache_create(plugin->code_bytes, uses);
-    bool open = cache != NULL && cache_open(cache, VX_CALLBACK_MIN, VX_WINDOW - VX_CALLBACK_MIN);
-    for (size_t i = 0; open && i < plugin->code_count; i++) {
-        const vx_code *code = &plugin->code[i];
-        uint32_t first = code->vaddr & ~(VX_PAGE_SIZE - 1u);
-        open = cache_open(cache, first, page_up((uint64_t)code->vaddr + code->size) - first);
-    }
-    if (open)
-        return cache;
-    cache_unref(cache);
-    return NULL;
-}
-
-/* Sandboxes move to it when they next look. */
+/* A new, empty cache for the plugin; sandboxes move to it when they next look. */
 static bool replace_cache(vx_plugin *plugin, unsigned uses) {
-    vx_cache *cache = cache_for(plugin, uses);
+    vx_cache *cache = cache_create(plugin->code_bytes, uses);
     if (cache == NULL)
         return false;
     plugin->flushes += plugin->cache != NULL;

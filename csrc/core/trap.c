@@ -107,7 +107,7 @@ static bool store_into_code(vx_sandbox *box, int signal, const siginfo_t *info) 
 
 /* An indirect branch to where no code can be: a miss, and the flags are the guest's still. */
 static bool outside_table(const vx_sandbox *box, int signal, const siginfo_t *info) {
-    return signal == SIGSEGV && (uintptr_t)info->si_addr - (uintptr_t)box->cache->table < VX_TABLE_SIZE;
+    return signal == SIGSEGV && table_holds(&box->cache->table, (uintptr_t)info->si_addr);
 }
 
 static bool classify(const vx_sandbox *box, int signal, const siginfo_t *info, vx_trap *trap) {

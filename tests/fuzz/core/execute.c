@@ -104,7 +104,7 @@ static void check_trap(vx_sandbox *box, const vx_trap *trap) {
 
 static void check_box(const vx_sandbox *box) {
     const vx_state *s = box->state;
-    REQUIRE(s->self == s && s->base == box->base && s->table == box->cache->table && s->run == box->cache->run);
+    REQUIRE(s->self == s && s->base == box->base && s->table == box->cache->table.entries && s->run == box->cache->run);
     REQUIRE(box->depth == 0 && box->pages <= box->page_limit);
 }
 
