@@ -65,13 +65,16 @@ WAYS = [
 
 @pytest.mark.parametrize("way", WAYS)
 def test_no_way_out(program, world, way):
-    """Without it a guest could read, make or remove files that nobody mapped."""
+    """Without it a guest could read, make or remove files that nobody mapped.  To files of this machine the
+    test does nothing that would be missed if the defence failed."""
     before = tree(world / "outside")
-    lines = attempt(
-        program, mapped(world), f"open {way} 0", "read 3 100", f"open {way} {CREATE} 0644", f"open {way} {TRUNC | 1}",
-        f"stat {way}", f"truncate {way} 0", f"chmod {way} 0777", f"access {way} 0", f"rename {way} stolen", f"link {way} linked",
-        "open linked 0", "read 3 100", f"mkdir {way}/x 0777", f"list {way}", f"chdir {way}", f"unlink {way}",
-    )
+    changes = [
+        f"open {way} {CREATE} 0644", f"open {way} {TRUNC | 1}", f"truncate {way} 0", f"chmod {way} 0777", f"rename {way} stolen",
+        f"link {way} linked", "open linked 0", "read 3 100", f"mkdir {way}/x 0777", f"unlink {way}",
+    ]
+    looks = [f"open {way} 0", "read 3 100", f"stat {way}", f"access {way} 0", f"list {way}"]
+    of_this_machine = "/etc/" in way or way == "process"
+    lines = attempt(program, mapped(world), *looks, *([] if of_this_machine else changes), f"chdir {way}")
     assert tree(world / "outside") == before
     assert SECRET.decode() not in "\n".join(lines)
     assert not any(line.startswith("read = ") and line != "read = -1 errno 9" for line in lines)
