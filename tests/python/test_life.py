@@ -334,7 +334,8 @@ def test_errors_of_many_kinds_leave_nothing(run_life):
         before = usage()
         for _ in range(2000): [fails(*road) for road in roads]
         after = usage()
-        assert after[0] <= before[0] + 4 and after[1:3] == before[1:3] and after[3] <= before[3] + 10, (before, after)
+        # A mapping left in one round of a hundred would be 20; AddressSanitizer's allocator takes some of its own.
+        assert after[0] < before[0] + 20 and after[1:3] == before[1:3] and after[3] <= before[3] + 10, (before, after)
         print('good')
     """))
 
