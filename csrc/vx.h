@@ -119,6 +119,9 @@ typedef struct vx_hooks {
      * called, while translated code is interrupted: no lock of ours or of libc's is held.
      * False ends the guest call with VX_TRAP_HOOK. */
     bool (*tick)(void *context);
+    /* Before guest code is entered by a thread whose calls have taken long of late: the time to let go of
+     * a lock that others wait for, without waiting for a tick.  Runs outside guest code. */
+    void (*linger)(void *context);
     /* Runs outside guest code, and may make calls into the sandbox. */
     vx_callback_end (*callback)(void *context, vx_callback *call);
     /* Guest code ended in another way than returning.  Its memory is as it left it, to be read through
@@ -168,6 +171,9 @@ void vx_sandbox_free(vx_sandbox *box);      /* NULL is allowed; never inside a c
 void vx_sandbox_interrupt(vx_sandbox *box); /* the running call, if any, ends with VX_TRAP_INTERRUPT */
 /* vx_options.context of the outermost call of this thread that has to end, and why; NULL for none. */
 void *vx_overdue(vx_trap_kind *why);
+/* How long the lock was free for others, and how long it took to get it back.  A thread that waits more than
+ * it ran hears nothing of lingering for half a second or so. */
+void vx_lingered(uint64_t ran_ns, uint64_t waited_ns);
 bool vx_sandbox_running(const vx_sandbox *box);
 /* In a hook: whether the running call is to end, or a signal waits that the guest handles, so that the
  * hook does not wait any longer. */

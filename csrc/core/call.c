@@ -62,6 +62,9 @@ VX_INLINE vx_status run(vx_sandbox *box, uint32_t how, uint64_t timeout_ns, vx_t
     box->trap = trap;
     if (VX_LIKELY(box->depth++ == 0))
         box->written = 0;
+    if (VX_UNLIKELY(atomic_load_explicit(&thread->lingers, memory_order_relaxed)) &&
+        box->options.hooks.linger != NULL)
+        box->options.hooks.linger(box->options.context);
     status = enter(box, how, trap);
     box->depth--;
     box->trap = outer;

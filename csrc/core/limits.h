@@ -57,6 +57,11 @@ static inline uint64_t page_up(uint64_t size) { return (size + VX_PAGE_SIZE - 1)
 
 /* Watchdog period: a call is interrupted after one to two of these. */
 #define VX_TICK_NS ((uint64_t)5000000)
+/* Calls that take as long on the average linger.  Letting go of CPython's lock and taking it again
+ * is half a percent of that. */
+#define VX_LINGER_NS ((uint64_t)20000)
+#define VX_LINGER_LOSS_NS ((uint64_t)40000000)
+#define VX_LINGER_HOLD_TICKS 100
 /* Ticks without a running call after which the watchdog sleeps. */
 #define VX_IDLE_TICKS 200
 

@@ -53,6 +53,8 @@ void os_sleep_ns(uint64_t ns);
 void os_wait(_Atomic uint32_t *word, uint32_t value);
 void os_wake(_Atomic uint32_t *word);
 int os_thread_id(void);
+/* Processor time that a thread of this process has used; 0: there is no such thread. */
+uint64_t os_thread_time_ns(int thread_id);
 bool os_signal_thread(int thread_id, int signal);
 /* Sends `signal` to this process's thread as a fatal default would be: for chained defaults. */
 bool os_sigaction(int signal, const struct sigaction *action, struct sigaction *old);

@@ -74,9 +74,40 @@ static bool look_at_frame(vx_frame *f, uint64_t now) {
     return true;
 }
 
+/* A thread lingers when ticks meet it in calls for a third of the time that it runs, and no more of them were
+ * made since the tick that met it there before than long ones would have been.  A thread that waits tells
+ * nothing: it may wait for the lock that another one's call holds. */
+static void judge(vx_thread *thread, unsigned depth, uint64_t now) {
+    const vx_frame *f = &thread->frames[0];
+    uint64_t used = os_thread_time_ns(thread->id);
+    if (depth == 0)
+        thread->slowness -= thread->slowness != 0 && used - thread->used > VX_TICK_NS / 10;
+    else if (now - f->seen_at < (atomic_load(&f->sequence) - f->seen) * VX_LINGER_NS)
+        thread->slowness = 0;
+    else
+        thread->slowness = thread->slowness < 4 ? thread->slowness + 2 : 6;
+    thread->used = used;
+    unsigned hold = atomic_load_explicit(&thread->hold, memory_order_relaxed);
+    if (hold != 0)
+        atomic_store_explicit(&thread->hold, hold - 1, memory_order_relaxed);
+    atomic_store_explicit(&thread->lingers, hold == 0 && thread->slowness >= 3, memory_order_relaxed);
+}
+
+void vx_lingered(uint64_t ran_ns, uint64_t waited_ns) {
+    vx_thread *thread = vx_this_thread;
+    uint64_t lost = thread->lost_ns + waited_ns;
+    thread->lost_ns = lost > ran_ns ? lost - ran_ns : 0;
+    if (thread->lost_ns < VX_LINGER_LOSS_NS)
+        return;
+    thread->lost_ns = 0;
+    atomic_store_explicit(&thread->hold, VX_LINGER_HOLD_TICKS, memory_order_relaxed);
+    atomic_store_explicit(&thread->lingers, false, memory_order_relaxed);
+}
+
 static bool look_at_thread(vx_thread *thread, uint64_t now) {
     unsigned depth = atomic_load(&thread->depth);
     bool long_running = false;
+    judge(thread, depth, now);
     for (unsigned i = 0; i < depth; i++)
         long_running |= look_at_frame(&thread->frames[i], now);
     if (long_running)

@@ -19,6 +19,11 @@ typedef struct vx_thread {
     vx_frame frames[VX_MAX_NESTING];
     _Atomic unsigned depth;    /* frames from here on are not looked at */
     uint64_t next_sequence;
+    _Atomic bool lingers;      /* its calls take long */
+    _Atomic unsigned hold;     /* for so many ticks it does not linger, whatever they take */
+    uint64_t lost_ns;          /* by lingering: what was waited more than it ran */
+    unsigned slowness;         /* watchdog's own, as is `used`: processor time at the last tick */
+    uint64_t used;
     int id;
     void *altstack;
     struct vx_thread *next;

@@ -90,6 +90,7 @@ typedef struct Call {
     PyObject *raised;          /* exception that the guest raised with vx_raise, the first */
     bool faulted;              /* guest code did not return: `trap` says why */
     const char *fault_text;    /* instead of the trap kind's own text */
+    uint64_t lingers_ns;       /* since when, while `suspended` is of on_linger's doing; or 0 */
     uint64_t checked_ms;       /* when Python's signal handlers last had their turn */
     vx_trap trap;
     Evidence evidence;
@@ -313,6 +314,7 @@ static inline void call_init(Call *call)
     call->error = call->raised = NULL;
     call->faulted = false;
     call->fault_text = NULL;
+    call->lingers_ns = 0;
     call->checked_ms = 0;
     call->evidence.stack = NULL;
     call->evidence.text_size = 0;

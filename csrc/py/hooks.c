@@ -1,7 +1,8 @@
 /* What the core calls back while a call or an initialisation runs, and the GIL around it.
  *
  * A short call never releases the GIL: the first tick does, some milliseconds in, between two
- * guest instructions, when nothing on this thread holds a lock.  Later ticks take it back on the main thread, rarely, so that Ctrl-C and
+ * guest instructions, when nothing on this thread holds a lock; or the call itself, before it enters, when
+ * calls of this thread have taken twenty microseconds and more of late.  Later ticks take it back on the main thread, rarely, so that Ctrl-C and
  * other signals reach their Python handlers.  Output and errors take it when it was released. */
 #include "binding.h"
 
@@ -12,12 +13,14 @@
 #define Py_IsFinalizing _Py_IsFinalizing
 #endif
 
-uint64_t clock_ms(void)
+static uint64_t clock_ns(void)
 {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+    return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
 }
+
+uint64_t clock_ms(void) { return clock_ns() / 1000000; }
 
 /* During finalisation the one thread that holds the GIL is the one that finalises: it must not
  * let go, since no other may run Python any more. */
@@ -34,8 +37,12 @@ void gil_take_slow(Call *call)
 {
     while (Py_IsFinalizing())
         pause();
+    uint64_t since = call->lingers_ns, ready = since == 0 ? 0 : clock_ns();
     PyEval_RestoreThread(call->suspended);
     call->suspended = NULL;
+    call->lingers_ns = 0;
+    if (since != 0)
+        vx_lingered(ready - since, clock_ns() - ready);
 }
 
 bool hook_begin(Call *call)
@@ -171,6 +178,17 @@ static bool on_tick(void *context)
     return true;
 }
 
+/* Threads that run Python hand the GIL back only every few milliseconds: gil_take_slow tells the core how long it took. */
+static void on_linger(void *context)
+{
+    const Box *box = context;
+    Call *call = box->call;
+    if (call->suspended != NULL)
+        return;
+    call->lingers_ns = clock_ns();
+    gil_release(call);
+}
+
 /* In a signal handler.  Python's own handler of the signal notes it, and runs ours (vxplug/_signals.py)
  * as soon as it can, on its main thread.  On another one nothing can be done before the hook returns.
  * PyErr_SetInterruptEx is no way: it reads the thread's state when no Python handler is installed. */
@@ -180,6 +198,6 @@ static bool on_overdue(void *context)
     return box->state->ends_callbacks && thread_ident() == box->state->main_thread;
 }
 
-const vx_hooks hooks_table = {.output = on_output, .raise = on_raise, .tick = on_tick,
+const vx_hooks hooks_table = {.output = on_output, .raise = on_raise, .tick = on_tick, .linger = on_linger,
                               .callback = on_callback, .ended = evidence_keep,
                               .overdue = on_overdue};

@@ -140,6 +140,57 @@ def test_long_calls_release_the_gil(run_script):
     """))
 
 
+CALLS = """
+        box = plugin.sandbox()
+        def timed(rounds):
+            start = time.perf_counter()
+            box.work(rounds)
+            return time.perf_counter() - start
+        rounds = int(1000 * SECONDS / min(timed(1000) for _ in range(100)))
+        def calls(seconds, done=lambda: False):
+            count, end = 0, time.monotonic() + seconds
+            while time.monotonic() < end and not done():
+                box.work(rounds)
+                count += 1
+            return count
+"""
+
+
+def test_calls_shorter_than_a_tick_release_the_gil_too(run_script):
+    """Without it calls of a millisecond, which no tick meets twice, would keep all other threads waiting: two
+    sandboxes in two threads would run no faster than in one."""
+    good(run_script(CALLS.replace("SECONDS", "0.001") + """
+        sys.setswitchinterval(60)  # nobody is asked to hand the GIL over
+        calls(0.2)
+        gate, seen = threading.Lock(), []
+        def wait():
+            with gate: seen.append(1)
+        gate.acquire()
+        thread = threading.Thread(target=wait); thread.start()
+        time.sleep(0.1)  # it waits at the gate
+        gate.release()   # which runs nobody else
+        calls(20, lambda: seen)
+        assert seen
+        print('good')
+    """))
+
+
+def test_calls_keep_the_gil_where_to_release_it_does_not_pay(run_script):
+    """Beside a thread that runs Python, which hands the GIL back once in a switch interval, a program of short calls
+    would nearly come to a standstill: 20 calls a second here, of ten thousand."""
+    good(run_script(CALLS.replace("SECONDS", "0.0001") + """
+        sys.setswitchinterval(0.05)
+        done = False
+        def compute():
+            while not done: pass
+        threading.Thread(target=compute).start()
+        count = calls(2)
+        done = True
+        assert count > 1000, count
+        print('good')
+    """))
+
+
 def test_control_c_ends_a_running_guest(run_script):
     """Without it an endless guest could be stopped only by killing Python."""
     good(run_script("""
