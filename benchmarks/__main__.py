@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from . import calls, compute, contestants, plot, report, sandboxes
+from . import calls, compute, contestants, plot, report, sandboxes, scale, translation
 from .timing import Measured, Row, measure
 
 ROUNDS, QUICK_ROUNDS = 15, 3
@@ -27,8 +27,16 @@ TABLES: dict[str, tuple[str, Callable[[Wanted], Iterable[Row]]]] = {
     "buffers": ("Buffer by size", _listed(calls.buffer_rows)),
     "callbacks": ("callbacks", _listed(calls.callback_rows)),
     "sandboxes": ("setting up", _listed(sandboxes.rows)),
+    "threads": ("time a call", _listed(scale.thread_rows)),
+    "bytes": ("time a byte", _listed(scale.byte_rows)),
+    "lookups": ("indirect calls", _listed(scale.lookup_rows)),
 }
-ALL = (*compute.TITLES, *TABLES)
+# Figures that are no ratios.
+FIGURES: dict[str, tuple[str, Callable[[Wanted], Iterable[Row]]]] = {
+    "memory": ("memory each", _listed(sandboxes.memory_rows)),
+    "translation": ("translation", _listed(translation.rows)),
+}
+ALL = (*compute.TITLES, *TABLES, *FIGURES)
 
 
 def _columns(text: str) -> list[str]:
@@ -69,10 +77,10 @@ def _measured(name: str, options: argparse.Namespace) -> report.Table:
         title, columns = compute.TITLES[name], options.columns
         rows = _samples(title, compute.rows(name, wanted, columns), options.rounds)
         return report.Table(name, title, tuple(columns), rows, compute=True)
-    title, make = TABLES[name]
+    title, make = (TABLES | FIGURES)[name]
     rows = _samples(title, make(wanted), options.rounds)
     found = dict.fromkeys(column for row in rows for column in row.samples)
-    return report.Table(name, title, tuple(found), rows)
+    return report.Table(name, title, tuple(found), rows, absolute=name in FIGURES)
 
 
 def _write(tables: list[report.Table], rounds: int, folder: Path) -> None:
@@ -81,8 +89,10 @@ def _write(tables: list[report.Table], rounds: int, folder: Path) -> None:
     parts = [*(report.markdown(table) for table in tables), *([report.summary(common)] if common else [])]
     (folder / "results.md").write_text("\n".join(parts))
     (folder / "results.json").write_text(report.to_json(tables, rounds))
-    plot.draw(tables, folder / "results.svg")
-    print(f"written: {folder}/results.md, .json, .svg")
+    ratios = [table for table in tables if not table.absolute]
+    if ratios:
+        plot.draw(ratios, folder / "results.svg")
+    print(f"written: {folder}/results.md, .json{', .svg' if ratios else ''}")
 
 
 def main() -> None:

@@ -66,10 +66,15 @@ def cffi_module() -> ModuleType:
 
 
 @functools.cache
+def shared_library(source: str) -> ctypes.CDLL:
+    target = _output(f"{Path(source).stem}.so")
+    run(["cc", "-O2", "-shared", "-fPIC", SOURCES / source, "-o", target])
+    return ctypes.CDLL(str(target))
+
+
+@functools.cache
 def ctypes_library() -> ctypes.CDLL:
-    target = _output("calls_library.so")
-    run(["cc", "-O2", "-shared", "-fPIC", SOURCES / "calls_library.c", "-o", target])
-    library = ctypes.CDLL(str(target))
+    library = shared_library("calls_library.c")
     library.add.argtypes = [ctypes.c_int32, ctypes.c_int32]
     library.take.argtypes = [ctypes.c_char_p, ctypes.c_uint32]
     library.callbacks.argtypes = [CALLBACK, ctypes.c_int32]

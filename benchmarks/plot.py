@@ -57,7 +57,7 @@ def _share_axis(panels: Sequence[Any]) -> None:
 
 
 def draw(tables: Sequence[Table], path: Path) -> None:
-    """An SVG (or what else the name ends in) of all tables, one below the other."""
+    """An SVG (or what else the name ends in) of all tables, one below the other; all are of ratios."""
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 

@@ -19,13 +19,17 @@ VERSIONS = ("wasmtime", "ziglang", "cffi")
 
 @dataclass(frozen=True)
 class Table:
-    """``columns`` may name contestants that no row has: they were not there to be measured."""
+    """``columns`` may name contestants that no row has: they were not there to be measured.
+
+    An ``absolute`` table's columns are figures of different kinds, their units in their names, and no ratios.
+    """
 
     name: str
     title: str
     columns: tuple[str, ...]
     rows: tuple[Measured, ...]
     compute: bool = False  # of one kind with the other compute tables: they have a mean in common
+    absolute: bool = False
 
 
 def geometric_mean(rows: Iterable[Measured], column: str) -> float | None:
@@ -43,11 +47,11 @@ def worst(rows: Iterable[Measured], column: str = OURS) -> Measured | None:
     return max((row for row in rows if row.ratio(column) is not None), key=lambda row: row.ratio(column) or 0.0, default=None)
 
 
-def _cell(row: Measured, column: str) -> str:
-    ratio = row.ratio(column)
-    if ratio is None:
+def _cell(row: Measured, column: str, absolute: bool) -> str:
+    if column not in row.samples:
         return ""
-    return f"{ratio:.2f} ±{row.spread(column) * ratio:.2f}"
+    shown = row.median(column) if absolute else row.ratio(column) or 0.0
+    return f"{shown:.2f} ±{row.spread(column) * shown:.2f}"
 
 
 def _mean_line(rows: Sequence[Measured], columns: Sequence[str], label: str = MEAN) -> list[str]:
@@ -59,15 +63,15 @@ def _lines(table: Table) -> list[list[str]]:
     """Cells by line, the heading first."""
     absent = [column for column in table.columns if not any(column in row.samples for row in table.rows)]
     heading = [table.title, *table.columns]
-    body = [[row.subject, *("not installed" if c in absent else _cell(row, c) for c in table.columns)] for row in table.rows]
-    return [heading, *body, _mean_line(table.rows, table.columns)]
+    body = [[row.subject, *("not installed" if c in absent else _cell(row, c, table.absolute) for c in table.columns)] for row in table.rows]
+    return [heading, *body, *([] if table.absolute else [_mean_line(table.rows, table.columns)])]
 
 
-def _verdict(rows: Sequence[Measured]) -> str:
-    found = worst(rows)
-    if found is None:
+def _verdict(table: Table) -> str:
+    found = worst(table.rows)
+    if found is None or table.absolute:
         return ""
-    part = against(rows, PEER)
+    part = against(table.rows, PEER)
     compared = f"; its time is {part:.2f} of {PEER}'s" if part is not None else ""
     return f"{OURS}'s worst row: {found.subject}, {found.ratio(OURS):.2f}{compared}"
 
@@ -77,14 +81,14 @@ def text(table: Table) -> str:
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     shown = ["  ".join([line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))]).rstrip()
              for line in lines]
-    return "\n".join([*shown, _verdict(table.rows)]).rstrip() + "\n"
+    return "\n".join([*shown, _verdict(table)]).rstrip() + "\n"
 
 
 def markdown(table: Table) -> str:
     heading, *body = _lines(table)
     rule = ["---", *("---:" for _ in table.columns)]
     rows = ["| " + " | ".join(line) + " |" for line in [heading, rule, *body]]
-    return "\n".join([*rows, "", _verdict(table.rows)]).rstrip() + "\n"
+    return "\n".join([*rows, "", _verdict(table)]).rstrip() + "\n"
 
 
 def in_common(tables: Sequence[Table]) -> Table | None:
@@ -99,7 +103,7 @@ def summary(table: Table) -> str:
     """The last lines of a report: what all compute rows come to."""
     _, *means = _mean_line(table.rows, table.columns)
     shown = ", ".join(f"{column} {mean or 'not installed'}" for column, mean in zip(table.columns, means, strict=True))
-    return f"{MEAN} of all {len(table.rows)} compute rows: {shown}\n{_verdict(table.rows)}\n"
+    return f"{MEAN} of all {len(table.rows)} compute rows: {shown}\n{_verdict(table)}\n"
 
 
 def _version(package: str) -> str:
@@ -117,10 +121,16 @@ def machine() -> dict[str, str]:
             **{peer: _version(peer) for peer in VERSIONS}}
 
 
+def _figures(table: Table, row: Measured, column: str) -> dict[str, object]:
+    if table.absolute:
+        return {"values": row.samples[column], "spread": row.spread(column)}
+    return {"nanoseconds": row.samples[column], "ratio": row.ratio(column), "spread": row.spread(column)}
+
+
 def to_json(tables: Sequence[Table], rounds: int) -> str:
     content = {
-        table.name: {row.subject: {column: {"nanoseconds": samples, "ratio": row.ratio(column), "spread": row.spread(column)}
-                                   for column, samples in row.samples.items()} for row in table.rows}
+        table.name: {row.subject: {column: _figures(table, row, column)
+                                   for column in row.samples} for row in table.rows}
         for table in tables
     }
     return json.dumps({"machine": machine(), "rounds": rounds, "tables": content}, indent=1)

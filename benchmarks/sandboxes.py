@@ -1,14 +1,20 @@
-"""What isolation costs to set up: a sandbox, an instance, a process."""
+"""What isolation costs to set up and to keep: a sandbox, an instance, a process."""
 
 from __future__ import annotations
 
+import functools
 import subprocess
+import sys
+import time
 from collections.abc import Callable
+from pathlib import Path
 
 import wasmtime
 
 from . import builds
-from .timing import Row, timed
+from .timing import Row, Run, timed
+
+MANY = 1000
 
 
 def _wasm_instance() -> Callable[[], object]:
@@ -26,9 +32,23 @@ def _process() -> object:
     return subprocess.run(["true"], check=True)
 
 
+def _alive() -> float:
+    """Nanoseconds to make and call a sandbox, while all made before are kept: each has new address space."""
+    plugin = builds.plugin("calls_plugin.c")
+    boxes = [plugin.sandbox() for _ in range(MANY // 10)]  # those that closed sandboxes left are taken now
+    for box in boxes:
+        box.add(20, 22)
+    start = time.perf_counter_ns()
+    for _ in range(MANY):
+        boxes.append(plugin.sandbox())
+        boxes[-1].add(20, 22)
+    return (time.perf_counter_ns() - start) / MANY
+
+
 def rows() -> list[Row]:
     plugin = builds.plugin("calls_plugin.c")
     box = plugin.sandbox()
+    page = timed(builds.extension().map_page, 1000)
 
     def fresh() -> object:
         with plugin.sandbox() as new:
@@ -38,9 +58,35 @@ def rows() -> list[Row]:
         box.reset()
         return box.add(20, 22)
 
+    def row(subject: str, **runs: Run) -> Row:
+        return Row(subject, {"mmap, munmap": page, **runs, "process": timed(_process, 10)})
+
     return [
-        Row("create, call, close", {
-            "process": timed(_process, 10), "vxplug": timed(fresh, 50), "wasmtime": timed(_wasm_instance(), 50),
-        }),
-        Row("reset, call", {"process": timed(_process, 10), "vxplug": timed(again, 50)}),
+        row("create, call, close", vxplug=timed(fresh, 50), wasmtime=timed(_wasm_instance(), 50)),
+        row("create, call, of 1,000", vxplug=_alive),
+        row("reset, call", vxplug=timed(again, 50)),
+        row("call", vxplug=timed(functools.partial(box.add, 20, 22), 1000)),
     ]
+
+
+# Memory
+
+
+@functools.cache
+def _resident(kind: str, sample: int) -> tuple[float, ...]:
+    """One process for both figures of a sample."""
+    command = [sys.executable, "-m", "benchmarks.resident", kind, str(MANY)]
+    root = Path(__file__).resolve().parents[1]
+    done = subprocess.run(command, cwd=root, check=True, stdout=subprocess.PIPE, text=True)
+    return tuple(map(float, done.stdout.split()))
+
+
+def _figure(kind: str, which: int) -> Run:
+    samples = iter(range(sys.maxsize))
+    return lambda: _resident(kind, next(samples))[which]
+
+
+def memory_rows() -> list[Row]:
+    subjects = {"1,000 sandboxes, idle": "idle", "1,000 sandboxes, called": "called", "1,000 of wasmtime, called": "wasmtime"}
+    return [Row(subject, {"KiB resident": _figure(kind, 0), "KiB of page tables": _figure(kind, 1)})
+            for subject, kind in subjects.items()]

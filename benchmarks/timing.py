@@ -39,7 +39,7 @@ class Measured:
 
     def spread(self, column: str) -> float:
         """Half the distance between the quartiles, as a part of the median."""
-        if len(self.samples[column]) < 2:
+        if len(self.samples[column]) < 2 or self.median(column) == 0:
             return 0.0
         low, _, high = statistics.quantiles(self.samples[column], n=4, method="inclusive")
         return (high - low) / 2 / self.median(column)

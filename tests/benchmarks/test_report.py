@@ -47,6 +47,16 @@ def test_json_keeps_every_sample():
     assert read["machine"]["processor"] and read["rounds"] == 3
 
 
+def test_figures_that_are_no_ratios():
+    """Memory divided by speed would mean nothing; nothing at all is a figure too."""
+    rows = (Measured("idle", {"KiB": [3.0, 3.5, 3.5], "pages": [0.0, 0.0, 0.0]}),)
+    table = report.Table("memory", "memory each", ("KiB", "pages"), rows, absolute=True)
+    assert [line.split() for line in report.text(table).splitlines()] == [
+        ["memory", "each", "KiB", "pages"], ["idle", "3.50", "±0.12", "0.00", "±0.00"]]
+    read = json.loads(report.to_json([table], 3))["tables"]["memory"]["idle"]
+    assert read["KiB"]["values"] == [3.0, 3.5, 3.5] and "ratio" not in read["KiB"]
+
+
 def test_compute_tables_have_a_mean_in_common():
     """The one figure that the suite comes to is over rows, not over tables."""
     other = report.Table("codecs", "codecs", TABLE.columns, ROWS[:1], True)

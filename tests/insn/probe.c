@@ -55,6 +55,7 @@ int probe_translate(probe *p, uint32_t eip) {
 }
 
 uint32_t probe_count(const probe *p) { return p->cache->block_count; }
+uint64_t probe_used(const probe *p) { return p->cache->used; }
 const vx_block *probe_block(const probe *p, uint32_t number) { return &p->cache->blocks[number]; }
 const uint8_t *probe_code(const probe *p) { return p->cache->edit; }
 

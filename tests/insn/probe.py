@@ -92,7 +92,8 @@ def library() -> ctypes.CDLL:
     lib.probe_block.restype = POINTER(Block)
     lib.probe_decode.argtypes = [c_char_p, c_uint32, POINTER(_Insn)]
     lib.probe_open.argtypes = [c_char_p, c_uint32]
-    lib.probe_close.argtypes = lib.probe_count.argtypes = lib.probe_code.argtypes = [c_void_p]
+    lib.probe_close.argtypes = lib.probe_count.argtypes = lib.probe_code.argtypes = lib.probe_used.argtypes = [c_void_p]
+    lib.probe_used.restype = c_uint64
     for name in ("probe_translate", "probe_block", "probe_gate", "probe_verify"):
         getattr(lib, name).argtypes = [c_void_p, c_uint32]
     lib.probe_flip.argtypes = [c_void_p, c_uint32, POINTER(c_uint8)]
@@ -143,6 +144,10 @@ class Probe:
 
     def __len__(self) -> int:
         return self._lib.probe_count(self._probe)
+
+    def used(self) -> int:
+        """Bytes of translated code, what lies between blocks included."""
+        return self._lib.probe_used(self._probe)
 
     def block(self, number: int) -> Block:
         return self._lib.probe_block(self._probe, number).contents
