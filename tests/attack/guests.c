@@ -173,6 +173,12 @@ NAKED(forged_return, "movl $0x10, (%esp); ret")
 VX_EXPORT __attribute__((naked)) uint32_t unbalanced_returns(void) {
     __asm__ volatile("pushl $1f; pushl $1f; pushl $1f; ret; 1: inc %edx; cmp $3,%edx; jb 2f; mov %edx,%eax; ret; 2: ret");
 }
+/* Returns to elsewhere than to behind the call, where all flags are read, the carry alone, and none. */
+#define ELSEWHERE(behind, there) \
+    "xor %eax,%eax; stc; call 1f; " behind "; add $10,%eax; ret; 1: movl $2f,(%esp); mov %ecx,%ecx; ret; 2: " there "; ret"
+VX_EXPORT __attribute__((naked)) uint32_t elsewhere_all_flags(void) { __asm__ volatile(ELSEWHERE("cmovbe %ecx,%ecx", "adc $20,%eax")); }
+VX_EXPORT __attribute__((naked)) uint32_t elsewhere_carry(void) { __asm__ volatile(ELSEWHERE("adc $0,%eax", "adc $20,%eax")); }
+VX_EXPORT __attribute__((naked)) uint32_t elsewhere_no_flags(void) { __asm__ volatile(ELSEWHERE("xor %eax,%eax", "add $21,%eax")); }
 VX_EXPORT uint32_t calls_without_return(uint32_t n) {
     uint32_t count = 0;
     __asm__ volatile("1: call 2f; 2: addl $4,%%esp; jmp 3f; 3: call 4f; nop; 4: addl $4,%%esp; incl %0; cmpl %1,%0; jb 1b"

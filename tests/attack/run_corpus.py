@@ -19,6 +19,10 @@ QUICK, PATIENT = 0.3, 60.0  # seconds; patient, so that a slow machine does not 
 MESSAGE = b"the process still decodes" * 40
 
 
+# MXCSR flags that Python itself raises: invalid, overflow, underflow, inexact.  Not: denormal, division by zero.
+OWN_FLAGS = 0x39
+
+
 class HostState:
     """What a guest could leave behind in the processor: direction, alignment and ID flags, x87 control word,
     MXCSR."""
@@ -36,7 +40,7 @@ class HostState:
 
     def _read(self) -> tuple[int, int, int]:
         self._store(self._environment)
-        return self._flags() & 0x240500, self._environment[0] & 0xFFFF, self._environment[7] & ~0x3F
+        return self._flags() & 0x240500, self._environment[0] & 0xFFFF, self._environment[7] & ~OWN_FLAGS
 
     def changed(self) -> str:
         now = self._read()

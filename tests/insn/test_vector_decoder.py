@@ -141,3 +141,14 @@ def test_rounding_belongs_to_registers():
             pp = next(p for p in range(4) if row.prefixes >> p & 1)
             head = [0x62, 0xF1 + row.map - 7, (row.w == 2) << 7 | 0x7C | pp, 0x59, row.first, 0xC0]
             assert ours.decode(bytes(head) + TAIL)[0] != OK, row.name
+
+
+def test_other_maps_are_refused():
+    """Threat 5: what a map beyond the third holds would run as an instruction of one that the table knows."""
+    ours = Decoder()
+    opcodes = itertools.product(range(256), range(4), (0x00, 0xC1))
+    for opcode, pp, modrm in opcodes:
+        for other in (0, *range(4, 32)):
+            assert ours.decode(bytes([0xC4, 0xE0 | other, 0x78 | pp, opcode, modrm]) + TAIL)[0] != OK, (other, opcode)
+        for other in (0, *range(4, 16)):
+            assert ours.decode(bytes([0x62, 0xF0 | other, 0x7C | pp, 0x48, opcode, modrm]) + TAIL)[0] != OK, (other, opcode)
