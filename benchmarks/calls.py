@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import itertools
+import mmap
 import time
 from collections.abc import Callable
 
@@ -153,10 +154,14 @@ def copy_rows() -> list[Row]:
 
 
 def buffer_rows() -> list[Row]:
-    """One contestant at three sizes: a Buffer's cost does not know its size."""
+    """One contestant at three sizes: what a Buffer costs, or a Mapping, does not know its size."""
     box = builds.plugin("calls_plugin.c").sandbox(memory=256 * MIB)
     sizes = {"1 KiB": KIB, "1 MiB": MIB, "64 MiB": 64 * MIB}
-    return [Row("a Buffer in", {name: _run(box.take, (box.buffer(size),), 5000) for name, size in sizes.items()})]
+    shared = mmap.mmap(-1, 64 * MIB)
+    return [
+        Row("a Buffer in", {name: _run(box.take, (box.buffer(size),), 5000) for name, size in sizes.items()}),
+        Row("a Mapping in", {name: _run(box.take, (box.map(shared, size=size),), 5000) for name, size in sizes.items()}),
+    ]
 
 
 def _callers() -> dict[str, Call]:

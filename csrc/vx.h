@@ -201,9 +201,19 @@ void vx_shared_free(void *memory, uint64_t size);
 vx_status vx_share(vx_sandbox *box, void *memory, uint64_t size, vx_gaddr *out);
 void vx_unshare(vx_sandbox *box, vx_gaddr address, uint64_t size);
 
+/* A mapping of the host's own, to be read, of `size` bytes of a file from a page on, or of shared memory that begins
+ * with a page: its whole pages as they are at any time, and a copy of what is left.  NULL and errno.  It can lose its
+ * bytes at any time, so the host does not look at it; vx_mapping_copy is false where they are gone. */
+void *vx_mapping_of_file(int fd, uint64_t offset, uint64_t size);
+void *vx_mapping_of_memory(void *memory, uint64_t size);
+bool vx_mapping_copy(void *to, const void *mapping, uint64_t size);
+/* As vx_share, for the guest to read only.  It goes with vx_unshare, the size in whole pages, and vx_shared_free. */
+vx_status vx_map(vx_sandbox *box, void *mapping, uint64_t size, vx_gaddr *out);
+
 /* The one range check.  Host pointer to `size` bytes at `address` if every byte of the range is
  * mapped with `prot`, else NULL.  Valid until guest code runs again; the guest may have changed
- * the bytes since any earlier look, so read them once. */
+ * the bytes since any earlier look, so read them once.  To read from a mapping it leads to a copy, which the
+ * next pointer to read with replaces. */
 void *vx_guest_pointer(vx_sandbox *box, vx_gaddr address, uint64_t size, unsigned prot);
 /* Length of the terminated string at `address`, or SIZE_MAX if no NUL within `limit` mapped bytes. */
 size_t vx_guest_strlen(vx_sandbox *box, vx_gaddr address, size_t limit);

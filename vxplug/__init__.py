@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from . import aio
 from ._signals import watch_callbacks, watch_faulthandler
-from ._vx import Buffer
+from ._vx import Buffer, Mapping
 from .errors import (
     Error,
     GuestEnd,
@@ -34,6 +34,7 @@ __all__ = [
     "GuestMemoryError",
     "GuestTimeout",
     "LinuxPolicy",
+    "Mapping",
     "Plugin",
     "PluginFormatError",
     "PolicyError",

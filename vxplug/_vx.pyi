@@ -76,6 +76,7 @@ class Box:
     def stopping(self) -> bool:
         """In ``linux``: whether to wait no longer, because the call has to end or a signal waits."""
     def buffer(self, size: int, /) -> Buffer: ...
+    def map(self, source: int | BytesLike, offset: int, size: int, /) -> Mapping: ...
     def interrupt(self) -> None: ...
     def profile(self, sample: Callable[[dict[str, Any]], Any] | None) -> None:
         """``sample`` is called at every tick of a call, with ``registers``, ``stack`` and ``stack_at``."""
@@ -100,6 +101,21 @@ class Buffer:
         """BufferError while a view or a call uses it.  Idempotent."""
     @property
     def released(self) -> bool: ...
+
+class Mapping:
+    """A file, or shared memory, that a sandbox reads where it is: made by ``Sandbox.map``.
+
+    The sandbox's functions take it without a copy; to all others it is a bytes-like object that is copied each time.
+    """
+
+    def __len__(self) -> int: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *exception: object) -> None: ...
+    def close(self) -> None:
+        """BufferError while a call has it.  Idempotent."""
+    @property
+    def closed(self) -> bool: ...
 
 class Handle:
     """Base of the classes made for handles: a guest object, held by its sandbox, with its destructor."""

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from . import _vx, aio, pickling
+from . import _vx, aio, mapping, pickling
 from .errors import Error
 from .faults import from_trap
 from .plugin import Plugin
@@ -217,6 +217,12 @@ class Sandbox:
     def buffer(self, size: int) -> _vx.Buffer:
         """Memory that the sandbox and Python share: what lies in it, its functions take without a copy."""
         return self._box.buffer(size)
+
+    def map(self, source: mapping.Source, *, offset: int = 0, size: int | None = None) -> _vx.Mapping:
+        """A file (a path, a file object, a descriptor) or shared memory (an ``mmap``, a ``SharedMemory``) that the sandbox
+        reads where it is: its functions take it without a copy.  ``size`` is all there is from ``offset`` on, a page.
+        """
+        return mapping.mapped(self._box, source, offset, size)
 
     def reset(self) -> None:
         """Back to the state right after initialisation.  RuntimeError inside a call."""

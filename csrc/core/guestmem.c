@@ -1,7 +1,7 @@
 /* The one file that turns a guest address into a host pointer, and the one range check. */
 #include "internal.h"
 
-/* Pages of [address, address + size) that have all of `prot`, counted from the start. */
+/* Bytes of [address, address + size), whole pages counted from the start, that have all of `prot`. */
 static uint64_t good_bytes(const vx_sandbox *box, uint32_t address, uint64_t size, unsigned prot) {
     uint64_t at = address, end = address + size;
     while (at < end && (box->page_map[at / VX_PAGE_SIZE] & prot) == prot)
@@ -9,36 +9,105 @@ static uint64_t good_bytes(const vx_sandbox *box, uint32_t address, uint64_t siz
     return (at < end ? at : end) - address;
 }
 
+static void *host(const vx_sandbox *box, uint64_t address) { return (void *)(uintptr_t)(box->base + address); }
+
+static void *find(vx_sandbox *box, uint32_t address, uint64_t size, unsigned prot) {
+    if (size > VX_WINDOW - address || good_bytes(box, address, size, prot) != size)
+        return NULL;
+    if ((prot & VX_PROT_WRITE) && box->own != NULL && !own_write(box, address, size))
+        return NULL;
+    return host(box, address);
+}
+
+/* --- what the guest may read, but the host may not -------------------------------------------------- */
+
+/* A mapping's file may be cut short at any time, by anybody: then a load from it is a SIGBUS.  In guest code
+ * that is the guest's fault; the host looks at copies only, which the kernel makes. */
+
+static bool readable(const vx_sandbox *box, uint64_t at) {
+    uint8_t page = box->page_map[at / VX_PAGE_SIZE];
+    return (page & VX_PROT_READ) || page == PAGE_OUTSIDE;
+}
+
+static bool all_readable(const vx_sandbox *box, uint32_t address, uint64_t size) {
+    if (size > VX_WINDOW - address)
+        return false;
+    for (uint64_t at = address; at < address + size; at = (at / VX_PAGE_SIZE + 1) * VX_PAGE_SIZE)
+        if (!readable(box, at))
+            return false;
+    return true;
+}
+
+static bool copy_out(const vx_sandbox *box, uint32_t address, void *to, uint64_t size) {
+    return all_readable(box, address, size) && os_copy(to, host(box, address), size);
+}
+
+void guest_forget_copy(vx_sandbox *box) {
+    free(box->copy);
+    box->copy = NULL;
+}
+
+/* A forged size costs no memory. */
+static void *copy_of(vx_sandbox *box, uint32_t address, uint64_t size) {
+    guest_forget_copy(box);
+    if (all_readable(box, address, size) && (box->copy = malloc(size)) != NULL &&
+        !copy_out(box, address, box->copy, size))
+        guest_forget_copy(box);
+    return box->copy;
+}
+
+/* --- the range check -------------------------------------------------------------------------------- */
+
 void *vx_guest_pointer(vx_sandbox *box, vx_gaddr address, uint64_t size, unsigned prot) {
     if (VX_UNLIKELY(box->base == 0) && sandbox_wake(box) != VX_OK)
         return NULL;
-    if (size > VX_WINDOW - address.value || good_bytes(box, address.value, size, prot) != size)
-        return NULL;
-    if ((prot & VX_PROT_WRITE) && box->own != NULL && !own_write(box, address.value, size))
-        return NULL;
-    return (void *)(uintptr_t)(box->base + address.value);
+    void *found = find(box, address.value, size, prot);
+    return VX_UNLIKELY(found == NULL) && prot == VX_PROT_READ ? copy_of(box, address.value, size) : found;
 }
 
 uint32_t guest_first_bad(vx_sandbox *box, uint32_t address, uint64_t size, unsigned prot) {
-    uint64_t room = VX_WINDOW - address;
-    return (uint32_t)(address + good_bytes(box, address, size < room ? size : room, prot));
+    uint64_t room = VX_WINDOW - address, at = address, end = address + (size < room ? size : room);
+    uint8_t byte;
+    while (at < end && ((box->page_map[at / VX_PAGE_SIZE] & prot) == prot ||
+                        (prot == VX_PROT_READ && copy_out(box, (uint32_t)at, &byte, 1))))
+        at = (at / VX_PAGE_SIZE + 1) * VX_PAGE_SIZE;
+    return (uint32_t)(at < end ? at : end);
+}
+
+/* From `from` on through copies, page by page. */
+static size_t strlen_of_copies(vx_sandbox *box, uint32_t address, uint64_t from, uint64_t limit) {
+    uint8_t bytes[VX_PAGE_SIZE];
+    while (from < limit) {
+        uint64_t part = VX_PAGE_SIZE - (address + from) % VX_PAGE_SIZE;
+        part = part < limit - from ? part : limit - from;
+        if (!guest_read(box, (uint32_t)(address + from), bytes, part))
+            return SIZE_MAX;
+        const uint8_t *nul = memchr(bytes, 0, part);
+        if (nul != NULL)
+            return from + (size_t)(nul - bytes);
+        from += part;
+    }
+    return SIZE_MAX;
 }
 
 size_t vx_guest_strlen(vx_sandbox *box, vx_gaddr address, size_t limit) {
     if (VX_UNLIKELY(box->base == 0) && sandbox_wake(box) != VX_OK)
         return SIZE_MAX;
-    uint64_t room = VX_WINDOW - address.value;
-    size_t size = good_bytes(box, address.value, limit < room ? limit : room, VX_PROT_READ);
-    const char *start = (const char *)(uintptr_t)(box->base + address.value);
+    uint64_t room = VX_WINDOW - address.value, most = limit < room ? limit : room;
+    size_t size = good_bytes(box, address.value, most, VX_PROT_READ);
+    const char *start = host(box, address.value);
     const char *nul = size == 0 ? NULL : memchr(start, 0, size);
-    return nul == NULL ? SIZE_MAX : (size_t)(nul - start);
+    return nul == NULL ? strlen_of_copies(box, address.value, size, most) : (size_t)(nul - start);
 }
 
 bool guest_read(vx_sandbox *box, uint32_t address, void *to, uint64_t size) {
-    const void *from = vx_guest_pointer(box, (vx_gaddr){address}, size, VX_PROT_READ);
-    if (from != NULL)
-        memcpy(to, from, size);
-    return from != NULL;
+    if (VX_UNLIKELY(box->base == 0) && sandbox_wake(box) != VX_OK)
+        return false;
+    const void *from = find(box, address, size, VX_PROT_READ);
+    if (VX_UNLIKELY(from == NULL))
+        return copy_out(box, address, to, size);
+    memcpy(to, from, size);
+    return true;
 }
 
 bool guest_write(vx_sandbox *box, uint32_t address, const void *from, uint64_t size) {
@@ -51,25 +120,7 @@ bool guest_write(vx_sandbox *box, uint32_t address, const void *from, uint64_t s
 const uint8_t *guest_code(const vx_sandbox *box, uint32_t eip, size_t *available) {
     uint64_t room = VX_WINDOW - eip;
     *available = good_bytes(box, eip, room < VX_INSN_MAX ? room : VX_INSN_MAX, VX_PROT_READ | VX_PROT_EXEC);
-    return *available == 0 ? NULL : (const uint8_t *)(uintptr_t)(box->base + eip);
-}
-
-/* --- memory shared with the host ---------------------------------------------------------------- */
-
-void *vx_shared_create(uint64_t size) { return os_shared(size); }
-
-void vx_shared_free(void *memory, uint64_t size) { os_release(memory, size); }
-
-vx_status vx_share(vx_sandbox *box, void *memory, uint64_t size, vx_gaddr *out) {
-    if (VX_UNLIKELY(box->unusable) && sandbox_wake(box) != VX_OK)
-        return VX_NO_MEMORY;
-    out->value = region_find(box, size);
-    return out->value != 0 && region_share(box, out->value, size, memory) ? VX_OK : VX_LIMIT;
-}
-
-/* Where the host cannot take the pages away they stay: nobody else has them any more. */
-void vx_unshare(vx_sandbox *box, vx_gaddr address, uint64_t size) {
-    (void)region_unshare(box, address.value, size);
+    return *available == 0 ? NULL : host(box, eip);
 }
 
 /* --- the argument arena ------------------------------------------------------------------------- */
@@ -115,4 +166,5 @@ void vx_arena_reset(vx_sandbox *box) {
     }
     if (box->arena_count != 0)
         box->arena[0].used = 0;
+    guest_forget_copy(box);
 }

@@ -18,7 +18,9 @@ enum { PAGE_MAPPED = 0x20, /* set on every mapped page, so that one without acce
        PAGE_FIXED = 0x40, /* part of the image: the guest cannot unmap or remap it */
        PAGE_HOST = 0x80, /* argument arena: the same, nor protect it */
        PAGE_FILE = 0x10, /* the kernel maps a file here, also when the guest has unmapped the page */
-       PAGE_GUARDED = 8 };/* code that the guest may write was translated: the host may not (owncode.c) */
+       PAGE_GUARDED = 8, /* code that the guest may write was translated: the host may not (owncode.c) */
+       /* The whole byte of a page of a mapping (mapping.c): the guest may read it, the host has no right to. */
+       PAGE_OUTSIDE = PAGE_MAPPED | PAGE_HOST | PAGE_FILE };
 
 /* The page map's rights for those asked for: on an i386 what may be executed or written may be read. */
 static inline uint8_t page_prot(unsigned prot) {
@@ -148,6 +150,7 @@ struct vx_sandbox {
     vx_kernel kernel;
     vx_arena_chunk arena[VX_ARENA_CHUNKS]; /* host-owned mappings for arguments */
     unsigned arena_count;
+    void *copy;     /* of bytes that are not the host's to read, or NULL; see guestmem.c */
     unsigned depth; /* calls inside */
     uint64_t written; /* output bytes of the outermost call */
     uint32_t life;  /* how often it began */
@@ -177,8 +180,8 @@ vx_status sandbox_wake(vx_sandbox *box);
 bool region_map(vx_sandbox *box, uint32_t address, uint64_t size, uint8_t page);
 bool region_map_file(vx_sandbox *box, uint32_t address, uint64_t size, uint8_t page, int fd,
                      uint64_t offset);
-/* Pages of the host's, which both may write; and back to what the window is else. */
-bool region_share(vx_sandbox *box, uint32_t address, uint64_t size, void *shared);
+/* Pages of the host's, with the rights they have there; and back to what the window is else. */
+bool region_share(vx_sandbox *box, uint32_t address, uint64_t size, uint8_t page, void *shared);
 bool region_unshare(vx_sandbox *box, uint32_t address, uint64_t size);
 bool region_unmap(vx_sandbox *box, uint32_t address, uint64_t size);
 bool region_protect(vx_sandbox *box, uint32_t address, uint64_t size, uint8_t prot);
@@ -214,6 +217,8 @@ bool guest_read(vx_sandbox *box, uint32_t address, void *to, uint64_t size);
 bool guest_write(vx_sandbox *box, uint32_t address, const void *from, uint64_t size);
 /* The bytes of the instruction at `eip`, as far as they are executable; NULL if none is. */
 const uint8_t *guest_code(const vx_sandbox *box, uint32_t eip, size_t *available);
+/* The copy that vx_guest_pointer made last is not needed any more. */
+void guest_forget_copy(vx_sandbox *box);
 /* Every arena mapping is gone with the guest's memory. */
 void arena_forget(vx_sandbox *box);
 /* First byte of the range that is not mapped with `prot`; for fault reports. */

@@ -20,8 +20,15 @@ bool os_map_file(void *address, size_t size, unsigned prot, int fd, uint64_t off
 bool os_unmap(void *address, size_t size);
 /* Pages that several mappings can have; NULL on failure.  os_release gives one mapping back. */
 void *os_shared(size_t size);
-/* A further mapping of them, readable and writable, at a fixed place inside a reservation. */
+/* A further mapping of them, with the rights of `shared`, at a fixed place inside a reservation. */
 bool os_share(void *address, size_t size, void *shared);
+/* Pages of a file, or of shared memory that is mapped at `memory`, mapped to be read; NULL and errno. */
+void *os_share_file(int fd, uint64_t offset, size_t size);
+void *os_share_again(void *memory, size_t size);
+/* Other shared pages there, with a copy of `data`, to be read. */
+bool os_share_copy(void *address, size_t size, const void *data);
+/* memcpy that fails, with errno, where an access would be a fault. */
+bool os_copy(void *to, const void *from, size_t size);
 bool os_protect(void *address, size_t size, unsigned prot);
 /* The bytes are gone: zero again, or the file's. */
 bool os_discard(void *address, size_t size);

@@ -9,6 +9,7 @@
 #include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -103,6 +104,40 @@ bool os_share(void *address, size_t size, void *shared) {
         return true;
     VX_CHECK(os_unmap(address, size));
     return false;
+}
+
+static void *mapped(void *memory) { return memory == MAP_FAILED ? NULL : memory; }
+
+void *os_share_file(int fd, uint64_t offset, size_t size) {
+    return mapped(mmap(NULL, size, PROT_READ, MAP_SHARED | MAP_NORESERVE, fd, (off_t)offset));
+}
+
+void *os_share_again(void *memory, size_t size) {
+    void *again = mapped(mremap(memory, 0, size, MREMAP_MAYMOVE));
+    if (again == NULL || mprotect(again, size, PROT_READ) == 0)
+        return again;
+    os_release(again, size);
+    return NULL;
+}
+
+bool os_share_copy(void *address, size_t size, const void *data) {
+    if (!map_fixed(address, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0))
+        return false;
+    memcpy(address, data, size);
+    return mprotect(address, size, PROT_READ) == 0;
+}
+
+/* The kernel copies: where we would get SIGSEGV or SIGBUS it stops. */
+bool os_copy(void *to, const void *from, size_t size) {
+    for (size_t at = 0; at < size;) {
+        struct iovec target = {(char *)to + at, size - at};
+        struct iovec source = {(char *)(uintptr_t)from + at, size - at};
+        ssize_t done = process_vm_readv(getpid(), &target, 1, &source, 1, 0);
+        if (done <= 0)
+            return false;
+        at += (size_t)done;
+    }
+    return true;
 }
 
 bool os_discard(void *address, size_t size) { return madvise(address, size, MADV_DONTNEED) == 0; }

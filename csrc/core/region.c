@@ -148,8 +148,8 @@ bool region_map_file(vx_sandbox *box, uint32_t address, uint64_t size, uint8_t p
     return true;
 }
 
-bool region_share(vx_sandbox *box, uint32_t address, uint64_t size, void *shared) {
-    change c = {0, VX_PROT_READ | VX_PROT_WRITE | PAGE_MAPPED | PAGE_HOST};
+bool region_share(vx_sandbox *box, uint32_t address, uint64_t size, uint8_t page, void *shared) {
+    change c = {0, page | PAGE_MAPPED | PAGE_HOST};
     survey s;
     if (!region_lacks(box, address, size, PAGE_MAPPED | PAGE_FILE) || !prepare(box, address, size, c, &s) ||
         !os_share(host(box, address), size, shared))

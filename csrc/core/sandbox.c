@@ -336,6 +336,7 @@ vx_status vx_sandbox_reset(vx_sandbox *box) {
     if (box->depth != 0 || box->in_tick)
         return VX_BUSY;
     arena_forget(box);
+    guest_forget_copy(box);
     if (box->base == 0) {
         start_over(box);
         return VX_OK;
@@ -358,6 +359,7 @@ void vx_sandbox_free(vx_sandbox *box) {
     cache_unref(box->cache);
     vx_translate_unlock();
     arena_forget(box);
+    guest_forget_copy(box);
     vx_plugin_unref(box->plugin);
     free(box);
 }

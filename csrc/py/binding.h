@@ -54,6 +54,7 @@ enum {
 /* Module state: what would be a global. */
 typedef struct State {
     PyTypeObject *plugin_type, *box_type, *function_type, *layout_type, *handle_type, *buffer_type;
+    PyTypeObject *mapping_type;
     PyObject *array_type;       /* array.array */
     PyObject *builtins;         /* dict of the module: where vx_raise looks its names up */
     bool ends_callbacks;        /* a Python handler of SIGURG ends callbacks whose time is over */
@@ -116,7 +117,7 @@ typedef struct Box {
     PyObject *handles;         /* dict from guest address to Handle, by its own address: not owned */
     struct Grave *graves;      /* destructors to be run when the outermost call is over (handle.c) */
     size_t grave_count;
-    struct Shared *shared;     /* memory of Buffers (buffer.c) */
+    struct Shared *shared;     /* memory of Buffers and Mappings (buffer.c) */
     uint64_t generation;       /* how often the memory was replaced: what handles are good for */
     uint32_t next_callback;    /* where the next one's address is, so that old ones stay strange */
     bool poison;               /* after a fault refuse calls instead of resetting */
@@ -600,6 +601,32 @@ bool buffer_find(Box *box, const Py_buffer *view, size_t unit, vx_gaddr *address
 /* Unmaps from the guest what was released while it ran. */
 void buffer_sweep(Box *box);
 void buffer_free_all(Box *box);
+
+/* Memory that host and guest have a mapping of each. */
+typedef struct Shared {
+    struct Shared *next;
+    char *memory;              /* the host's mapping; NULL when it was released */
+    size_t size, room;         /* bytes to use, whole pages */
+    vx_gaddr address;          /* the guest's mapping, in the box's generation */
+    uint64_t generation;
+    bool outside;              /* a Mapping's: the guest only reads, and the host does not look */
+} Shared;
+
+/* With the box locked: takes over `memory`, a mapping of the host's; NULL with an exception. */
+Shared *shared_add(Box *box, void *memory, size_t size, bool outside);
+/* With the box locked: the guest's mapping, or false and a GuestMemoryError of `what`. */
+bool shared_map(Box *box, Shared *shared, const char *what);
+/* The guest's mapping goes now, or, when another thread is inside, at the end of its call. */
+void shared_release(Box *box, Shared *shared);
+
+/* ---- mapping.c: the type Mapping, files and shared memory that a sandbox reads ---- */
+
+extern PyType_Spec mapping_spec;
+PyObject *box_map(Box *self, PyObject *args);
+/* A Mapping of the function's own sandbox: an address for buffer_find in place of a buffer, not to be looked
+ * at.  False, without an exception: anything else. */
+bool mapping_lend(const Function *function, PyObject *value, int flags, Py_buffer *view);
+bool mapping_lent(const Box *box, const Py_buffer *view);
 
 /* ---- errors.c: exceptions ---- */
 

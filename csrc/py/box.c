@@ -360,6 +360,8 @@ static PyMethodDef box_methods[] = {
                "Free the sandbox, after waiting for a call in another thread.  Idempotent.")},
     {"buffer", (PyCFunction)box_buffer, METH_O,
      PyDoc_STR("buffer($self, size, /)\n--\n\nA Buffer: memory that the sandbox and Python share.")},
+    {"map", (PyCFunction)box_map, METH_VARARGS,
+     PyDoc_STR("map($self, source, offset, size, /)\n--\n\nA Mapping of a descriptor or of shared memory.")},
     {"interrupt", (PyCFunction)box_interrupt, METH_NOARGS,
      PyDoc_STR("interrupt($self)\n--\n\nEnd the running call, if any, from any thread.")},
     {"run", (PyCFunction)box_run, METH_VARARGS,

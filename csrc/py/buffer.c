@@ -4,19 +4,11 @@
  * whatever the guest does, and whatever becomes of the sandbox.  The guest has a second mapping of the same
  * pages, made again after a reset when a call first needs it.
  *
- * Box.shared lists what is mapped, or to be unmapped, in the order of making, the youngest first.  A Buffer
- * owns its Shared until it is released; then the box does, until nobody is inside. */
+ * Box.shared lists what is mapped, or to be unmapped, in the order of making, the youngest first.  A Buffer, or a
+ * Mapping (mapping.c), owns its Shared until it is released; then the box does, until nobody is inside. */
 #include "binding.h"
 
 #include <structmember.h>
-
-typedef struct Shared {
-    struct Shared *next;
-    char *memory;              /* the host's mapping; NULL when it was released */
-    size_t size, room;         /* bytes to use, whole pages */
-    vx_gaddr address;          /* the guest's mapping, in the box's generation */
-    uint64_t generation;
-} Shared;
 
 typedef struct Buffer {
     PyObject_HEAD
@@ -33,7 +25,9 @@ static bool map_now(Box *box, Shared *shared)
 {
     if (shared->generation == box->generation)
         return true;
-    if (vx_share(box->core, shared->memory, shared->room, &shared->address) != VX_OK)
+    vx_status status = shared->outside ? vx_map(box->core, shared->memory, shared->size, &shared->address)
+                                       : vx_share(box->core, shared->memory, shared->room, &shared->address);
+    if (status != VX_OK)
         return false;
     shared->generation = box->generation;
     return true;
@@ -82,26 +76,26 @@ bool buffer_find(Box *box, const Py_buffer *view, size_t unit, vx_gaddr *address
 
 /* ---- making and releasing ---- */
 
-static Shared *shared_new(Box *box, size_t size)
+static size_t whole_pages(size_t size) { return (size + VX_PAGE_SIZE - 1) / VX_PAGE_SIZE * VX_PAGE_SIZE; }
+
+Shared *shared_add(Box *box, void *memory, size_t size, bool outside)
 {
     Shared *shared = PyMem_Calloc(1, sizeof *shared);
-    if (shared == NULL)
-        return (Shared *)PyErr_NoMemory();
-    shared->size = size;
-    shared->room = (size + VX_PAGE_SIZE - 1) / VX_PAGE_SIZE * VX_PAGE_SIZE;
-    shared->generation = UINT64_MAX; /* none yet */
-    shared->memory = vx_shared_create(shared->room);
-    if (shared->memory == NULL) {
-        PyMem_Free(shared);
+    if (shared == NULL) {
+        vx_shared_free(memory, whole_pages(size));
         return (Shared *)PyErr_NoMemory();
     }
+    shared->memory = memory;
+    shared->size = size;
+    shared->room = whole_pages(size);
+    shared->outside = outside;
+    shared->generation = UINT64_MAX; /* none yet */
     shared->next = box->shared;
     box->shared = shared;
     return shared;
 }
 
-/* The guest's mapping goes now, or, when another thread is inside, at the end of its call. */
-static void shared_release(Box *box, Shared *shared)
+void shared_release(Box *box, Shared *shared)
 {
     vx_shared_free(shared->memory, shared->room);
     shared->memory = NULL;
@@ -112,17 +106,26 @@ static void shared_release(Box *box, Shared *shared)
         box->arena_used = true; /* has box_tidy called, which sweeps */
 }
 
-/* With the box locked. */
-static bool make_room(Box *box, Call *call, Buffer *buffer, size_t size)
+bool shared_map(Box *box, Shared *shared, const char *what)
 {
-    buffer->shared = shared_new(box, size);
-    if (buffer->shared != NULL && !map_now(box, buffer->shared))
-        error_vxplug("GuestMemoryError",
-                     "buffer(): %zu bytes do not fit the sandbox's memory limit of %llu bytes (%llu used)", size,
-                     (unsigned long long)box->memory, (unsigned long long)vx_sandbox_memory(box->core));
-    if (PyErr_Occurred())
+    if (map_now(box, shared))
+        return true;
+    error_vxplug("GuestMemoryError",
+                 "%s(): %zu bytes do not fit the sandbox's memory limit of %llu bytes (%llu used)", what, shared->size,
+                 (unsigned long long)box->memory, (unsigned long long)vx_sandbox_memory(box->core));
+    return false;
+}
+
+/* With the box locked. */
+static void make_room(Box *box, Call *call, Buffer *buffer, size_t size)
+{
+    void *memory = vx_shared_create(whole_pages(size));
+    if (memory == NULL)
+        PyErr_NoMemory();
+    else
+        buffer->shared = shared_add(box, memory, size, false);
+    if (buffer->shared == NULL || !shared_map(box, buffer->shared, "buffer"))
         error_keep(call);
-    return call->error == NULL;
 }
 
 PyObject *box_buffer(Box *self, PyObject *size)

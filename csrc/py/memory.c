@@ -63,7 +63,8 @@ bool lease_buffer(const Function *function, unsigned index, PyObject *value, int
         return error_argument(function, index, PyExc_TypeError,
                               "expected a %sbytes-like object, got %s",
                               writable ? "writable " : "", Py_TYPE(value)->tp_name);
-    if (PyObject_GetBuffer(value, &lease->buffer, flags) == 0)
+    if (mapping_lend(function, value, flags, &lease->buffer)
+        || PyObject_GetBuffer(value, &lease->buffer, flags) == 0)
         return true;
     lease->buffer.obj = NULL;
     return refuse_buffer(function, index, value, writable);
@@ -166,6 +167,8 @@ static bool place(const Function *function, Call *call, Lease *lease)
     uint64_t size = (uint64_t)lease->buffer.len;
     if (function->box->shared != NULL && find_resident(function, lease))
         return true;
+    if (mapping_lent(function->box, &lease->buffer)) /* not to be copied */
+        return refuse_size(function, call, lease);
     if (size > UINT32_MAX || vx_arena_alloc(core, (uint32_t)size, &lease->address) != VX_OK)
         return refuse_size(function, call, lease);
     if (size == 0)

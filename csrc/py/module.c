@@ -94,6 +94,7 @@ static int module_exec(PyObject *module)
         || add_type(module, &box_spec, &state->box_type) < 0
         || add_type(module, &handle_spec, &state->handle_type) < 0
         || add_type(module, &buffer_spec, &state->buffer_type) < 0
+        || add_type(module, &mapping_spec, &state->mapping_type) < 0
         || add_type(module, &layout_spec, &state->layout_type) < 0
         || add_type(module, &function_spec, &state->function_type) < 0)
         return -1;
@@ -109,6 +110,7 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->layout_type);
     Py_VISIT(state->handle_type);
     Py_VISIT(state->buffer_type);
+    Py_VISIT(state->mapping_type);
     Py_VISIT(state->builtins);
     Py_VISIT(state->array_type);
     return 0;
@@ -123,6 +125,7 @@ static int module_clear(PyObject *module)
     Py_CLEAR(state->layout_type);
     Py_CLEAR(state->handle_type);
     Py_CLEAR(state->buffer_type);
+    Py_CLEAR(state->mapping_type);
     Py_CLEAR(state->builtins);
     Py_CLEAR(state->array_type);
     return 0;
