@@ -45,15 +45,22 @@ static bool copy_out(const vx_sandbox *box, uint32_t address, void *to, uint64_t
 void guest_forget_copy(vx_sandbox *box) {
     free(box->copy);
     box->copy = NULL;
+    box->copy_room = 0;
 }
 
-/* A forged size costs no memory. */
-static void *copy_of(vx_sandbox *box, uint32_t address, uint64_t size) {
+static bool make_room(vx_sandbox *box, uint64_t size) {
+    if (size <= box->copy_room)
+        return true;
     guest_forget_copy(box);
-    if (all_readable(box, address, size) && (box->copy = malloc(size)) != NULL &&
-        !copy_out(box, address, box->copy, size))
-        guest_forget_copy(box);
-    return box->copy;
+    box->copy = malloc(size);
+    box->copy_room = box->copy != NULL ? size : 0;
+    return box->copy != NULL;
+}
+
+/* Room is made after the look at the rights: a forged size costs no memory. */
+static void *copy_of(vx_sandbox *box, uint32_t address, uint64_t size) {
+    bool ok = all_readable(box, address, size) && make_room(box, size) && copy_out(box, address, box->copy, size);
+    return ok ? box->copy : NULL;
 }
 
 /* --- the range check -------------------------------------------------------------------------------- */
@@ -166,5 +173,6 @@ void vx_arena_reset(vx_sandbox *box) {
     }
     if (box->arena_count != 0)
         box->arena[0].used = 0;
-    guest_forget_copy(box);
+    if (box->copy_room > VX_COPY_KEPT)
+        guest_forget_copy(box);
 }

@@ -151,6 +151,7 @@ struct vx_sandbox {
     vx_arena_chunk arena[VX_ARENA_CHUNKS]; /* host-owned mappings for arguments */
     unsigned arena_count;
     void *copy;     /* of bytes that are not the host's to read, or NULL; see guestmem.c */
+    uint64_t copy_room;
     unsigned depth; /* calls inside */
     uint64_t written; /* output bytes of the outermost call */
     uint32_t life;  /* how often it began */
@@ -217,7 +218,7 @@ bool guest_read(vx_sandbox *box, uint32_t address, void *to, uint64_t size);
 bool guest_write(vx_sandbox *box, uint32_t address, const void *from, uint64_t size);
 /* The bytes of the instruction at `eip`, as far as they are executable; NULL if none is. */
 const uint8_t *guest_code(const vx_sandbox *box, uint32_t eip, size_t *available);
-/* The copy that vx_guest_pointer made last is not needed any more. */
+/* Nobody needs the copy any more that vx_guest_pointer made last. */
 void guest_forget_copy(vx_sandbox *box);
 /* Every arena mapping is gone with the guest's memory. */
 void arena_forget(vx_sandbox *box);

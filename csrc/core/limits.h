@@ -85,6 +85,9 @@ static inline uint64_t page_up(uint64_t size) { return (size + VX_PAGE_SIZE - 1)
 #define VX_ARENA_CHUNKS 32
 /* Least bytes of one. */
 #define VX_ARENA_MIN ((uint64_t)64 << 10)
+/* Bytes of the host's copy of a mapping's that may stay between calls, as the first of those does: to take them from
+ * the system anew costs ten times the copy. */
+#define VX_COPY_KEPT ((uint64_t)1 << 20)
 
 /* Bytes of the largest stack: the room kept for it, so that a snapshot fits every stack size. */
 #define VX_STACK_MAX ((uint32_t)512 << 20)
