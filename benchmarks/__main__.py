@@ -8,11 +8,12 @@ import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from . import calls, compute, contestants, plot, report, sandboxes, scale, translation
+from . import calls, compute, contestants, imports, plot, report, sandboxes, scale, translation
+from .places import CACHE
 from .timing import Measured, Row, measure
 
 ROUNDS, QUICK_ROUNDS = 15, 3
-OUTPUT = Path(__file__).resolve().parent.parent / ".cache" / "benchmarks" / "results"
+OUTPUT = CACHE / "results"
 Wanted = Callable[[str], bool]
 
 
@@ -26,6 +27,7 @@ TABLES: dict[str, tuple[str, Callable[[Wanted], Iterable[Row]]]] = {
     "copies": ("bytes in and out", _listed(calls.copy_rows)),
     "buffers": ("Buffer by size", _listed(calls.buffer_rows)),
     "callbacks": ("callbacks", _listed(calls.callback_rows)),
+    "imports": ("imports", _listed(imports.rows)),
     "sandboxes": ("setting up", _listed(sandboxes.rows)),
     "threads": ("time a call", _listed(scale.thread_rows)),
     "bytes": ("time a byte", _listed(scale.byte_rows)),

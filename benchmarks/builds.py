@@ -20,8 +20,8 @@ import wasmtime
 import vxplug
 from vxplug import sdk
 
-SOURCES = Path(__file__).resolve().parent / "c"
-CACHE = SOURCES.parents[1] / ".cache" / "benchmarks"
+from .places import CACHE, SOURCES
+
 LIBRARY = "int32_t nothing(void); const void *same(const void *data); int32_t add(int32_t a, int32_t b); int32_t callbacks(int32_t (*function)(int32_t), int32_t count); uint32_t take(const void *data, uint32_t size); void *give(uint32_t size);"
 CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_int32)
 EXTENSION_FLAGS = ("-O2", "-shared", "-fPIC", f"-I{sysconfig.get_path('include')}")
@@ -88,6 +88,17 @@ def wasm_module(source: str, exports: Sequence[str], engine: wasmtime.Engine) ->
     run([sys.executable, "-m", "ziglang", "cc", "-target", "wasm32-freestanding", "-O2", "-nostdlib",
          "-Wl,--no-entry", *(f"-Wl,--export={name}" for name in exports), SOURCES / source, "-o", target])
     return wasmtime.Module.from_file(engine, str(target))
+
+
+def wasm_library() -> Path:
+    """calls_library.c for those who compile it themselves."""
+    wasm_module("calls_library.c", ("nothing", "add", "take", "give"), wasmtime.Engine())
+    return _output("calls_library.wasm")
+
+
+def lean_plugin(source: str, name: str) -> Path:
+    """Without debug information, as it would be shipped."""
+    return sdk.build([SOURCES / source], _output(f"{name}.vxm"), debug="none")
 
 
 def plugin(source: str, cflags: Sequence[str] = ()) -> vxplug.Plugin:

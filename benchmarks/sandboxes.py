@@ -7,11 +7,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import wasmtime
 
 from . import builds
+from .places import ROOT
 from .timing import Row, Run, timed
 
 MANY = 1000
@@ -76,8 +76,7 @@ def rows() -> list[Row]:
 def _resident(kind: str, sample: int) -> tuple[float, ...]:
     """One process for both figures of a sample."""
     command = [sys.executable, "-m", "benchmarks.resident", kind, str(MANY)]
-    root = Path(__file__).resolve().parents[1]
-    done = subprocess.run(command, cwd=root, check=True, stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
     return tuple(map(float, done.stdout.split()))
 
 

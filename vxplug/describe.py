@@ -12,7 +12,8 @@ from typing import Any
 
 from .errors import Error, escape
 from .interface import Export
-from .plugin import SHNUM_MAX, Plugin, open as open_plugin
+from .elf import SHNUM_MAX
+from .plugin import Plugin, open as open_plugin
 
 __all__ = ["add_command", "describe"]
 

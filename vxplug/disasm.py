@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from .errors import Error, escape
+from .elf import Elf
 from .plugin import Plugin, load_segments, open as open_plugin
 from .sandbox import Sandbox
 
@@ -75,9 +76,7 @@ def _block(address: int, code: bytes, translation: tuple[int, bytes, int, list[t
 
 def _guest_code(plugin: Plugin, address: int, size: int) -> bytes:
     """Bytes of the image, as far as they lie in one segment of the file."""
-    from elftools.elf.elffile import ELFFile
-
-    for start, _, _, data in load_segments(ELFFile(io.BytesIO(plugin.data)), plugin.data):
+    for start, _, _, data in load_segments(Elf(plugin.data)):
         if start <= address < start + len(data):
             return data[address - start : address - start + size]
     return b""

@@ -12,11 +12,11 @@ from typing import Any
 
 from . import _vx
 from .binary import FILE_MAX, Binary
+from .elf import ET_DYN, ET_EXEC, PT_GNU_STACK, Elf, check
 from .errors import GuestFault, PluginFormatError
 from .faults import from_trap
-from .metered import Metered
 from .plugin import (
-    GUEST_MAX, PAGE, PF_X, READS_MAX, _check as check, check_header, in_code, load_segments, parse, program_headers,
+    GUEST_MAX, PAGE, PF_X, check_type, in_code, load_segments, parse, program_headers,
 )
 from .policy import LinuxPolicy
 from .sandbox import MEMORY_MAX, MIB, STACK_MAX, _limit, _Output, _seconds
@@ -49,23 +49,20 @@ class ProgramExit:
 
 
 def _parse(data: bytes) -> tuple[_vx.Plugin, dict[str, int]]:
-    from elftools.elf.elffile import ELFFile
-
-    elf = ELFFile(Metered(data, [READS_MAX]))
-    check_header(elf, ("ET_EXEC", "ET_DYN"))
-    base = PIE_BASE if elf.header.e_type == "ET_DYN" else 0
-    segments = load_segments(elf, data, base)
-    entry = elf.header.e_entry + base
+    elf = Elf(data)
+    check_type(elf, ET_EXEC, ET_DYN)
+    base = PIE_BASE if elf.header.type == ET_DYN else 0
+    segments = load_segments(elf, base)
+    entry = elf.header.entry + base
     check(in_code(segments, entry), f"entry {entry:#x} is not in executable memory")
     phdr, phent, phnum = program_headers(elf)
     start = {"entry": entry, "phdr": phdr + base if phdr else 0, "phent": phent, "phnum": phnum}
     return _vx.Plugin(segments, **start, exec_stack=_exec_stack(elf)), {**start, "base": base}
 
 
-def _exec_stack(elf: Any) -> bool:
+def _exec_stack(elf: Elf) -> bool:
     """Linux's rule for i386: as PT_GNU_STACK says; a program without one is from the time before."""
-    headers = [elf.get_segment(number).header for number in range(elf.header.e_phnum)]
-    flags = [header.p_flags for header in headers if header.p_type == "PT_GNU_STACK"]
+    flags = [segment.flags for segment in elf.segments if segment.type == PT_GNU_STACK]
     return not flags or bool(flags[-1] & PF_X)
 
 
