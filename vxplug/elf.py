@@ -20,6 +20,7 @@ EM_386 = 3
 ET_EXEC, ET_DYN = 2, 3
 PT_LOAD, PT_DYNAMIC, PT_INTERP, PT_GNU_STACK = 1, 2, 3, 0x6474E551
 SHT_NOBITS = 8
+IDENTITIES = (b"\1\1", b"\1\2", b"\2\1", b"\2\2")  # 32 and 64 bits, little- and big-endian
 PHNUM_MAX = 64
 SHNUM_MAX = 4096
 _HEADER = struct.Struct("<16x2H5I6H")
@@ -77,6 +78,7 @@ class Elf:
 
     def __init__(self, data: bytes) -> None:
         check(data[:4] == b"\x7fELF", "not an ELF file")
+        check(data[4:6] in IDENTITIES, "malformed ELF file: its class and byte order are none of the format's")
         check(data[4:5] == b"\x01", "not a 32-bit ELF file (plugins are built with `vxplug build`)")
         check(data[5:6] == b"\x01", "not little-endian")
         check(len(data) >= _HEADER.size, "the file ends in its header")

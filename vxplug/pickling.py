@@ -31,6 +31,8 @@ KEPT = 16
 
 _known: weakref.WeakValueDictionary[str, Plugin] = weakref.WeakValueDictionary()
 _kept: OrderedDict[str, Plugin] = OrderedDict()
+# Opened since a pickle was last read, in that order.  An import need not pay for a hash that few ever ask for.
+_unhashed: dict[weakref.ref[Plugin], None] = {}
 _lock = threading.RLock()  # a finaliser may open or unpickle a plugin at any moment, also while we hold it
 
 
@@ -77,7 +79,11 @@ class Missing:
 def remember_plugin(plugin: Plugin) -> None:
     """Makes the plugin known to pickles that name it."""
     with _lock:
-        _known[plugin.digest] = plugin
+        _unhashed[weakref.ref(plugin, _forget)] = None
+
+
+def _forget(dead: weakref.ref[Plugin], unhashed: dict[weakref.ref[Plugin], None] = _unhashed) -> None:
+    unhashed.pop(dead, None)
 
 
 def _keep(plugin: Plugin) -> Plugin:
@@ -91,6 +97,11 @@ def _keep(plugin: Plugin) -> Plugin:
 
 def _find(digest: str) -> Plugin | None:
     with _lock:
+        for reference in list(_unhashed):
+            plugin = reference()
+            _unhashed.pop(reference, None)
+            if plugin is not None:
+                _known[plugin.digest] = plugin
         return _known.get(digest)
 
 

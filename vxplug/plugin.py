@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import io
 import os
 from collections.abc import Callable, Mapping
@@ -148,7 +147,6 @@ class Plugin(Binary):
         super().__init__(data, path)
         self._exports = MappingProxyType({export.name: export for export in self._interface.exports})
         self._imports = MappingProxyType({i.name: i for i in self._interface.imports})
-        self._digest = hashlib.sha256(data).hexdigest()
         self._portable = False
         self._origin: Plugin | None = None
         pickling.remember_plugin(self)
@@ -201,7 +199,7 @@ class Plugin(Binary):
         return twin
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return pickling.load_plugin, (self._digest, self._path, self._data if self._portable else None)
+        return pickling.load_plugin, (self.digest, self._path, self._data if self._portable else None)
 
     def __repr__(self) -> str:
         return f"<vxplug.Plugin {self._path or '(bytes)'}: {len(self._exports)} exports>"

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import io
 import random
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +24,7 @@ VX_EXPORT int32_t add(int32_t a, int32_t b) { return a + b; }
 """
 NOTE = ".note.vxplug"
 ROUNDS = 4000
+ROOT = Path(__file__).parents[2]
 # pyelftools gives names for these numbers.
 NAMES = {"e_type": enums.ENUM_E_TYPE, "e_machine": enums.ENUM_E_MACHINE, "e_version": enums.ENUM_E_VERSION,
          "p_type": enums.ENUM_P_TYPE_BASE, "sh_type": enums.ENUM_SH_TYPE_BASE}
@@ -104,8 +108,21 @@ def test_mutants_are_read_alike_or_refused(plugin):
     (lambda data: data[:46] + b"\x29" + data[47:], "section headers of 41 bytes, not 40"),
     (lambda data: data[:50] + b"\xff\x0f" + data[52:], "no section has the names of sections"),
     (lambda data: data[:48] + b"\0\0" + data[50:], "no .note.vxplug section"),
+    (lambda data: data[:50] + data[48:50] + data[52:], "no section has the names of sections"),
+    (lambda data: data[:44] + b"\x41\0" + data[46:], "65 program headers, at most 64"),
+    (lambda data: data.replace(b".note.vxplug\0", b".note.vxplugs"), "no .note.vxplug section"),
+    (lambda data: data[:-1], "section headers lie outside the file"),
 ])
 def test_reasons(plugin, change, reason):
     """An author has to learn what is wrong with the file, and where."""
     with pytest.raises(vxplug.PluginFormatError, match=reason):
         vxplug.open(change(plugin))
+
+
+def test_loading_does_without_pyelftools(plugin, tmp_path):
+    """Without it a library that explains plugins could slip back into the start of every program."""
+    path = tmp_path / "plugin.vxm"
+    path.write_bytes(plugin)
+    code = f"import sys, vxplug; print(vxplug.open({str(path)!r}).sandbox().add(1, 2), 'elftools' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
+    assert done.stdout.split() == ["3", "False"]

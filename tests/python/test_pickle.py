@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import hashlib
 import pickle
 import shutil
@@ -261,8 +262,19 @@ def test_a_finaliser_may_open_plugins_at_any_moment(build_plugin, monkeypatch):
             super().__setitem__(key, value)
 
     opened: list[vxplug.Plugin] = []
-    monkeypatch.setattr(pickling, "_known", Table())
+    monkeypatch.setattr(pickling, "_unhashed", Table())
     thread = threading.Thread(target=lambda: opened.append(vxplug.open(path)), daemon=True)
     thread.start()
     thread.join(20)
     assert len(opened) == 2
+
+
+def test_plugins_that_are_gone_leave_nothing_for_pickles(build_plugin):
+    """Without it a process that opens plugins all day, and pickles none, would keep a little of each."""
+    path = build_plugin("#include <vxplug.h>\nVX_EXPORT int32_t one(void) { return 1; }\n")
+    gc.collect()
+    before = len(pickling._unhashed)
+    for _ in range(5):
+        vxplug.open(path)
+    gc.collect()
+    assert len(pickling._unhashed) == before
