@@ -58,6 +58,16 @@ static void call_out(const uint32_t *frame, int host) {
     last = result;
 }
 
+/* A function that is likely one of the host's, with any arguments; whoever pops them, the stack is as before. */
+static void call_lent(const uint32_t *frame) {
+    uint32_t kind = byte(), function = kind & 1 ? frame[1 + (kind >> 1 & 3)] : number(frame), words[6], result;
+    for (unsigned i = 0; i < 6; i++) words[i] = number(frame);
+    __asm__ volatile("mov %%esp, %%edi\n push 20(%1)\n push 16(%1)\n push 12(%1)\n push 8(%1)\n push 4(%1)\n push (%1)\n"
+                     "call *%2\n mov %%edi, %%esp"
+                     : "=a"(result) : "b"(words), "S"(function) : "ecx", "edx", "edi", "memory");
+    last = result;
+}
+
 static void store(const uint32_t *frame) {
     uint32_t *to = (uint32_t *)number(frame);
     *to = number(frame);
@@ -108,7 +118,7 @@ static void misbehave(void) {
 void behave(uint32_t *frame) {
     behave_pop = 0;
     for (unsigned step = 0; step < 64; step++)
-        switch (byte() % 14) {
+        switch (byte() % 15) {
         case 0: return;
         case 1: behave_eax = number(frame); break;
         case 2: behave_edx = number(frame); break;
@@ -122,6 +132,7 @@ void behave(uint32_t *frame) {
         case 10: result_bytes(frame); behave_pop = 1; break;
         case 11: raise_named(frame); break;
         case 12: allocate(); break;
+        case 13: call_lent(frame); break;
         default: frame[byte() & 15] = number(frame);
         }
 }

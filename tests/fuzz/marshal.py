@@ -1,16 +1,19 @@
 """Marshalling: calls of every signature into a guest that does what the input's script says (guest.c): writes
-anywhere, forges vx_bytes, strings and exceptions, unmaps what it was lent, faults, loops.
+anywhere, forges vx_bytes, strings and exceptions, unmaps what it was lent, calls what it was lent, faults, loops.
 
-Input: a signature, arguments, and the script.  Every call ends in a value of the type that the interface promised, or
+Input: a signature, what callables do, arguments, and the script.  Every call ends in a value of the type that the interface promised, or
 in an exception that a plugin may cause; then the sandbox and the arguments are as if nothing had happened.
 """
 
 from __future__ import annotations
 
+import array
 import contextlib
 import functools
+import itertools
 import math
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from . import driver
@@ -19,11 +22,16 @@ from .driver import Reader, require
 with driver.instrumented():
     import vxplug
     from vxplug.interface import PARAM_TYPES, RESULT_TYPES, Export, Interface, encode_note
-    from vxplug.types import INTEGERS as RANGES, MODES, SIZES as SCALARS, ArrayType, EnumType, Member, OptionalType, PointerType, StructType, Type, fit_a_call, size_of
+    from vxplug.types import (
+        INTEGERS as RANGES, MODES, SIZES as SCALARS, ArrayType, EnumType, FunctionType, HandleType, Member, NumbersType,
+        OptionalType, PointerType, StructType, Type, fit_a_call, is_call_param, is_call_result, size_of,
+    )
 
 from . import plugins
 
 PARAMS, RESULTS = sorted(PARAM_TYPES), sorted(RESULT_TYPES)
+CALL_PARAMS, CALL_RESULTS = list(filter(is_call_param, PARAMS)), list(filter(is_call_result, RESULTS))
+NUMBERS = [code for code in sorted(SCALARS) if code != "bool"]
 MEMORY = 4 << 20
 BASE = plugins.built("guest")
 EXPORTS = vxplug.open(BASE).exports
@@ -31,6 +39,7 @@ RELEASE = vxplug.open(BASE)._interface.release
 INTEGERS = (0, 1, -1, 127, 128, 255, 256, 2**15, 2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**63 - 1, 2**63, 2**64 - 1, 2**64, -(2**63), 2**400)
 FLOATS = (0.0, -0.0, 1.5, 1e39, -1e308, math.inf, -math.inf, math.nan, 5e-324)
 STRINGS = ("", "a", "\0", "é" * 50, "\U0001f600", "\ud800", "x" * 70000)
+ARRAYS = {"i8": "b", "u8": "B", "i16": "h", "u16": "H", "i32": "i", "u32": "I", "i64": "q", "u64": "Q", "f32": "f", "f64": "d"}
 SIZES = (0, 1, 15, 16, 17, 4095, 4096, 4097, 65536, 70000)
 
 
@@ -71,10 +80,27 @@ def draw_memory_type(reader: Reader, depth: int) -> Type:
     return draw_struct(reader, depth)
 
 
+def draw_function(reader: Reader) -> FunctionType:
+    params = tuple(CALL_PARAMS[reader.byte() % len(CALL_PARAMS)] for _ in range(reader.byte() % 4))
+    return FunctionType(params, CALL_RESULTS[reader.byte() % len(CALL_RESULTS)])
+
+
+def draw_special(reader: Reader, result: bool) -> Type:
+    """Numbers, callables, and handles whose destructor is the hostile function too."""
+    choice = reader.byte()
+    if choice % 3 == 0:
+        return NumbersType(NUMBERS[choice // 3 % len(NUMBERS)], "out" if result else ("in", "inout")[choice & 1])
+    if choice % 3 == 1 and not result:
+        return draw_function(reader)
+    return HandleType("Owned", EXPORTS["target"].address) if choice & 4 else HandleType("Lent", 0)
+
+
 def draw_type(reader: Reader, codes: list[str], result: bool) -> Type:
     choice = reader.byte()
-    if choice < 160:
+    if choice < 136:
         return codes[choice % len(codes)]
+    if choice < 160:
+        return draw_special(reader, result)
     inner = draw_memory_type(reader, 3)
     if isinstance(inner, ArrayType):
         inner = StructType(f"A{reader.at}", size_of(inner), (Member("items", inner, 0),))
@@ -110,29 +136,69 @@ def buffer(reader: Reader) -> Any:
     return raw
 
 
-def composed(reader: Reader, type: Type, classes: Any) -> Any:
+class Host:
+    """What the guest's calls out meet: callables that answer, fail or call back, as the input says."""
+
+    def __init__(self, reader: Reader, box: vxplug.Sandbox, classes: Any) -> None:
+        self.actions = itertools.cycle(reader.take(6) or b"\0")
+        self.box, self.classes = box, classes
+        self.things: list[Any] = []  # handles that results were
+
+    def function(self, type: FunctionType) -> Callable[..., Any]:
+        def called(*arguments: Any) -> Any:
+            for code, value in zip(type.params, arguments, strict=True):
+                check_callback_argument(code, value)
+            return self.act(type.result, next(self.actions))
+
+        return called
+
+    def act(self, result: Type, action: int) -> Any:
+        if action % 8 == 0:
+            raise KeyError(action)
+        if action % 8 == 1:
+            require(self.box["add"](2, 3) == 5, "a call in a callback")
+        if action % 8 == 2:
+            self.box.reset()
+        if action % 8 == 3:
+            return object()
+        return argument(Reader(bytes([action & 127, action])), result, self.classes, self) if result != "none" else None
+
+
+def numbers(reader: Reader, type: NumbersType) -> Any:
+    count = SIZES[reader.byte() % len(SIZES)] % 5000
+    values = array.array(ARRAYS[type.item], [1]) * count
+    return list(values) if type.mode == "in" and reader.byte() & 1 else values
+
+
+def composed(reader: Reader, type: Type, classes: Any, host: Host) -> Any:
     """A value of a type of the plugin's own, now and then with a wrong part."""
+    if isinstance(type, FunctionType):
+        return host.function(type)
+    if isinstance(type, HandleType):
+        return host.things[-1] if host.things else None
+    if isinstance(type, NumbersType):
+        return numbers(reader, type)
     if isinstance(type, EnumType):
         return classes.annotation(type).B if reader.byte() & 1 else reader.number(2)
     if isinstance(type, ArrayType):
-        return bytes(reader.take(type.count)) if reader.byte() & 1 else [argument(reader, type.item, classes) for _ in range(type.count)]
+        return bytes(reader.take(type.count)) if reader.byte() & 1 else [argument(reader, type.item, classes, host) for _ in range(type.count)]
     if isinstance(type, OptionalType):
-        return None if reader.byte() % 4 == 0 else argument(reader, type.item, classes)
+        return None if reader.byte() % 4 == 0 else argument(reader, type.item, classes, host)
     if isinstance(type, PointerType):
-        return None if reader.byte() % 8 == 0 else argument(reader, type.target, classes)
+        return None if reader.byte() % 8 == 0 else argument(reader, type.target, classes, host)
     cls = classes.annotation(type)
     if type.union:
         member = type.members[reader.byte() % len(type.members)]
-        return cls(**{member.name: argument(reader, member.type, classes)})
-    return cls(*(argument(reader, member.type, classes) for member in type.members))
+        return cls(**{member.name: argument(reader, member.type, classes, host)})
+    return cls(*(argument(reader, member.type, classes, host) for member in type.members))
 
 
-def argument(reader: Reader, code: Any, classes: Any) -> Any:
+def argument(reader: Reader, code: Any, classes: Any, host: Host) -> Any:
     choice = reader.byte()
     if choice == 255:
         return (None, "text", 1.5, b"x", [1], object())[reader.byte() % 6]
     if not isinstance(code, str):
-        return composed(reader, code, classes)
+        return composed(reader, code, classes, host)
     if code in ("view", "mut"):
         return buffer(reader)
     if code == "str":
@@ -148,8 +214,17 @@ def in_range(code: str, value: int) -> bool:
     return 0 <= value < 1 << bits if code[0] == "u" else -(1 << bits - 1) <= value < 1 << bits - 1
 
 
+def check_callback_argument(code: Type, value: Any) -> None:
+    if code in ("view", "mut"):
+        require(type(value) is (bytes if code == "view" else bytearray) and len(value) <= MEMORY, "bytes for a callback")
+    else:
+        check_result(code, value)
+
+
 def check_result(code: Type, value: Any) -> None:
-    if not isinstance(code, str):
+    if isinstance(code, NumbersType):
+        require(isinstance(value, array.array) and value.typecode == ARRAYS[code.item], "numbers")
+    elif not isinstance(code, str):
         require(len(repr(value)) >= 0 and value == value or "nan" in repr(value), "a value of a composed type")
     elif code in ("f32", "f64"):
         require(type(value) is float, "a float")
@@ -189,19 +264,21 @@ def check_arguments(arguments: list[Any]) -> None:
             require(value.count(0xA5) == len(value) or value == b"x", "immutable bytes have changed")
 
 
-def call(box: vxplug.Sandbox, result: Type, arguments: list[Any]) -> None:
+def call(box: vxplug.Sandbox, result: Type, arguments: list[Any], host: Host) -> None:
     try:
         value = box["target"](*arguments)
     except Exception as error:
         check_error(error)
     else:
         check_result(result, value)
+        if isinstance(result, HandleType) and value is not None:
+            host.things.append(value)
 
 
-def draw_arguments(reader: Reader, plugin: vxplug.Plugin, params: tuple[Type, ...]) -> list[Any]:
+def draw_arguments(reader: Reader, host: Host, params: tuple[Type, ...]) -> list[Any]:
     inputs = [type for type in params if not (isinstance(type, PointerType) and type.mode == "out")]
     try:
-        return [argument(reader, type, plugin.exports["target"].classes) for type in inputs]
+        return [argument(reader, type, host.classes, host) for type in inputs]
     except (TypeError, ValueError, OverflowError):
         return []  # a union takes no part that is wrong
 
@@ -217,14 +294,15 @@ def one_input(data: bytes) -> None:
     outputs = len(plugin.exports["target"].outputs)
     box = plugin.sandbox(memory=MEMORY, stack=1 << 16, timeout=0.02, stdout=len, stderr=len,
                          on_fault="poison" if flags & 1 else "reset")
-    arguments = draw_arguments(reader, plugin, params)
+    host = Host(reader, box, plugin.exports["target"].classes)
+    arguments = draw_arguments(reader, host, params)
     before = references(arguments)
     try:
         box["load"](reader.rest()[:4096])
     except vxplug.GuestTimeout:
         return  # the machine is busy with something else
     for _ in range(1 + (flags >> 1 & 3)):
-        call(box, result if outputs == (result != "none") else StructType("several", 1, ()), arguments)
+        call(box, result if outputs == (result != "none") else StructType("several", 1, ()), arguments, host)
     require(references(arguments) == before, "a reference is lost or kept")
     check_arguments(arguments)
     require(box.memory_used <= MEMORY, "memory limit")
