@@ -6,7 +6,7 @@ import pytest
 
 import vxplug
 
-CASES = ("plain", "faults", "on_demand", "jumps", "altstack", "timers", "restarts", "nested", "wide", "exact", "blocked", "ignored", "nostack")
+CASES = ("plain", "faults", "on_demand", "jumps", "altstack", "timers", "restarts", "nested", "wide", "exact", "flags", "blocked", "ignored", "nostack")
 
 
 @pytest.fixture(scope="module")

@@ -315,11 +315,32 @@ static void nested(void) {
     printf("nested %d\n", seen[SIGUSR1]);
 }
 
+/* A fault with DF and CF set: the handler runs without DF, its frame shows what was, and what it makes of that is
+ * what comes back. */
+static uint32_t inside, shown;
+
+static void step_over(int signal, siginfo_t *info, void *context) {
+    (void)signal, (void)info;
+    greg_t *registers = ((ucontext_t *)context)->uc_mcontext.gregs;
+    __asm__ volatile("pushf; pop %0" : "=r"(inside));
+    shown = (uint32_t)registers[REG_EFL];
+    registers[REG_EFL] ^= 0x41; /* CF and ZF */
+    registers[REG_EIP] += 2;
+}
+
+static void flags(void) {
+    uint32_t after;
+    sigaction(SIGILL, &(struct sigaction){.sa_sigaction = step_over, .sa_flags = SA_SIGINFO}, NULL);
+    __asm__ volatile("xor %0, %0\n inc %0\n std\n stc\n ud2\n pushf\n pop %0\n cld" : "=r"(after) : : "cc");
+    printf("DF in the handler %u, shown %x, after %x\n", inside & 0x400, shown & 0x3fffff & ~0x10000u, after);
+}
+
 int main(int argc, char **argv) {
     const char *what = argc > 1 ? argv[1] : "";
     static const struct { const char *name; void (*run)(void); } tests[] = {
         {"plain", plain}, {"faults", faults}, {"on_demand", on_demand}, {"jumps", jumps}, {"altstack", altstack},
-        {"timers", timers}, {"restarts", restarts}, {"nested", nested}, {"wide", wide}, {"exact", exact}};
+        {"timers", timers}, {"restarts", restarts}, {"nested", nested}, {"wide", wide}, {"exact", exact},
+        {"flags", flags}};
     for (unsigned i = 0; i < sizeof tests / sizeof *tests; i++)
         if (!strcmp(what, tests[i].name))
             tests[i].run();
