@@ -1,0 +1,80 @@
+"""What a hostile guest's descriptors and pipes cost the host: measured against what docs/linux.md states."""
+
+from __future__ import annotations
+
+import os
+import tracemalloc
+
+import pytest
+
+import vxplug
+from vxplug import LinuxPolicy
+
+SOURCE = r"""
+#include <errno.h>
+#include <fcntl.h>
+#include <unistd.h>
+#include <vxplug.h>
+
+static int refused; /* the errno that ended the last greed */
+
+VX_EXPORT int32_t open_all(const char *path) {
+    int32_t count = 0;
+    while (count < 100000 && open(path, O_RDONLY) >= 0) count++;
+    refused = errno;
+    return count;
+}
+/* As many full pipes as there can be: one descriptor each, the writer closed. */
+VX_EXPORT int32_t fill_pipes(int32_t piece) {
+    static char page[4096];
+    int ends[2];
+    int32_t count = 0;
+    while (count < 100000 && pipe2(ends, O_NONBLOCK) == 0) {
+        while (write(ends[1], page, (size_t)piece) > 0) {}
+        close(ends[1]);
+        count++;
+    }
+    refused = errno;
+    return count;
+}
+VX_EXPORT int32_t last_error(void) { return refused; }
+"""
+EMFILE = 24
+DESCRIPTORS = 40
+PER_DESCRIPTOR = 80 << 10  # docs/linux.md
+
+
+@pytest.fixture(scope="module")
+def plugin(build_plugin):
+    return vxplug.open(build_plugin(SOURCE))
+
+
+def host_descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def test_files_held_open_are_descriptors_of_the_policy(plugin, tmp_path):
+    """Without it a guest could take every descriptor of the host's process."""
+    (tmp_path / "file").write_text("text")
+    with plugin.sandbox(linux=LinuxPolicy(directories={"/": tmp_path}, descriptors=DESCRIPTORS)) as box:
+        box.last_error()
+        before = host_descriptors()
+        assert box.open_all("/file") == DESCRIPTORS - 3 and box.last_error() == EMFILE
+        assert host_descriptors() - before == DESCRIPTORS - 3
+
+
+@pytest.mark.parametrize("piece", [4096, 1000, 61], ids=str)
+def test_pipes_are_bounded_memory_and_no_descriptors(plugin, piece):
+    """Without it what a guest leaves in pipes would be memory that no limit counts."""
+    with plugin.sandbox(linux=LinuxPolicy(basics=True, descriptors=DESCRIPTORS)) as box:
+        box.last_error()
+        descriptors = host_descriptors()
+        tracemalloc.start()
+        try:
+            count = box.fill_pipes(piece)
+            used, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert host_descriptors() == descriptors
+        assert count == DESCRIPTORS - 4 and box.last_error() == EMFILE  # a new pipe takes two for a moment
+        assert count * 60 << 10 < used and peak <= DESCRIPTORS * PER_DESCRIPTOR
