@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import os
 import sys
 from pathlib import Path
 from typing import Any
 
+from .elf import PT_LOAD, SHNUM_MAX, Elf
 from .errors import Error, escape
 from .interface import Export
-from .elf import SHNUM_MAX
+from .metered import Metered
 from .plugin import Plugin, open as open_plugin
 
 __all__ = ["add_command", "describe"]
+
+# Reads by pyelftools, which takes a name to the end of the file if need be: one without an end may be as long as
+# the file, and every section may have it.  4096 sections whose names end take some 100,000.
+READS_MAX = 200_000
 
 
 def _export(export: Export) -> dict[str, Any]:
@@ -25,32 +29,24 @@ def _export(export: Export) -> dict[str, Any]:
     }
 
 
-def _segments(elf: Any) -> list[dict[str, Any]]:
+def _segments(data: bytes) -> list[dict[str, Any]]:
     return [
-        {"address": s.header.p_vaddr, "size": s.header.p_memsz, "in_file": s.header.p_filesz,
-         "rights": "".join(c if s.header.p_flags & bit else "-" for c, bit in zip("rwx", (4, 2, 1), strict=True))}
-        for s in elf.iter_segments("PT_LOAD")
+        {"address": s.vaddr, "size": s.memsz, "in_file": s.filesz,
+         "rights": "".join(c if s.flags & bit else "-" for c, bit in zip("rwx", (4, 2, 1), strict=True))}
+        for s in Elf(data).segments if s.type == PT_LOAD
     ]
 
 
-def _sections(elf: Any) -> list[dict[str, Any]]:
-    """The loader does not believe in sections, so they may lie: they are shown, not used."""
-    found = [elf.get_section(number) for number in range(1, min(elf.num_sections(), SHNUM_MAX))]
-    return [
-        {"name": escape(s.name), "address": s.header.sh_addr, "size": s.header.sh_size} for s in found
-    ]
-
-
-def _elf(data: bytes) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Segments were checked when the plugin was opened; broken sections are none."""
+def _sections(data: bytes) -> list[dict[str, Any]]:
+    """The loader does not believe in sections, so they may lie: they are shown, not used.  Broken ones are none."""
     from elftools.elf.elffile import ELFFile
 
-    elf = ELFFile(io.BytesIO(data))
-    segments = _segments(elf)
     try:
-        return segments, _sections(elf)
+        elf = ELFFile(Metered(data, [READS_MAX]))
+        found = [elf.get_section(number) for number in range(1, min(elf.num_sections(), SHNUM_MAX))]
+        return [{"name": escape(s.name), "address": s.header.sh_addr, "size": s.header.sh_size} for s in found]
     except Exception:  # noqa: BLE001  pyelftools raises many kinds, and each means the same
-        return segments, []
+        return []
 
 
 def _debug(plugin: Plugin, sections: list[dict[str, Any]]) -> str:
@@ -61,7 +57,7 @@ def _debug(plugin: Plugin, sections: list[dict[str, Any]]) -> str:
 
 def describe(plugin: Plugin) -> dict[str, Any]:
     """All there is to know without running it, in types that JSON has."""
-    segments, sections = _elf(plugin.data)
+    segments, sections = _segments(plugin.data), _sections(plugin.data)
     return {
         "file": plugin.path, "size": len(plugin.data), "sha256": plugin.digest, "doc": plugin.doc,
         "exports": [_export(export) for export in plugin.exports.values()],
