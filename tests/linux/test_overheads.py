@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import tracemalloc
 
 import pytest
@@ -61,6 +62,23 @@ def test_files_held_open_are_descriptors_of_the_policy(plugin, tmp_path):
         before = host_descriptors()
         assert box.open_all("/file") == DESCRIPTORS - 3 and box.last_error() == EMFILE
         assert host_descriptors() - before == DESCRIPTORS - 3
+
+
+def test_the_hosts_own_limit_is_an_errno_for_the_guest(plugin, tmp_path):
+    """Without it a guest at the end of the host's descriptors could raise in the host, or keep them after its end."""
+    (tmp_path / "file").write_text("text")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    before = host_descriptors()
+    with plugin.sandbox(linux=LinuxPolicy(directories={"/": tmp_path}, descriptors=1024)) as box:
+        box.last_error()
+        room = max(map(int, os.listdir("/proc/self/fd"))) + 20
+        resource.setrlimit(resource.RLIMIT_NOFILE, (room, hard))
+        try:
+            count = box.open_all("/file")
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert 0 < count < room and box.last_error() == EMFILE
+    assert host_descriptors() <= before
 
 
 @pytest.mark.parametrize("piece", [4096, 1000, 61], ids=str)
