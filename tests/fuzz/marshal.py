@@ -43,7 +43,7 @@ ARRAYS = {"i8": "b", "u8": "B", "i16": "h", "u16": "H", "i32": "i", "u32": "I", 
 SIZES = (0, 1, 15, 16, 17, 4095, 4096, 4097, 65536, 70000)
 
 
-@functools.lru_cache(maxsize=512)
+@functools.lru_cache(maxsize=64)  # each holds what it read of its debug information
 def plugin_for(params: tuple[Type, ...], result: Type) -> vxplug.Plugin:
     target = Export("target", EXPORTS["target"].address, None, "", tuple((f"p{i}", code) for i, code in enumerate(params)), result)
     interface = Interface(None, RELEASE, (EXPORTS["load"], EXPORTS["add"], target))
