@@ -64,9 +64,9 @@ def thread_rows() -> list[Row]:
         return lambda: functools.partial(_plugin().sandbox().work, rounds)
 
     return [
-        _threads("1,000,000 rounds", guest(1_000_000), 200),
-        _threads("the same, native", lambda: functools.partial(native, 1_000_000), 200),
-        _threads("50,000 rounds", guest(50_000), 4000),
+        _threads("1,000,000 rounds", guest(1_000_000), 1000),
+        _threads("the same, native", lambda: functools.partial(native, 1_000_000), 1000),
+        _threads("50,000 rounds", guest(50_000), 20_000),
         _threads("1 round", guest(1), 200_000),
     ]
 
