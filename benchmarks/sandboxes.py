@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import functools
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 
 import wasmtime
 
 from . import builds
-from .places import ROOT
+from .children import figure
 from .timing import Row, Run, timed
 
 MANY = 1000
@@ -72,20 +71,8 @@ def rows() -> list[Row]:
 # Memory
 
 
-@functools.cache
-def _resident(kind: str, sample: int) -> tuple[float, ...]:
-    """One process for both figures of a sample."""
-    command = [sys.executable, "-m", "benchmarks.resident", kind, str(MANY)]
-    done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
-    return tuple(map(float, done.stdout.split()))
-
-
-def _figure(kind: str, which: int) -> Run:
-    samples = iter(range(sys.maxsize))
-    return lambda: _resident(kind, next(samples))[which]
-
-
 def memory_rows() -> list[Row]:
     subjects = {"1,000 sandboxes, idle": "idle", "1,000 sandboxes, called": "called", "1,000 of wasmtime, called": "wasmtime"}
-    return [Row(subject, {"KiB resident": _figure(kind, 0), "KiB of page tables": _figure(kind, 1)})
+    return [Row(subject, {"KiB resident": figure(0, "resident", kind, str(MANY)),
+                          "KiB of page tables": figure(1, "resident", kind, str(MANY))})
             for subject, kind in subjects.items()]

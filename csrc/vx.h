@@ -193,7 +193,7 @@ vx_status vx_arena_alloc(vx_sandbox *box, uint32_t size, vx_gaddr *out);
 void vx_arena_reset(vx_sandbox *box);
 
 /* Memory that the host and a sandbox share.  The host's mapping is its own: nothing that becomes of the sandbox
- * changes it.  Sizes are whole pages.  NULL: no memory. */
+ * changes it.  It is whole pages of the host's, whatever the size.  NULL: no memory. */
 void *vx_shared_create(uint64_t size);
 void vx_shared_free(void *memory, uint64_t size);
 /* A second mapping, in the guest, counted against its limit; the guest may read and write it, and cannot unmap,
@@ -207,7 +207,7 @@ void vx_unshare(vx_sandbox *box, vx_gaddr address, uint64_t size);
 void *vx_mapping_of_file(int fd, uint64_t offset, uint64_t size);
 void *vx_mapping_of_memory(void *memory, uint64_t size);
 bool vx_mapping_copy(void *to, const void *mapping, uint64_t size);
-/* As vx_share, for the guest to read only.  It goes with vx_unshare, the size in whole pages, and vx_shared_free. */
+/* As vx_share, for the guest to read only.  It goes with vx_unshare and vx_shared_free. */
 vx_status vx_map(vx_sandbox *box, void *mapping, uint64_t size, vx_gaddr *out);
 
 /* The one range check.  Host pointer to `size` bytes at `address` if every byte of the range is

@@ -6,14 +6,13 @@ Needs capstone: ``pip install 'vxplug[tools]'``.
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from .errors import Error, escape
 from .elf import Elf
+from .errors import Error, escape
 from .plugin import Plugin, load_segments, open as open_plugin
 from .sandbox import Sandbox
 

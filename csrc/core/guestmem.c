@@ -59,7 +59,7 @@ static bool make_room(vx_sandbox *box, uint64_t size) {
 
 /* Room is made after the look at the rights: a forged size costs no memory. */
 static void *copy_of(vx_sandbox *box, uint32_t address, uint64_t size) {
-    bool ok = all_readable(box, address, size) && make_room(box, size) && copy_out(box, address, box->copy, size);
+    bool ok = all_readable(box, address, size) && make_room(box, size) && os_copy(box->copy, host(box, address), size);
     return ok ? box->copy : NULL;
 }
 

@@ -60,7 +60,10 @@ static inline uint64_t page_up(uint64_t size) { return (size + VX_PAGE_SIZE - 1)
 /* Calls that take as long on the average linger.  Letting go of CPython's lock and taking it again
  * is half a percent of that. */
 #define VX_LINGER_NS ((uint64_t)20000)
+/* Nanoseconds that a thread may have waited for the lock beyond what it ran without it: eight of CPython's switch
+ * intervals, more than two threads that both linger lose before the ticks have met them. */
 #define VX_LINGER_LOSS_NS ((uint64_t)40000000)
+/* Ticks that such a thread then keeps the lock: long beside what the next try may lose. */
 #define VX_LINGER_HOLD_TICKS 100
 /* Ticks without a running call after which the watchdog sleeps. */
 #define VX_IDLE_TICKS 200

@@ -9,15 +9,16 @@
 
 /* --- shared memory -------------------------------------------------------------------------------- */
 
-void *vx_shared_create(uint64_t size) { return os_shared(size); }
+void *vx_shared_create(uint64_t size) { return os_shared(page_up(size)); }
 
-void vx_shared_free(void *memory, uint64_t size) { os_release(memory, size); }
+void vx_shared_free(void *memory, uint64_t size) { os_release(memory, page_up(size)); }
 
 static bool awake(vx_sandbox *box) { return VX_LIKELY(!box->unusable) || sandbox_wake(box) == VX_OK; }
 
 vx_status vx_share(vx_sandbox *box, void *memory, uint64_t size, vx_gaddr *out) {
     if (!awake(box))
         return VX_NO_MEMORY;
+    size = page_up(size);
     out->value = region_find(box, size);
     return out->value != 0 && region_share(box, out->value, size, VX_PROT_READ | VX_PROT_WRITE, memory) ? VX_OK
                                                                                                      : VX_LIMIT;
@@ -25,7 +26,7 @@ vx_status vx_share(vx_sandbox *box, void *memory, uint64_t size, vx_gaddr *out) 
 
 /* Where the host cannot take the pages away they stay: nobody else has them any more. */
 void vx_unshare(vx_sandbox *box, vx_gaddr address, uint64_t size) {
-    (void)region_unshare(box, address.value, size);
+    (void)region_unshare(box, address.value, page_up(size));
 }
 
 /* --- mappings ------------------------------------------------------------------------------------- */

@@ -9,6 +9,7 @@
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
+#include <structmember.h>
 
 #include <pthread.h>
 #include <stdbool.h>
@@ -606,18 +607,32 @@ void buffer_free_all(Box *box);
 typedef struct Shared {
     struct Shared *next;
     char *memory;              /* the host's mapping; NULL when it was released */
-    size_t size, room;         /* bytes to use, whole pages */
+    size_t size;
     vx_gaddr address;          /* the guest's mapping, in the box's generation */
     uint64_t generation;
     bool outside;              /* a Mapping's: the guest only reads, and the host does not look */
 } Shared;
 
+/* Buffer, and the head of Mapping. */
+typedef struct Holder {
+    PyObject_HEAD
+    PyObject *weakrefs;
+    Box *box;
+    Shared *shared;            /* NULL: given up, or empty */
+    Py_ssize_t uses;           /* calls and views that have it; each holds the object */
+} Holder;
+
+extern PyMemberDef holder_members[];
+PyObject *holder_enter(PyObject *self, PyObject *unused);
+Py_ssize_t holder_length(Holder *self);
+void holder_give_up(Holder *self);
+int holder_traverse(Holder *self, visitproc visit, void *arg);
+void holder_dealloc(Holder *self);
+
 /* With the box locked: takes over `memory`, a mapping of the host's; NULL with an exception. */
 Shared *shared_add(Box *box, void *memory, size_t size, bool outside);
 /* With the box locked: the guest's mapping, or false and a GuestMemoryError of `what`. */
 bool shared_map(Box *box, Shared *shared, const char *what);
-/* The guest's mapping goes now, or, when another thread is inside, at the end of its call. */
-void shared_release(Box *box, Shared *shared);
 
 /* ---- mapping.c: the type Mapping, files and shared memory that a sandbox reads ---- */
 

@@ -8,15 +8,7 @@
  * Mapping (mapping.c), owns its Shared until it is released; then the box does, until nobody is inside. */
 #include "binding.h"
 
-#include <structmember.h>
-
-typedef struct Buffer {
-    PyObject_HEAD
-    PyObject *weakrefs;
-    Box *box;
-    Shared *shared;            /* NULL: released */
-    Py_ssize_t exports;
-} Buffer;
+typedef Holder Buffer;
 
 /* ---- the box's list ---- */
 
@@ -26,7 +18,7 @@ static bool map_now(Box *box, Shared *shared)
     if (shared->generation == box->generation)
         return true;
     vx_status status = shared->outside ? vx_map(box->core, shared->memory, shared->size, &shared->address)
-                                       : vx_share(box->core, shared->memory, shared->room, &shared->address);
+                                       : vx_share(box->core, shared->memory, shared->size, &shared->address);
     if (status != VX_OK)
         return false;
     shared->generation = box->generation;
@@ -37,7 +29,7 @@ static void drop(Box *box, Shared **link)
 {
     Shared *shared = *link;
     if (box->core != NULL && shared->generation == box->generation)
-        vx_unshare(box->core, shared->address, shared->room);
+        vx_unshare(box->core, shared->address, shared->size);
     *link = shared->next;
     PyMem_Free(shared);
 }
@@ -74,20 +66,17 @@ bool buffer_find(Box *box, const Py_buffer *view, size_t unit, vx_gaddr *address
     return false;
 }
 
-/* ---- making and releasing ---- */
-
-static size_t whole_pages(size_t size) { return (size + VX_PAGE_SIZE - 1) / VX_PAGE_SIZE * VX_PAGE_SIZE; }
+/* ---- memory, shared and given back ---- */
 
 Shared *shared_add(Box *box, void *memory, size_t size, bool outside)
 {
     Shared *shared = PyMem_Calloc(1, sizeof *shared);
     if (shared == NULL) {
-        vx_shared_free(memory, whole_pages(size));
+        vx_shared_free(memory, size);
         return (Shared *)PyErr_NoMemory();
     }
     shared->memory = memory;
     shared->size = size;
-    shared->room = whole_pages(size);
     shared->outside = outside;
     shared->generation = UINT64_MAX; /* none yet */
     shared->next = box->shared;
@@ -95,11 +84,11 @@ Shared *shared_add(Box *box, void *memory, size_t size, bool outside)
     return shared;
 }
 
-void shared_release(Box *box, Shared *shared)
+/* The guest's mapping goes now, or, when another thread is inside, at the end of its call. */
+static void shared_release(Box *box, Shared *shared)
 {
-    vx_shared_free(shared->memory, shared->room);
+    vx_shared_free(shared->memory, shared->size);
     shared->memory = NULL;
-    shared->size = 0;
     if (box->owner == 0 || lock_is_mine(box, thread_ident()))
         buffer_sweep(box);
     else
@@ -116,10 +105,54 @@ bool shared_map(Box *box, Shared *shared, const char *what)
     return false;
 }
 
+/* ---- the head that Buffer and Mapping share ---- */
+
+PyMemberDef holder_members[] = {
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(Holder, weakrefs), READONLY, NULL},
+    {0},
+};
+
+PyObject *holder_enter(PyObject *self, PyObject *unused)
+{
+    (void)unused;
+    return Py_NewRef(self);
+}
+
+Py_ssize_t holder_length(Holder *self) { return self->shared != NULL ? (Py_ssize_t)self->shared->size : 0; }
+
+void holder_give_up(Holder *self)
+{
+    if (self->shared != NULL)
+        shared_release(self->box, self->shared);
+    self->shared = NULL;
+}
+
+int holder_traverse(Holder *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->box);
+    return 0;
+}
+
+/* Whoever uses it holds it, so nobody does. */
+void holder_dealloc(Holder *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    if (self->weakrefs != NULL)
+        PyObject_ClearWeakRefs((PyObject *)self);
+    holder_give_up(self);
+    Py_XDECREF(self->box);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+/* ---- making a Buffer, and its release ---- */
+
 /* With the box locked. */
 static void make_room(Box *box, Call *call, Buffer *buffer, size_t size)
 {
-    void *memory = vx_shared_create(whole_pages(size));
+    void *memory = vx_shared_create(size);
     if (memory == NULL)
         PyErr_NoMemory();
     else
@@ -154,19 +187,11 @@ PyObject *box_buffer(Box *self, PyObject *size)
 static PyObject *buffer_release(Buffer *self, PyObject *unused)
 {
     (void)unused;
-    if (self->exports != 0)
-        return PyErr_Format(PyExc_BufferError, "buffer is in use by %zd view%s or calls", self->exports,
-                            self->exports == 1 ? "" : "s");
-    if (self->shared != NULL)
-        shared_release(self->box, self->shared);
-    self->shared = NULL;
+    if (self->uses != 0)
+        return PyErr_Format(PyExc_BufferError, "buffer is in use by %zd view%s or calls", self->uses,
+                            self->uses == 1 ? "" : "s");
+    holder_give_up(self);
     Py_RETURN_NONE;
-}
-
-static PyObject *buffer_enter(PyObject *self, PyObject *unused)
-{
-    (void)unused;
-    return Py_NewRef(self);
 }
 
 static PyObject *buffer_exit(Buffer *self, PyObject *args)
@@ -187,19 +212,14 @@ static int buffer_get(Buffer *self, Py_buffer *view, int flags)
     if (PyBuffer_FillInfo(view, (PyObject *)self, self->shared->memory, (Py_ssize_t)self->shared->size, 0,
                           flags) < 0)
         return -1;
-    self->exports++;
+    self->uses++;
     return 0;
 }
 
 static void buffer_give_back(Buffer *self, Py_buffer *view)
 {
     (void)view;
-    self->exports--;
-}
-
-static Py_ssize_t buffer_length(Buffer *self)
-{
-    return self->shared != NULL ? (Py_ssize_t)self->shared->size : 0;
+    self->uses--;
 }
 
 /* ---- the type ---- */
@@ -217,31 +237,10 @@ static PyObject *buffer_repr(Buffer *self)
     return PyUnicode_FromFormat("<vxplug.Buffer of %zu bytes>", self->shared->size);
 }
 
-static int buffer_traverse(Buffer *self, visitproc visit, void *arg)
-{
-    Py_VISIT(Py_TYPE(self));
-    Py_VISIT(self->box);
-    return 0;
-}
-
-/* Views hold the object, so there are none. */
-static void buffer_dealloc(Buffer *self)
-{
-    PyTypeObject *type = Py_TYPE(self);
-    PyObject_GC_UnTrack(self);
-    if (self->weakrefs != NULL)
-        PyObject_ClearWeakRefs((PyObject *)self);
-    if (self->shared != NULL)
-        shared_release(self->box, self->shared);
-    Py_XDECREF(self->box);
-    type->tp_free(self);
-    Py_DECREF(type);
-}
-
 static PyMethodDef buffer_methods[] = {
     {"release", (PyCFunction)buffer_release, METH_NOARGS,
      PyDoc_STR("release($self)\n--\n\nGive the memory back.  BufferError while a view or a call uses it.  Idempotent.")},
-    {"__enter__", buffer_enter, METH_NOARGS, NULL},
+    {"__enter__", holder_enter, METH_NOARGS, NULL},
     {"__exit__", (PyCFunction)buffer_exit, METH_VARARGS, NULL},
     {0},
 };
@@ -251,22 +250,17 @@ static PyGetSetDef buffer_getset[] = {
     {0},
 };
 
-static PyMemberDef buffer_members[] = {
-    {"__weaklistoffset__", T_PYSSIZET, offsetof(Buffer, weakrefs), READONLY, NULL},
-    {0},
-};
-
 static PyType_Slot buffer_slots[] = {
     {Py_tp_doc, (void *)PyDoc_STR(
         "Memory that a sandbox and Python share: Sandbox.buffer makes it.\n\n"
         "A writable bytes-like object, which that sandbox's functions take without a copy.")},
-    {Py_tp_dealloc, buffer_dealloc},
-    {Py_tp_traverse, buffer_traverse},
+    {Py_tp_dealloc, holder_dealloc},
+    {Py_tp_traverse, holder_traverse},
     {Py_tp_repr, buffer_repr},
     {Py_tp_methods, buffer_methods},
     {Py_tp_getset, buffer_getset},
-    {Py_tp_members, buffer_members},
-    {Py_mp_length, buffer_length},
+    {Py_tp_members, holder_members},
+    {Py_mp_length, holder_length},
     {Py_bf_getbuffer, buffer_get},
     {Py_bf_releasebuffer, buffer_give_back},
     {0, NULL},

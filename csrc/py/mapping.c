@@ -6,14 +6,9 @@
 #include "binding.h"
 
 #include <errno.h>
-#include <structmember.h>
 
 typedef struct Mapping {
-    PyObject_HEAD
-    PyObject *weakrefs;
-    Box *box;
-    Shared *shared;            /* NULL: closed, or empty */
-    Py_ssize_t calls;          /* that have it */
+    Holder head;
     bool closed;
 } Mapping;
 
@@ -48,22 +43,22 @@ static void *memory_of_file(PyObject *source, Py_ssize_t offset, Py_ssize_t size
 /* With the box locked.  The mapping owns `memory`. */
 static bool attach(Mapping *self, void *memory, size_t size)
 {
-    self->shared = shared_add(self->box, memory, size, true);
-    return self->shared != NULL && shared_map(self->box, self->shared, "map");
+    self->head.shared = shared_add(self->head.box, memory, size, true);
+    return self->head.shared != NULL && shared_map(self->head.box, self->head.shared, "map");
 }
 
 static bool attach_locked(Mapping *self, void *memory, size_t size)
 {
     Call call;
-    if (!box_enter(self->box, &call)) {
+    if (!box_enter(self->head.box, &call)) {
         if (size != 0)
-            vx_shared_free(memory, (size + VX_PAGE_SIZE - 1) / VX_PAGE_SIZE * VX_PAGE_SIZE);
+            vx_shared_free(memory, size);
         return false;
     }
     if (size != 0 && !attach(self, memory, size))
         error_keep(&call);
-    box_leave(self->box, &call, NULL);
-    return box_outcome(self->box, &call, NULL);
+    box_leave(self->head.box, &call, NULL);
+    return box_outcome(self->head.box, &call, NULL);
 }
 
 /* Offset and size are checked by vxplug/mapping.py, which also knows what a source can be.  Asking an object for its
@@ -79,7 +74,7 @@ PyObject *box_map(Box *self, PyObject *args)
     Mapping *mapping = (Mapping *)self->state->mapping_type->tp_alloc(self->state->mapping_type, 0);
     if (mapping == NULL)
         return NULL;
-    mapping->box = (Box *)Py_NewRef(self);
+    mapping->head.box = (Box *)Py_NewRef(self);
     void *memory = NULL;
     if (size != 0)
         memory = PyLong_Check(source) ? memory_of_file(source, offset, size) : memory_of_buffer(source, offset, size);
@@ -92,20 +87,12 @@ PyObject *box_map(Box *self, PyObject *args)
 static PyObject *mapping_close(Mapping *self, PyObject *unused)
 {
     (void)unused;
-    if (self->calls != 0)
-        return PyErr_Format(PyExc_BufferError, "mapping is in use by %zd call%s", self->calls,
-                            self->calls == 1 ? "" : "s");
-    if (self->shared != NULL)
-        shared_release(self->box, self->shared);
-    self->shared = NULL;
+    if (self->head.uses != 0)
+        return PyErr_Format(PyExc_BufferError, "mapping is in use by %zd call%s", self->head.uses,
+                            self->head.uses == 1 ? "" : "s");
+    holder_give_up(&self->head);
     self->closed = true;
     Py_RETURN_NONE;
-}
-
-static PyObject *mapping_enter(PyObject *self, PyObject *unused)
-{
-    (void)unused;
-    return Py_NewRef(self);
 }
 
 static PyObject *mapping_exit(Mapping *self, PyObject *args)
@@ -116,18 +103,13 @@ static PyObject *mapping_exit(Mapping *self, PyObject *args)
 
 /* ---- the buffer protocol ---- */
 
-static Py_ssize_t mapping_length(Mapping *self)
-{
-    return self->shared != NULL ? (Py_ssize_t)self->shared->size : 0;
-}
-
 static void *copy_out(const Mapping *self)
 {
-    size_t size = self->shared != NULL ? self->shared->size : 0;
+    size_t size = self->head.shared != NULL ? self->head.shared->size : 0;
     void *copy = PyMem_Malloc(size);
     if (copy == NULL)
         return PyErr_NoMemory();
-    if (size == 0 || vx_mapping_copy(copy, self->shared->memory, size))
+    if (size == 0 || vx_mapping_copy(copy, self->head.shared->memory, size))
         return copy;
     PyMem_Free(copy);
     PyErr_SetString(PyExc_OSError, "mapping: bytes are gone: its file was cut short, or cannot be read");
@@ -142,7 +124,7 @@ static int mapping_get(Mapping *self, Py_buffer *view, int flags)
         return -1;
     }
     void *copy = copy_out(self);
-    if (copy == NULL || PyBuffer_FillInfo(view, (PyObject *)self, copy, mapping_length(self), 1, flags) < 0) {
+    if (copy == NULL || PyBuffer_FillInfo(view, (PyObject *)self, copy, holder_length(&self->head), 1, flags) < 0) {
         PyMem_Free(copy);
         return -1;
     }
@@ -153,7 +135,7 @@ static int mapping_get(Mapping *self, Py_buffer *view, int flags)
 static void mapping_give_back(Mapping *self, Py_buffer *view)
 {
     if (view->internal == NULL)
-        self->calls--;
+        self->head.uses--;
     PyMem_Free(view->internal);
 }
 
@@ -161,12 +143,12 @@ static void mapping_give_back(Mapping *self, Py_buffer *view)
 bool mapping_lend(const Function *function, PyObject *value, int flags, Py_buffer *view)
 {
     Mapping *self = (Mapping *)value;
-    if (!Py_IS_TYPE(value, function->box->state->mapping_type) || self->box != function->box
-        || self->shared == NULL || function->result == CODE_STREAM || (flags & PyBUF_WRITABLE)
-        || PyBuffer_FillInfo(view, value, self->shared->memory, mapping_length(self), 1, flags) < 0)
+    if (!Py_IS_TYPE(value, function->box->state->mapping_type) || self->head.box != function->box
+        || self->head.shared == NULL || function->result == CODE_STREAM || (flags & PyBUF_WRITABLE)
+        || PyBuffer_FillInfo(view, value, self->head.shared->memory, holder_length(&self->head), 1, flags) < 0)
         return false;
     view->internal = NULL;
-    self->calls++;
+    self->head.uses++;
     return true;
 }
 
@@ -187,34 +169,13 @@ static PyObject *mapping_repr(Mapping *self)
 {
     if (self->closed)
         return PyUnicode_FromString("<closed vxplug.Mapping>");
-    return PyUnicode_FromFormat("<vxplug.Mapping of %zd bytes>", mapping_length(self));
-}
-
-static int mapping_traverse(Mapping *self, visitproc visit, void *arg)
-{
-    Py_VISIT(Py_TYPE(self));
-    Py_VISIT(self->box);
-    return 0;
-}
-
-/* Calls hold the object, so there are none. */
-static void mapping_dealloc(Mapping *self)
-{
-    PyTypeObject *type = Py_TYPE(self);
-    PyObject_GC_UnTrack(self);
-    if (self->weakrefs != NULL)
-        PyObject_ClearWeakRefs((PyObject *)self);
-    if (self->shared != NULL)
-        shared_release(self->box, self->shared);
-    Py_XDECREF(self->box);
-    type->tp_free(self);
-    Py_DECREF(type);
+    return PyUnicode_FromFormat("<vxplug.Mapping of %zd bytes>", holder_length(&self->head));
 }
 
 static PyMethodDef mapping_methods[] = {
     {"close", (PyCFunction)mapping_close, METH_NOARGS,
      PyDoc_STR("close($self)\n--\n\nTake it from the sandbox.  BufferError while a call has it.  Idempotent.")},
-    {"__enter__", mapping_enter, METH_NOARGS, NULL},
+    {"__enter__", holder_enter, METH_NOARGS, NULL},
     {"__exit__", (PyCFunction)mapping_exit, METH_VARARGS, NULL},
     {0},
 };
@@ -224,23 +185,18 @@ static PyGetSetDef mapping_getset[] = {
     {0},
 };
 
-static PyMemberDef mapping_members[] = {
-    {"__weaklistoffset__", T_PYSSIZET, offsetof(Mapping, weakrefs), READONLY, NULL},
-    {0},
-};
-
 static PyType_Slot mapping_slots[] = {
     {Py_tp_doc, (void *)PyDoc_STR(
         "A file, or shared memory, that a sandbox reads where it is: Sandbox.map makes it.\n\n"
         "That sandbox's functions take it without a copy; to all others it is a bytes-like object that is "
         "copied each time.")},
-    {Py_tp_dealloc, mapping_dealloc},
-    {Py_tp_traverse, mapping_traverse},
+    {Py_tp_dealloc, holder_dealloc},
+    {Py_tp_traverse, holder_traverse},
     {Py_tp_repr, mapping_repr},
     {Py_tp_methods, mapping_methods},
     {Py_tp_getset, mapping_getset},
-    {Py_tp_members, mapping_members},
-    {Py_mp_length, mapping_length},
+    {Py_tp_members, holder_members},
+    {Py_mp_length, holder_length},
     {Py_bf_getbuffer, mapping_get},
     {Py_bf_releasebuffer, mapping_give_back},
     {0, NULL},
