@@ -199,3 +199,6 @@ def open_beneath(folder: int, path: bytes, flags: int, /) -> int:
 
 def file_system(fd: int, /) -> int:
     """The type of the file system a descriptor is on (statfs)."""
+
+def directory_entries(fd: int, offset: int, size: int, /) -> bytes:
+    """What getdents64 gives of a directory from an offset on, in at most so many bytes."""

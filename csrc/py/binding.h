@@ -402,10 +402,11 @@ PyObject *box_text(Box *self, PyObject *args);
 PyObject *box_stopping(Box *self, PyObject *unused);
 PyObject *linux_rows(PyObject *module, PyObject *unused);
 
-/* ---- paths.c: opening files beneath a folder ---- */
+/* ---- paths.c: opening files beneath a folder, reading folders ---- */
 
 PyObject *open_beneath(PyObject *module, PyObject *args);
 PyObject *file_system(PyObject *module, PyObject *args);
+PyObject *directory_entries(PyObject *module, PyObject *args);
 
 /* ---- function.c: the type Function, one call ---- */
 

@@ -173,6 +173,9 @@ static PyMethodDef module_methods[] = {
                "openat2 that cannot leave the folder, nor follow any link, nor cross a mount.")},
     {"file_system", file_system, METH_VARARGS,
      PyDoc_STR("file_system(fd, /)\n--\n\nThe type of the file system a descriptor is on (statfs).")},
+    {"directory_entries", directory_entries, METH_VARARGS,
+     PyDoc_STR("directory_entries(fd, offset, size, /)\n--\n\n"
+               "What getdents64 gives of a directory from an offset on, in at most so many bytes.")},
     {0},
 };
 

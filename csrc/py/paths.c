@@ -1,4 +1,5 @@
-/* Opening what a path names beneath a folder, by openat2: Python has no call for it. */
+/* Opening what a path names beneath a folder, by openat2, and reading a folder by pieces: Python has no call for
+ * either. */
 #include "binding.h"
 
 #include <errno.h>
@@ -42,4 +43,31 @@ PyObject *file_system(PyObject *module, PyObject *args)
     result = fstatfs(fd, &info);
     Py_END_ALLOW_THREADS
     return result == 0 ? PyLong_FromLong(info.f_type) : PyErr_SetFromErrno(PyExc_OSError);
+}
+
+PyObject *directory_entries(PyObject *module, PyObject *args)
+{
+    int fd;
+    long long offset;
+    unsigned size;
+    long got;
+    (void)module;
+    if (!PyArg_ParseTuple(args, "iLI:directory_entries", &fd, &offset, &size))
+        return NULL;
+    PyObject *bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)size);
+    if (bytes == NULL)
+        return NULL;
+    char *to = PyBytes_AS_STRING(bytes);
+    do {
+        Py_BEGIN_ALLOW_THREADS
+        got = lseek(fd, offset, SEEK_SET) < 0 ? -1 : syscall(SYS_getdents64, fd, to, size);
+        Py_END_ALLOW_THREADS
+    } while (got < 0 && errno == EINTR && PyErr_CheckSignals() == 0);
+    if (got >= 0)
+        _PyBytes_Resize(&bytes, got);
+    else if (!PyErr_Occurred())
+        PyErr_SetFromErrno(PyExc_OSError);
+    if (got < 0)
+        Py_CLEAR(bytes);
+    return bytes;
 }

@@ -1,4 +1,4 @@
-"""What a hostile guest's descriptors and pipes cost the host: measured against what docs/linux.md states."""
+"""What a hostile guest's descriptors, pipes and listings cost the host: measured against what docs/linux.md states."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from vxplug import LinuxPolicy
 SOURCE = r"""
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 #include <vxplug.h>
 
@@ -39,11 +40,21 @@ VX_EXPORT int32_t fill_pipes(int32_t piece) {
     refused = errno;
     return count;
 }
+/* As many open directories as there can be, each listed to its end. */
+VX_EXPORT int32_t list_all(const char *path) {
+    static char page[4096];
+    int32_t count = 0;
+    for (int fd; count < 100000 && (fd = open(path, O_RDONLY | O_DIRECTORY)) >= 0; count++)
+        while (syscall(SYS_getdents64, fd, page, sizeof page) > 0) {}
+    refused = errno;
+    return count;
+}
 VX_EXPORT int32_t last_error(void) { return refused; }
 """
 EMFILE = 24
 DESCRIPTORS = 40
 PER_DESCRIPTOR = 80 << 10  # docs/linux.md
+PER_DIRECTORY, PER_LISTING = 2 << 10, 512 << 10  # likewise
 
 
 @pytest.fixture(scope="module")
@@ -98,3 +109,20 @@ def test_pipes_are_bounded_memory_and_no_descriptors(plugin, piece):
         assert host_descriptors() == descriptors
         assert count == DESCRIPTORS - 4 and box.last_error() == EMFILE  # a new pipe takes two for a moment
         assert count * 60 << 10 < used and peak <= DESCRIPTORS * PER_DESCRIPTOR
+
+
+def test_listings_keep_nothing(plugin, tmp_path):
+    """Without it names that a guest made, or found, would be memory of the host's as often as it opens their directory."""
+    for number in range(2000):
+        (tmp_path / f"{number:0100}").touch()
+    with plugin.sandbox(linux=LinuxPolicy(directories={"/": tmp_path}, descriptors=DESCRIPTORS)) as box:
+        box.last_error()
+        descriptors = host_descriptors()
+        tracemalloc.start()
+        try:
+            assert box.list_all("/") == DESCRIPTORS - 3 and box.last_error() == EMFILE
+            used, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert host_descriptors() - descriptors == DESCRIPTORS - 3
+        assert used <= DESCRIPTORS * PER_DIRECTORY and peak - used <= PER_LISTING, (used, peak)

@@ -138,19 +138,19 @@ class NullDevice(Description):
 
 
 class DirectoryHandle(Description):
-    """An open directory, or any object opened with O_PATH; entries are listed once, as of a rewind."""
+    """An open directory, or any object opened with O_PATH.  Of what it lists it keeps a place: see listing.py."""
 
     kind = stat.S_IFDIR
 
-    def __init__(self, found: Found, flags: int, path_only: bool) -> None:
+    def __init__(self, found: Found, fd: int, flags: int, path_only: bool) -> None:
         super().__init__(flags)
         self.names: Names = found.names
         self.mount = found.mount
         self.mode = found.mode
         self.path_only = path_only
-        self.fd = found.take()
-        self.entries: list[tuple[bytes, int, int]] | None = None
-        self.position = 0
+        self.fd = fd
+        self.position = 0  # entries before the guest's place
+        self.reached = 0, 0  # how many were passed to come to which offset of the host's
 
     def read(self, size: int) -> bytes:
         raise fail(errno.EBADF if self.path_only else errno.EISDIR)
@@ -167,7 +167,7 @@ class DirectoryHandle(Description):
         if position < 0:
             raise fail(errno.EINVAL)
         if position == 0:
-            self.entries = None
+            self.reached = 0, 0
         self.position = position
         return position
 

@@ -68,7 +68,7 @@ def _open_found(p: Process, found: Found, flags: int) -> Description:
     if flags & O_DIRECTORY and not stat.S_ISDIR(found.mode):
         raise fail(errno.ENOTDIR)
     if path_only:
-        return DirectoryHandle(found, flags & KEPT, True)
+        return DirectoryHandle(found, found.take(), flags & KEPT, True)
     if stat.S_ISLNK(found.mode):
         raise fail(errno.ELOOP)
     if stat.S_ISDIR(found.mode):
@@ -86,9 +86,8 @@ def _open_found(p: Process, found: Found, flags: int) -> Description:
 def _open_directory(found: Found, flags: int) -> DirectoryHandle:
     if flags & O_ACCMODE or flags & (O_CREAT | O_TRUNC):
         raise fail(errno.EISDIR)
-    if found.fd >= 0 and not os.access(found.host, os.R_OK, effective_ids=True):
-        raise fail(errno.EACCES)
-    return DirectoryHandle(found, flags & KEPT, False)
+    fd = os.open(found.host, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) if found.fd >= 0 else -1
+    return DirectoryHandle(found, fd, flags & KEPT, False)
 
 
 def _create(p: Process, names: Names, flags: int, mode: int) -> HostFile | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from .. import _vx
 from ..policy import LinuxPolicy
-from . import attributes, clocks, files, names, opening, status, system, waiting  # noqa: F401  (each registers what it serves)
+from . import attributes, clocks, files, listing, names, opening, status, system, waiting  # noqa: F401  (each registers what it serves)
 from .calls import ROWS, served
 from .descriptors import HostError
 from .paths import Mounts

@@ -1,4 +1,4 @@
-"""Asking about files: status, access, links, directory entries."""
+"""Asking about files: status, access, links."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import stat
 import struct
 
 from .calls import serves, signed
-from .descriptors import DirectoryHandle
 from .paths import NULL_DEVICE, fail
 from .process import AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW, GUEST_ID, OTHER_ID, Process
 
@@ -163,51 +162,3 @@ def readlinkat(p: Process, dirfd: int, path_at: int, address: int, size: int) ->
         target = os.readlink(b"", dir_fd=found.fd)[:size]
     p.write(address, target)
     return len(target)
-
-
-# --- directories
-
-
-def _entries(p: Process, directory: DirectoryHandle) -> list[tuple[bytes, int, int]]:
-    """(name, inode, DT_*) of each; mapped directories below show as such."""
-    found: dict[bytes, tuple[int, int]] = {b".": (1, 4), b"..": (1, 4)}
-    if directory.fd >= 0:
-        fd = os.open(f"/proc/self/fd/{directory.fd}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            with os.scandir(fd) as entries:
-                for entry in entries:
-                    found[os.fsencode(entry.name)] = entry.inode(), _type(entry)
-        finally:
-            os.close(fd)
-    for name in p.mounts.leads_to(directory.names):
-        found[name] = 1, 4
-    return [(name, *rest) for name, rest in found.items()]
-
-
-def _type(entry: os.DirEntry[str]) -> int:
-    if entry.is_symlink():
-        return 10
-    return 4 if entry.is_dir(follow_symlinks=False) else 8 if entry.is_file(follow_symlinks=False) else 0
-
-
-@serves("getdents64")
-def getdents64(p: Process, fd: int, address: int, size: int) -> int:
-    directory = p.table.get(fd)
-    if not isinstance(directory, DirectoryHandle) or not stat.S_ISDIR(directory.mode):
-        raise fail(errno.ENOTDIR)
-    if directory.path_only:
-        raise fail(errno.EBADF)
-    if directory.entries is None:
-        directory.entries = _entries(p, directory)
-    out, position = b"", directory.position
-    for name, inode, kind in directory.entries[position:]:
-        length = (19 + len(name) + 1 + 7) & ~7
-        if len(out) + length > size:
-            break
-        position += 1
-        out += struct.pack("<QqHB", inode, position, length, kind) + name.ljust(length - 19, b"\0")
-    if not out and position < len(directory.entries):
-        raise fail(errno.EINVAL)
-    p.write(address, out)
-    directory.position = position
-    return len(out)
