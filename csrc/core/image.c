@@ -2,13 +2,15 @@
 #include "internal.h"
 
 /* Executable pages are mapped without execution: the processor runs only translations. */
-static bool map_run(vx_sandbox *box, int fd, const vx_run_of_pages *run) {
-    return region_map_file(box, run->address, run->size, run->page, fd, run->offset);
+static bool map_run(vx_sandbox *box, const vx_run_of_pages *run) {
+    if (run->fd < 0)
+        return region_map(box, run->address, run->size, run->page);
+    return region_map_file(box, run->address, run->size, run->page, run->fd, run->offset);
 }
 
 bool pages_map(vx_sandbox *box, const vx_pages *pages) {
     for (size_t i = 0; i < pages->count; i++)
-        if (!map_run(box, pages->fd, &pages->runs[i]))
+        if (!map_run(box, &pages->runs[i]))
             return false;
     return true;
 }
@@ -39,32 +41,6 @@ static bool in_snapshot(const vx_sandbox *box, uint32_t page) {
            page >= (box->kernel.esp - VX_RED_ZONE) / VX_PAGE_SIZE;
 }
 
-/* The guest may have taken its own right to read the page. */
-static bool write_page(const vx_sandbox *box, int fd, uint32_t page, uint64_t offset) {
-    uint8_t bits = box->page_map[page];
-    bool readable = bits & VX_PROT_READ;
-    if (!readable && !os_protect(page_at(box, page), VX_PAGE_SIZE, VX_PROT_READ))
-        return false;
-    bool ok = is_zero(page_at(box, page)) || os_write_at(fd, page_at(box, page), VX_PAGE_SIZE, offset);
-    return (readable || os_protect(page_at(box, page), VX_PAGE_SIZE, bits)) && ok;
-}
-
-static bool add_page(vx_sandbox *box, vx_pages *out, uint32_t page, uint64_t *offset) {
-    uint8_t bits = box->page_map[page] & (uint8_t)~(PAGE_FILE | PAGE_GUARDED);
-    vx_run_of_pages *last = out->count == 0 ? NULL : &out->runs[out->count - 1];
-    if (last == NULL || last->page != bits || last->address + last->size != page * VX_PAGE_SIZE) {
-        vx_run_of_pages *runs = realloc(out->runs, (out->count + 1) * sizeof *runs);
-        if (runs == NULL)
-            return false;
-        out->runs = runs;
-        last = &runs[out->count++];
-        *last = (vx_run_of_pages){page * VX_PAGE_SIZE, 0, bits, *offset};
-    }
-    last->size += VX_PAGE_SIZE;
-    *offset += VX_PAGE_SIZE;
-    return write_page(box, out->fd, page, *offset - VX_PAGE_SIZE);
-}
-
 /* --- back to the snapshot ------------------------------------------------------------------------- */
 
 /* One call for everything below the stack from the first page that the guest may write to the last: what
@@ -91,15 +67,97 @@ bool snapshot_restore(vx_sandbox *box) {
 
 /* --- taking one ------------------------------------------------------------------------------------- */
 
-/* The next page that is mapped, or the last one's successor.  The map is mostly empty: eight pages at a look. */
-static uint32_t next_mapped(const vx_sandbox *box, uint32_t page) {
+/* Runs of equal pages; those that are stored lie behind each other in the file. */
+typedef struct taking {
+    vx_sandbox *box;
+    vx_pages *out;
+    uint64_t offset; /* in the file: where the next run goes */
+    uint8_t *changed; /* a byte for each page of a run: see os_find_changed */
+} taking;
+
+static bool add_run(vx_pages *out, vx_run_of_pages run) {
+    vx_run_of_pages *runs = realloc(out->runs, (out->count + 1) * sizeof *runs);
+    if (runs == NULL)
+        return false;
+    out->runs = runs;
+    runs[out->count++] = run;
+    return true;
+}
+
+/* The file is zero where nothing is written, and so is what nobody has touched, if it is not a file's. */
+static bool worth_writing(const taking *t, uint32_t first, uint32_t page) {
+    bool zero = t->changed[page - first] == 0 && !(t->box->page_map[page] & PAGE_FILE);
+    return !zero && !is_zero(page_at(t->box, page));
+}
+
+static bool write_pages(const taking *t, uint32_t first, uint32_t end) {
+    for (uint32_t page = first; page < end; page++) {
+        uint32_t start = page;
+        while (page < end && worth_writing(t, first, page))
+            page++;
+        size_t size = (size_t)(page - start) * VX_PAGE_SIZE;
+        if (size != 0 && !os_write_at(t->out->fd, page_at(t->box, start), size,
+                                      t->offset + (uint64_t)(start - first) * VX_PAGE_SIZE))
+            return false;
+    }
+    return true;
+}
+
+/* The guest may have taken its own right to read the pages; then it has none to them. */
+static bool store(taking *t, uint32_t first, uint32_t end, uint8_t bits) {
+    const size_t size = (size_t)(end - first) * VX_PAGE_SIZE;
+    bool hidden = !(bits & VX_PROT_READ);
+    if (hidden && !os_protect(page_at(t->box, first), size, VX_PROT_READ))
+        return false;
+    vx_run_of_pages run = {first * VX_PAGE_SIZE, (uint32_t)size, bits, t->out->fd, t->offset};
+    bool ok = write_pages(t, first, end) && add_run(t->out, run);
+    t->offset += size;
+    return (!hidden || os_protect(page_at(t->box, first), size, 0)) && ok;
+}
+
+static uint8_t kind_of(const vx_sandbox *box, uint32_t page) {
+    return box->page_map[page] & (uint8_t)~(PAGE_FILE | PAGE_GUARDED);
+}
+
+/* The run of the image that begins with the page, if all of it is as it was and no guest may write it: that is
+ * mapped from the image, not copied.  Never a part of one, so that a guest cannot cut it into as many as it has
+ * pages: each costs the host a mapping. */
+static const vx_run_of_pages *unchanged_run(const taking *t, uint32_t first, uint32_t end) {
+    const vx_pages *image = &t->box->plugin->image;
+    for (size_t i = 0; i < image->count; i++) {
+        const vx_run_of_pages *run = &image->runs[i];
+        bool whole = run->address == first * VX_PAGE_SIZE && run->size == (end - first) * VX_PAGE_SIZE;
+        if (whole && run->fd >= 0 && run->page == (kind_of(t->box, first) & ~PAGE_MAPPED) &&
+            !(run->page & VX_PROT_WRITE) && memchr(t->changed, 1, end - first) == NULL)
+            return run;
+    }
+    return NULL;
+}
+
+static bool take_run(taking *t, uint32_t first, uint32_t end) {
+    os_find_changed(page_at(t->box, first), end - first, t->changed);
+    const vx_run_of_pages *run = unchanged_run(t, first, end);
+    return run != NULL ? add_run(t->out, *run) : store(t, first, end, kind_of(t->box, first));
+}
+
+/* The first page behind `page` that is not of its kind, or that another run of the image begins with. */
+static uint32_t run_end(const vx_sandbox *box, uint32_t page) {
+    const vx_pages *image = &box->plugin->image;
+    uint32_t end = VX_GUEST_MAX / VX_PAGE_SIZE, at = page + 1;
+    for (size_t i = image->count; i-- != 0;)
+        if (image->runs[i].address / VX_PAGE_SIZE > page && image->runs[i].fd >= 0)
+            end = image->runs[i].address / VX_PAGE_SIZE;
+    while (at < end && kind_of(box, at) == kind_of(box, page) && in_snapshot(box, at))
+        at++;
+    return at;
+}
+
+/* The page map of the whole window is mostly untouched, and then empty: only its touched pages are looked at. */
+static uint32_t next_mapped(const vx_sandbox *box, const uint8_t *touched, uint32_t page) {
     const uint32_t end = VX_GUEST_MAX / VX_PAGE_SIZE;
-    _Static_assert(VX_GUEST_MAX / VX_PAGE_SIZE % 8 == 0, "no look goes beyond the last page");
     while (page < end) {
-        uint64_t eight;
-        memcpy(&eight, box->page_map + page, 8);
-        if (page % 8 == 0 && eight == 0)
-            page += 8;
+        if (!touched[page / VX_PAGE_SIZE])
+            page = (page / VX_PAGE_SIZE + 1) * VX_PAGE_SIZE;
         else if (box->page_map[page] & PAGE_MAPPED)
             return page;
         else
@@ -108,15 +166,25 @@ static uint32_t next_mapped(const vx_sandbox *box, uint32_t page) {
     return end;
 }
 
-bool snapshot_take(vx_sandbox *box, vx_pages *out) {
-    uint64_t offset = 0;
-    out->fd = os_memory_file("vxplug-snapshot", box->pages * VX_PAGE_SIZE);
-    if (out->fd < 0)
-        return false;
-    for (uint32_t page = next_mapped(box, 0); page < VX_GUEST_MAX / VX_PAGE_SIZE; page = next_mapped(box, page + 1))
-        if (in_snapshot(box, page) && !add_page(box, out, page, &offset)) {
-            pages_free(out);
+static bool take_runs(taking *t) {
+    const uint32_t end = VX_GUEST_MAX / VX_PAGE_SIZE;
+    uint8_t touched[VX_WINDOW / VX_PAGE_SIZE / VX_PAGE_SIZE];
+    os_find_changed(t->box->page_map, VX_COUNT(touched), touched);
+    for (uint32_t page = next_mapped(t->box, touched, 0); page < end;) {
+        uint32_t next = in_snapshot(t->box, page) ? run_end(t->box, page) : page;
+        if (next != page && !take_run(t, page, next))
             return false;
-        }
+        page = next_mapped(t->box, touched, next != page ? next : page + 1);
+    }
     return true;
+}
+
+bool snapshot_take(vx_sandbox *box, vx_pages *out) {
+    taking t = {.box = box, .out = out, .changed = malloc(box->pages)};
+    out->fd = os_memory_file("vxplug-snapshot", box->pages * VX_PAGE_SIZE);
+    bool ok = t.changed != NULL && out->fd >= 0 && take_runs(&t);
+    free(t.changed);
+    if (!ok)
+        pages_free(out);
+    return ok;
 }

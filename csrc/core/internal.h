@@ -27,10 +27,10 @@ static inline uint8_t page_prot(unsigned prot) {
     return (uint8_t)((prot & 7) | (prot & (VX_PROT_WRITE | VX_PROT_EXEC) ? VX_PROT_READ : 0));
 }
 
-/* Executable bytes of a plugin: the core's own copy, which nobody can change. */
+/* Executable bytes of a plugin: its image's own pages, mapped to be read; nobody can change them. */
 typedef struct vx_code {
     uint32_t vaddr, size;
-    uint8_t *bytes;
+    const uint8_t *bytes;
 } vx_code;
 
 /* Pages of an image or snapshot, one run with one protection. */
@@ -38,11 +38,12 @@ typedef struct vx_run_of_pages {
     uint32_t address;
     uint32_t size;
     uint8_t page;      /* page map byte */
+    int fd;            /* of the file that has them, borrowed; -1: they are zero */
     uint64_t offset;   /* in the file */
 } vx_run_of_pages;
 
 typedef struct vx_pages {
-    int fd; /* -1 none */
+    int fd; /* of a file of their own; -1 none */
     vx_run_of_pages *runs;
     size_t count;
 } vx_pages;

@@ -32,6 +32,9 @@ bool os_copy(void *to, const void *from, size_t size);
 bool os_protect(void *address, size_t size, unsigned prot);
 /* The bytes are gone: zero again, or the file's. */
 bool os_discard(void *address, size_t size);
+/* A byte for each page of private mappings: 0 if it is still as it was mapped, the file's or never touched.  Where the
+ * kernel does not tell, 1. */
+void os_find_changed(const void *address, size_t pages, uint8_t *changed);
 
 /* Anonymous memory file; -1 on failure. */
 int os_memory_file(const char *name, uint64_t size);

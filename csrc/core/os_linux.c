@@ -4,6 +4,7 @@
 
 #include <asm/prctl.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/futex.h>
 #include <sys/auxv.h>
 #include <sys/mman.h>
@@ -144,6 +145,31 @@ bool os_discard(void *address, size_t size) { return madvise(address, size, MADV
 
 bool os_protect(void *address, size_t size, unsigned prot) {
     return mprotect(address, size, protection(prot)) == 0;
+}
+
+/* proc_pid_pagemap(5): bits of an entry. */
+#define PAGE_PRESENT ((uint64_t)1 << 63)
+#define PAGE_SWAPPED ((uint64_t)1 << 62)
+#define PAGE_OF_FILE ((uint64_t)1 << 61) /* or shared; a private copy of one is not */
+
+static bool read_page_entries(int fd, const void *address, uint64_t *entries, size_t count) {
+    off_t at = (off_t)((uintptr_t)address / 4096 * sizeof *entries);
+    return pread(fd, entries, count * sizeof *entries, at) == (ssize_t)(count * sizeof *entries);
+}
+
+void os_find_changed(const void *address, size_t pages, uint8_t *changed) {
+    uint64_t entries[256];
+    int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+    memset(changed, 1, pages);
+    for (size_t done = 0, count; fd >= 0 && done < pages; done += count) {
+        count = pages - done < VX_COUNT(entries) ? pages - done : VX_COUNT(entries);
+        if (!read_page_entries(fd, (const char *)address + done * 4096, entries, count))
+            break;
+        for (size_t i = 0; i < count; i++)
+            changed[done + i] = entries[i] & (PAGE_PRESENT | PAGE_SWAPPED) && !(entries[i] & PAGE_OF_FILE);
+    }
+    if (fd >= 0)
+        close(fd);
 }
 
 int os_memory_file(const char *name, uint64_t size) {

@@ -37,12 +37,11 @@ static bool image_valid(const vx_image *image) {
     return true;
 }
 
-static bool add_code(vx_plugin *plugin, const vx_segment *s) {
+static bool add_code(vx_plugin *plugin, const vx_segment *s, uint64_t offset) {
     vx_code *code = &plugin->code[plugin->code_count];
-    code->bytes = calloc(1, s->memsz);
+    code->bytes = os_share_file(plugin->image.fd, offset, page_up(s->memsz));
     if (code->bytes == NULL)
         return false;
-    memcpy(code->bytes, s->data, s->filesz);
     code->vaddr = s->vaddr;
     code->size = s->memsz;
     plugin->code_count++;
@@ -50,16 +49,25 @@ static bool add_code(vx_plugin *plugin, const vx_segment *s) {
     return true;
 }
 
+static void add_run(vx_plugin *plugin, const vx_segment *s, uint64_t start, uint64_t end, int fd, uint64_t offset) {
+    if (start != end)
+        plugin->image.runs[plugin->image.count++] = (vx_run_of_pages){
+            (uint32_t)(s->vaddr + start), (uint32_t)(end - start), page_prot(s->prot) | PAGE_FIXED, fd, offset};
+}
+
+/* Whole pages of zeros behind the bytes are no file's: untouched they take no memory, and a snapshot knows them.
+ * Code is the file's to its end, where the translator reads it. */
 static bool add_segment(vx_plugin *plugin, const vx_segment *s, uint64_t *offset) {
-    uint32_t size = (uint32_t)page_up(s->memsz);
-    plugin->image.runs[plugin->image.count++] =
-        (vx_run_of_pages){s->vaddr, size, page_prot(s->prot) | PAGE_FIXED, *offset};
-    if (!os_write_at(plugin->image.fd, s->data, s->filesz, *offset))
-        return false;
-    *offset += size;
-    plugin->image_end = s->vaddr + size;
+    uint64_t size = page_up(s->memsz), stored = s->prot & VX_PROT_EXEC ? size : page_up(s->filesz);
+    int fd = plugin->image.fd;
+    add_run(plugin, s, 0, stored, fd, *offset);
+    add_run(plugin, s, stored, size, -1, 0);
+    plugin->image_end = (uint32_t)(s->vaddr + size);
     plugin->rewritable |= is_rewritable(s);
-    return !(s->prot & VX_PROT_EXEC) || is_rewritable(s) || add_code(plugin, s);
+    bool ok = os_write_at(fd, s->data, s->filesz, *offset) &&
+              (!(s->prot & VX_PROT_EXEC) || is_rewritable(s) || add_code(plugin, s, *offset));
+    *offset += stored;
+    return ok;
 }
 
 static bool add_segments(vx_plugin *plugin, const vx_image *image) {
@@ -67,7 +75,7 @@ static bool add_segments(vx_plugin *plugin, const vx_image *image) {
     for (size_t i = 0; i < image->count; i++)
         total += page_up(image->segments[i].memsz);
     plugin->image.fd = os_memory_file("vxplug-image", total);
-    plugin->image.runs = calloc(image->count, sizeof *plugin->image.runs);
+    plugin->image.runs = calloc(2 * image->count, sizeof *plugin->image.runs);
     if (plugin->image.fd < 0 || plugin->image.runs == NULL)
         return false;
     for (size_t i = 0; i < image->count; i++)
@@ -82,7 +90,7 @@ static void plugin_free(vx_plugin *plugin) {
     vx_translate_unlock();
     reserve_drop_idle(plugin);
     for (size_t i = 0; i < plugin->code_count; i++)
-        free(plugin->code[i].bytes);
+        os_release((void *)(uintptr_t)plugin->code[i].bytes, page_up(plugin->code[i].size));
     pages_free(&plugin->snapshot);
     pages_free(&plugin->image);
     free(plugin);

@@ -16,6 +16,7 @@ static int32_t system_call(uint32_t n, uint32_t b, uint32_t c, uint32_t d, uint3
 
 static uint32_t stack_page(void) { uint32_t here; return (uint32_t)&here & ~(PAGE - 1); }
 static char secret[2 * PAGE] __attribute__((aligned(4096)));
+static const volatile char constants[4 * PAGE] __attribute__((aligned(4096))) = {[PAGE] = 1, [2 * PAGE] = 2, [3 * PAGE] = 3};
 
 static void unreadable_stack(void) { PROTECT(stack_page() - 16 * PAGE, 8 * PAGE, 0); }
 static void unreadable_stack_top(void) {
@@ -36,6 +37,13 @@ static void zero_esp(void) { __asm__ volatile("xor %esp,%esp; xor %eax,%eax; int
 static void hidden_data(void) {
     memcpy(secret, "kept", 5);
     PROTECT((uint32_t)secret, sizeof secret, 0);
+}
+/* Written while they initialise, and constants again. */
+static void changed_constants(void) {
+    PROTECT((uint32_t)constants, sizeof constants, 3);
+    *(volatile char *)&constants[0] = 7;
+    *(volatile char *)&constants[2 * PAGE] = 8;
+    PROTECT((uint32_t)constants, sizeof constants, 1);
 }
 static void everything(void) {
     while (MAP(0, 1 << 20, 3, 0) > 0 || MAP(0, 1 << 20, 3, 0) < -4095)
@@ -64,6 +72,9 @@ __attribute__((constructor)) static void attack(void) { ATTACK(); }
 
 VX_EXPORT int32_t add(int32_t a, int32_t b) { return a + b; }
 VX_EXPORT uint32_t size_of(vx_view data) { return (uint32_t)data.len; }
+VX_EXPORT uint32_t four_constants(void) {
+    return constants[0] | constants[PAGE] << 8 | constants[2 * PAGE] << 16 | (uint32_t)constants[3 * PAGE] << 24;
+}
 VX_EXPORT bool secret_kept(void) {
     PROTECT((uint32_t)secret, sizeof secret, 3);
     return strcmp(secret, "kept") == 0;

@@ -41,6 +41,7 @@ CASES = {
     "holes_in_stack": WORKS,
     "no_stack": WORKS,
     "hidden_data": WORKS,
+    "changed_constants": WORKS,
     "unlike_pages": WORKS,
     "thread_area": WORKS,
     "break_into_stack": WORKS,
@@ -83,6 +84,17 @@ def test_unreadable_pages_keep_their_bytes(build_attack):
             assert box.secret_kept()
             box.reset()
             assert box.secret_kept()
+
+
+def test_constants_changed_while_initialising_stay_changed(build_attack):
+    """Without it later sandboxes would have an image's constants as the file has them, not as their plugin left them:
+    pages that nobody may write are mapped from the image while they are as they were."""
+    plugin = vxplug.open(build_attack("changed_constants"))
+    for _ in range(2):
+        with plugin.sandbox(**LIMITS) as box:
+            assert box.four_constants() == 0x03080107
+            box.reset()
+            assert box.four_constants() == 0x03080107
 
 
 def test_snapshot_fits_another_stack_size(build_attack):
