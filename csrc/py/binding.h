@@ -2,13 +2,13 @@
  *
  * The GIL: every function here is entered with it held and returns with it held, hooks apart.
  * While vx_sandbox_create or vx_call runs, the hooks may release it and take it back; the
- * record of that is Call.suspended.  Fields of Box, State and Function are read and written
- * only with the GIL held. */
+ * record of that is Call.suspended.  A free-threaded Python has none: its threads attach and detach by
+ * the same calls, and lock.h says what guards the fields of the types below, there and here. */
 #ifndef VXPLUG_BINDING_H
 #define VXPLUG_BINDING_H
 
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
+#include "compat.h"
+
 #include <structmember.h>
 
 #include <pthread.h>
@@ -115,17 +115,18 @@ typedef struct Box {
     struct Slot *slots;        /* host functions that the guest may call (callback.c): imports, then */
     uint32_t slot_count;       /* callbacks that running calls lend, the innermost's last */
     uint32_t slot_room;
-    PyObject *handles;         /* dict from guest address to Handle, by its own address: not owned */
+    PyObject *handles;         /* dict from guest address to weak reference of the Handle */
     struct Grave *graves;      /* destructors to be run when the outermost call is over (handle.c) */
     size_t grave_count;
+    bool left;                 /* there are graves, or Shared without memory: box_leave_work */
     struct Shared *shared;     /* memory of Buffers and Mappings (buffer.c) */
     uint64_t generation;       /* how often the memory was replaced: what handles are good for */
     uint32_t next_callback;    /* where the next one's address is, so that old ones stay strange */
     bool poison;               /* after a fault refuse calls instead of resetting */
     bool faulted;              /* a nested call did: reset when the outermost is over */
     bool arena_used;           /* arguments to be forgotten when the outermost call is over */
-    /* The lock: one call at a time.  `owner` is what counts, and the GIL guards it; mutex and
-     * condition only put waiting threads to sleep (lock.c). */
+    /* The lock: one call at a time.  `owner` is what counts; mutex and condition only put waiting
+     * threads to sleep (lock.c). */
     unsigned long owner;       /* thread ident, 0 when free */
     unsigned forks;            /* State.forks when the lock was last known to be sound */
     unsigned waiters;
@@ -265,46 +266,17 @@ bool box_enter_slow(Box *box, Call *call);
 void box_tidy(Box *box, Call *call);
 /* Guest code did not return from `call`: poisons the sandbox or has it reset. */
 void box_faulted(Box *box, Call *call, PyObject *who);
-/* Raises why the box takes no calls; always false. */
-bool box_refuse(Box *box);
+/* With the box locked, and released if `release`: raises why it takes no calls.  Always false. */
+bool box_refuse(Box *box, bool release);
+/* The box's list of work has more.  It is done now, or by whoever has the box locked when it lets go. */
+void box_leave_work(Box *box);
+void box_catch_up(Box *box);               /* the slow part of lock_release */
 /* After box_leave: raises what the call kept; always false. */
 bool box_raise(Box *box, Call *call, PyObject *who);
 
 /* ---- lock.c: who uses a box ---- */
 
-int lock_create(Box *box);                 /* 0 or an errno */
-void lock_destroy(Box *box);
-/* Whether the calling thread is inside a call of the box. */
-bool lock_is_mine(Box *box, unsigned long me);
-bool lock_acquire(Box *box);               /* waits; false: the exception of a signal handler */
-void lock_wake(Box *box);                  /* slow part of lock_release */
-
-/* PyThread_get_thread_ident without its detour. */
-static inline unsigned long thread_ident(void)
-{
-#if defined(__GLIBC__) && defined(__has_builtin)
-#if __has_builtin(__builtin_thread_pointer)
-    return (unsigned long)__builtin_thread_pointer(); /* which is what pthread_self returns there */
-#endif
-#endif
-    return (unsigned long)pthread_self();
-}
-
-/* The two lines that an uncontended call pays. */
-static inline bool lock_try(Box *box, unsigned long me)
-{
-    if (!USUALLY(box->owner == 0 && box->forks == box->state->forks))
-        return false;
-    box->owner = me;
-    return true;
-}
-
-static inline void lock_release(Box *box)
-{
-    box->owner = 0;
-    if (!USUALLY(box->waiters == 0))
-        lock_wake(box);
-}
+#include "lock.h"
 
 /* ---- box.c again: its hot part ---- */
 
@@ -322,6 +294,7 @@ static inline void call_init(Call *call)
     call->evidence.text_size = 0;
 }
 
+/* With the box locked. */
 static inline bool box_usable(const Box *box)
 {
     return USUALLY(box->core != NULL && box->broken == NULL) && !box->faulted;
@@ -332,8 +305,10 @@ static inline bool box_usable(const Box *box)
 static inline bool box_enter(Box *box, Call *call)
 {
     call_init(call);
-    if (!USUALLY(box_usable(box)) || !USUALLY(lock_try(box, thread_ident())))
+    if (!USUALLY(lock_try(box, thread_ident())))
         return box_enter_slow(box, call);
+    if (!USUALLY(box_usable(box)))
+        return box_refuse(box, true);
     box->call = call;
     return true;
 }
@@ -343,7 +318,7 @@ static inline void box_leave(Box *box, Call *call, PyObject *who)
 {
     if (call->faulted)
         box_faulted(box, call, who);
-    if (call->outer == NULL && (box->arena_used || box->faulted))
+    if (call->outer == NULL && (box->arena_used || box->faulted || PEEK(box->left)))
         box_tidy(box, call);
     box->call = call->outer;
     if (call->outer == NULL)
@@ -355,7 +330,7 @@ static inline void box_leave(Box *box, Call *call, PyObject *who)
 static inline bool box_leave_plain(Box *box, Call *call)
 {
     if (((uintptr_t)call->outer | (uintptr_t)call->suspended | (uintptr_t)call->error
-         | (uintptr_t)call->raised | box->arena_used | box->faulted) != 0 || box->grave_count != 0)
+         | (uintptr_t)call->raised | box->arena_used | box->faulted | PEEK(box->left)) != 0)
         return false;
     box->call = NULL;
     lock_release(box);
@@ -569,6 +544,8 @@ extern PyType_Spec handle_spec;
 PyObject *handle_get(Box *box, const Layout *layout, uint32_t address);
 /* With the box locked: the address for the guest; 0 with an exception: not to be used here. */
 uint32_t handle_word(const Function *function, unsigned index, PyObject *value);
+/* With the box locked and its memory new: handles of before are dead, and what was to be destroyed is gone. */
+void handle_forget_all(Box *box);
 /* The destructors that had to wait, at the end of the outermost call. */
 void handle_bury_all(Box *box, Call *outer);
 void handle_free_graves(Box *box);
@@ -600,33 +577,37 @@ PyObject *box_buffer(Box *self, PyObject *size);
 /* With the box locked: whether the bytes of `view` are all in one of the box's Buffers, at a multiple of
  * `unit`, and where the guest has them. */
 bool buffer_find(Box *box, const Py_buffer *view, size_t unit, vx_gaddr *address);
-/* Unmaps from the guest what was released while it ran. */
+/* With the box locked: unmaps from the guest what was released while it ran. */
 void buffer_sweep(Box *box);
 void buffer_free_all(Box *box);
 
 /* Memory that host and guest have a mapping of each. */
 typedef struct Shared {
     struct Shared *next;
-    char *memory;              /* the host's mapping; NULL when it was released */
+    char *memory;              /* the host's mapping; NULL when it was released, by any thread */
     size_t size;
     vx_gaddr address;          /* the guest's mapping, in the box's generation */
     uint64_t generation;
     bool outside;              /* a Mapping's: the guest only reads, and the host does not look */
 } Shared;
 
-/* Buffer, and the head of Mapping. */
+/* Buffer and Mapping. */
 typedef struct Holder {
     PyObject_HEAD
     PyObject *weakrefs;
     Box *box;
     Shared *shared;            /* NULL: given up, or empty */
+    bool closed;               /* given up */
     Py_ssize_t uses;           /* calls and views that have it; each holds the object */
 } Holder;
 
 extern PyMemberDef holder_members[];
 PyObject *holder_enter(PyObject *self, PyObject *unused);
 Py_ssize_t holder_length(Holder *self);
-void holder_give_up(Holder *self);
+Py_ssize_t holder_give_up(Holder *self);   /* 0, or the number of uses for which it cannot */
+/* One more use.  False, with or without an exception: given up, or `flags` ask for what is not there. */
+bool holder_lend(Holder *self, bool read_only, Py_buffer *view, int flags);
+void holder_take_back(Holder *self);
 int holder_traverse(Holder *self, visitproc visit, void *arg);
 void holder_dealloc(Holder *self);
 
@@ -674,6 +655,7 @@ bool error_fault(const Function *function, Call *call, uint32_t address, const c
 /* tools.c */
 PyObject *sample_info(const Box *box, const vx_registers *at); /* inside the tick hook */
 void sample_set(Box *box, PyObject *sample);                   /* NULL: no profiler any more */
+PyObject *sample_get(Box *box);                                /* new reference, NULL for none */
 PyObject *box_profile(Box *self, PyObject *sample);
 PyObject *box_translation(Box *self, PyObject *args);
 PyObject *plugin_places(Plugin *self, PyObject *unused);

@@ -6,21 +6,26 @@
 
 /* ---- using a box ---- */
 
-bool box_refuse(Box *box)
+bool box_refuse(Box *box, bool release)
 {
-    if (box->broken != NULL)
-        error_vxplug("Error", "%S", box->broken);
-    else if (box->core == NULL)
+    PyObject *why = Py_XNewRef(box->broken);
+    bool closed = box->core == NULL;
+    if (release)
+        lock_release(box);
+    if (why != NULL)
+        error_vxplug("Error", "%S", why);
+    else if (closed)
         error_vxplug("Error", "sandbox is closed");
     else
         error_vxplug("Error", "sandbox is to be reset: a call made by its callback faulted");
+    Py_XDECREF(why);
     return false;
 }
 
 static bool enter_nested(Box *box, Call *call)
 {
     if (!box_usable(box))
-        return box_refuse(box);
+        return box_refuse(box, false);
     call->outer = box->call;
     box->call = call;
     return true;
@@ -32,10 +37,8 @@ bool box_enter_slow(Box *box, Call *call)
         return enter_nested(box, call);
     if (!lock_acquire(box))
         return false;
-    if (!box_usable(box)) {
-        lock_release(box);
-        return box_refuse(box);
-    }
+    if (!box_usable(box))
+        return box_refuse(box, true);
     box->call = call;
     return true;
 }
@@ -49,11 +52,19 @@ static bool lock_whole(Box *box, const char *what)
     return false;
 }
 
-/* Keeps why further calls are refused.  Even without memory for the text they are. */
+/* Why further calls are refused, or NULL: they are not.  Steals. */
+static void set_broken(Box *box, PyObject *text)
+{
+    PyObject *old = box->broken;
+    POKE(box->broken, text);
+    Py_XDECREF(old);
+}
+
+/* Even without memory for the text they are. */
 static void box_break(Box *box, PyObject *text)
 {
     PyErr_Clear();
-    Py_XSETREF(box->broken, text != NULL ? text : Py_NewRef(Py_None));
+    set_broken(box, text != NULL ? text : Py_NewRef(Py_None));
 }
 
 static void box_poison(Box *box, const Call *call, PyObject *who)
@@ -69,14 +80,13 @@ static vx_status box_restart(Box *box, Call *call)
 {
     vx_status status = vx_sandbox_reset(box->core);
     gil_take(call);
-    box->generation++;
-    box->grave_count = 0;
+    handle_forget_all(box);
     box->faulted = false;
     if (status != VX_OK)
         box_break(box, PyUnicode_FromFormat("sandbox is unusable, its reset failed: %s",
                                             vx_status_text(status)));
     else
-        Py_CLEAR(box->broken);
+        set_broken(box, NULL);
     return status;
 }
 
@@ -90,14 +100,39 @@ void box_faulted(Box *box, Call *call, PyObject *who)
 
 void box_tidy(Box *box, Call *call)
 {
-    if (box->grave_count != 0)
+    bool left = PEEK(box->left) && __atomic_exchange_n(&box->left, false, __ATOMIC_SEQ_CST);
+    if (left)
         handle_bury_all(box, call);
     if (box->arena_used)
         vx_arena_reset(box->core);
-    buffer_sweep(box);
+    if (left)
+        buffer_sweep(box);
     box->arena_used = false;
     if (box->faulted)
         box_restart(box, call);
+}
+
+/* Whoever leaves more meanwhile finds the box locked and `left` set, which is looked at again.  Keeps the current
+ * exception. */
+void box_catch_up(Box *box)
+{
+    PyObject *error = error_take();
+    while (__atomic_load_n(&box->left, __ATOMIC_SEQ_CST) && lock_try(box, thread_ident())) {
+        Call call;
+        call_init(&call);
+        box->call = &call;
+        box_tidy(box, &call);
+        box->call = NULL;
+        lock_let_go(box);
+    }
+    if (error != NULL)
+        error_restore(error);
+}
+
+void box_leave_work(Box *box)
+{
+    __atomic_store_n(&box->left, true, __ATOMIC_SEQ_CST);
+    box_catch_up(box);
 }
 
 bool box_raise(Box *box, Call *call, PyObject *who)
@@ -137,7 +172,7 @@ static void box_initialise(Box *box, const vx_options *options, Call *call)
     vx_status status = vx_sandbox_create(box->plugin->core, options, &core, &call->trap);
     gil_take(call);
     if (status == VX_OK) {
-        box->core = core;
+        POKE(box->core, core);
     } else if (status == VX_TRAP) {
         call->faulted = true;
     } else {
@@ -156,7 +191,7 @@ static bool box_start(Box *box, vx_options *options)
     if (box->linux_trace != NULL)
         options->hooks.linux_trace = on_linux_trace;
     options->context = box;
-    box->owner = thread_ident();
+    POKE(box->owner, thread_ident());
     box->call = &call;
     box_initialise(box, options, &call);
     box->call = NULL;
@@ -251,11 +286,11 @@ static bool reset_locked(Box *box)
     Call call;
     call_init(&call);
     if (box->core == NULL)
-        return box_refuse(box);
+        return box_refuse(box, false);
     box->call = &call;
     vx_status status = box_restart(box, &call);
     box->call = NULL;
-    return status == VX_OK ? box_outcome(box, &call, NULL) : box_refuse(box);
+    return status == VX_OK ? box_outcome(box, &call, NULL) : box_refuse(box, false);
 }
 
 /* Also heals a poisoned sandbox: its memory is as new. */
@@ -269,16 +304,26 @@ static PyObject *box_reset(Box *self, PyObject *unused)
     return ok ? Py_NewRef(Py_None) : NULL;
 }
 
+/* Who asks from outside a call, box_interrupt and box_memory_used, does not meet what is freed. */
+static vx_sandbox *take_core(Box *self)
+{
+    vx_sandbox *core;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    core = self->core;
+    POKE(self->core, NULL);
+    Py_END_CRITICAL_SECTION();
+    return core;
+}
+
 /* Unmapping a large sandbox takes a while, so the GIL is released; nobody reaches it any more. */
 static PyObject *box_close(Box *self, PyObject *unused)
 {
     (void)unused;
-    if (self->core == NULL)
+    if (PEEK(self->core) == NULL)
         Py_RETURN_NONE;
     if (!lock_whole(self, "close"))
         return NULL;
-    vx_sandbox *core = self->core;
-    self->core = NULL;
+    vx_sandbox *core = take_core(self);
     lock_release(self);
     Py_BEGIN_ALLOW_THREADS
     vx_sandbox_free(core);
@@ -290,21 +335,26 @@ static PyObject *box_close(Box *self, PyObject *unused)
 static PyObject *box_interrupt(Box *self, PyObject *unused)
 {
     (void)unused;
+    Py_BEGIN_CRITICAL_SECTION(self);
     if (self->core != NULL)
         vx_sandbox_interrupt(self->core);
+    Py_END_CRITICAL_SECTION();
     Py_RETURN_NONE;
 }
 
 static PyObject *box_closed(Box *self, void *unused)
 {
     (void)unused;
-    return PyBool_FromLong(self->core == NULL);
+    return PyBool_FromLong(PEEK(self->core) == NULL);
 }
 
 static PyObject *box_memory_used(Box *self, void *unused)
 {
     (void)unused;
-    uint64_t bytes = self->core == NULL ? 0 : vx_sandbox_memory(self->core);
+    uint64_t bytes;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    bytes = self->core == NULL ? 0 : vx_sandbox_memory(self->core);
+    Py_END_CRITICAL_SECTION();
     return PyLong_FromUnsignedLongLong(bytes);
 }
 

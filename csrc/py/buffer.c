@@ -5,7 +5,8 @@
  * pages, made again after a reset when a call first needs it.
  *
  * Box.shared lists what is mapped, or to be unmapped, in the order of making, the youngest first.  A Buffer, or a
- * Mapping (mapping.c), owns its Shared until it is released; then the box does, until nobody is inside. */
+ * Mapping (mapping.c), owns its Shared until it is released; then the box does, until nobody is inside.  The list is
+ * the box's owner's to change; its `memory` is how another thread says that a Shared is the box's now (lock.h, 4). */
 #include "binding.h"
 
 typedef Holder Buffer;
@@ -37,7 +38,7 @@ static void drop(Box *box, Shared **link)
 void buffer_sweep(Box *box)
 {
     for (Shared **link = &box->shared; *link != NULL;) {
-        if ((*link)->memory == NULL)
+        if (PEEK((*link)->memory) == NULL)
             drop(box, link);
         else
             link = &(*link)->next;
@@ -54,8 +55,9 @@ void buffer_free_all(Box *box)
 bool buffer_find(Box *box, const Py_buffer *view, size_t unit, vx_gaddr *address)
 {
     for (Shared *shared = box->shared; shared != NULL; shared = shared->next) {
-        uintptr_t offset = (uintptr_t)view->buf - (uintptr_t)shared->memory;
-        if (shared->memory == NULL || offset >= shared->size
+        const char *memory = PEEK(shared->memory);
+        uintptr_t offset = (uintptr_t)view->buf - (uintptr_t)memory;
+        if (memory == NULL || offset >= shared->size
             || (size_t)view->len > shared->size - offset)
             continue;
         if (offset % unit != 0 || !map_now(box, shared))
@@ -84,15 +86,19 @@ Shared *shared_add(Box *box, void *memory, size_t size, bool outside)
     return shared;
 }
 
-/* The guest's mapping goes now, or, when another thread is inside, at the end of its call. */
+/* The guest's mapping goes now, or, when another thread is inside, at the end of its call.  The host's goes after
+ * `memory` says so: until then the address is nobody else's. */
 static void shared_release(Box *box, Shared *shared)
 {
-    vx_shared_free(shared->memory, shared->size);
-    shared->memory = NULL;
-    if (box->owner == 0 || lock_is_mine(box, thread_ident()))
+    void *memory = shared->memory;
+    size_t size = shared->size;
+    bool inside = lock_is_mine(box, thread_ident());
+    __atomic_store_n(&shared->memory, NULL, __ATOMIC_RELEASE); /* and now it is the owner's */
+    vx_shared_free(memory, size);
+    if (inside)
         buffer_sweep(box);
     else
-        box->arena_used = true; /* has box_tidy called, which sweeps */
+        box_leave_work(box);
 }
 
 bool shared_map(Box *box, Shared *shared, const char *what)
@@ -105,7 +111,7 @@ bool shared_map(Box *box, Shared *shared, const char *what)
     return false;
 }
 
-/* ---- the head that Buffer and Mapping share ---- */
+/* ---- what Buffer and Mapping share ---- */
 
 PyMemberDef holder_members[] = {
     {"__weaklistoffset__", T_PYSSIZET, offsetof(Holder, weakrefs), READONLY, NULL},
@@ -118,13 +124,52 @@ PyObject *holder_enter(PyObject *self, PyObject *unused)
     return Py_NewRef(self);
 }
 
-Py_ssize_t holder_length(Holder *self) { return self->shared != NULL ? (Py_ssize_t)self->shared->size : 0; }
+/* In a critical section of the holder: nobody gives its Shared up meanwhile. */
+static Py_ssize_t size_of(const Holder *self) { return self->shared != NULL ? (Py_ssize_t)self->shared->size : 0; }
 
-void holder_give_up(Holder *self)
+Py_ssize_t holder_length(Holder *self)
 {
-    if (self->shared != NULL)
-        shared_release(self->box, self->shared);
-    self->shared = NULL;
+    Py_ssize_t size;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    size = size_of(self);
+    Py_END_CRITICAL_SECTION();
+    return size;
+}
+
+Py_ssize_t holder_give_up(Holder *self)
+{
+    Shared *shared;
+    Py_ssize_t uses;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    uses = self->uses;
+    shared = uses == 0 ? self->shared : NULL;
+    if (uses == 0) {
+        self->shared = NULL;
+        POKE(self->closed, true);
+    }
+    Py_END_CRITICAL_SECTION();
+    if (shared != NULL)
+        shared_release(self->box, shared);
+    return uses;
+}
+
+bool holder_lend(Holder *self, bool read_only, Py_buffer *view, int flags)
+{
+    bool ok;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    ok = self->shared != NULL
+        && PyBuffer_FillInfo(view, (PyObject *)self, self->shared->memory, size_of(self), read_only, flags) == 0;
+    if (ok)
+        self->uses++;
+    Py_END_CRITICAL_SECTION();
+    return ok;
+}
+
+void holder_take_back(Holder *self)
+{
+    Py_BEGIN_CRITICAL_SECTION(self);
+    self->uses--;
+    Py_END_CRITICAL_SECTION();
 }
 
 int holder_traverse(Holder *self, visitproc visit, void *arg)
@@ -141,7 +186,7 @@ void holder_dealloc(Holder *self)
     PyObject_GC_UnTrack(self);
     if (self->weakrefs != NULL)
         PyObject_ClearWeakRefs((PyObject *)self);
-    holder_give_up(self);
+    (void)holder_give_up(self);
     Py_XDECREF(self->box);
     type->tp_free(self);
     Py_DECREF(type);
@@ -187,10 +232,9 @@ PyObject *box_buffer(Box *self, PyObject *size)
 static PyObject *buffer_release(Buffer *self, PyObject *unused)
 {
     (void)unused;
-    if (self->uses != 0)
-        return PyErr_Format(PyExc_BufferError, "buffer is in use by %zd view%s or calls", self->uses,
-                            self->uses == 1 ? "" : "s");
-    holder_give_up(self);
+    Py_ssize_t uses = holder_give_up(self);
+    if (uses != 0)
+        return PyErr_Format(PyExc_BufferError, "buffer is in use by %zd view%s or calls", uses, uses == 1 ? "" : "s");
     Py_RETURN_NONE;
 }
 
@@ -204,22 +248,18 @@ static PyObject *buffer_exit(Buffer *self, PyObject *args)
 
 static int buffer_get(Buffer *self, Py_buffer *view, int flags)
 {
-    if (self->shared == NULL) {
-        view->obj = NULL;
+    if (holder_lend(self, false, view, flags))
+        return 0;
+    view->obj = NULL;
+    if (!PyErr_Occurred())
         PyErr_SetString(PyExc_ValueError, "buffer is released");
-        return -1;
-    }
-    if (PyBuffer_FillInfo(view, (PyObject *)self, self->shared->memory, (Py_ssize_t)self->shared->size, 0,
-                          flags) < 0)
-        return -1;
-    self->uses++;
-    return 0;
+    return -1;
 }
 
 static void buffer_give_back(Buffer *self, Py_buffer *view)
 {
     (void)view;
-    self->uses--;
+    holder_take_back(self);
 }
 
 /* ---- the type ---- */
@@ -227,14 +267,14 @@ static void buffer_give_back(Buffer *self, Py_buffer *view)
 static PyObject *buffer_released(Buffer *self, void *unused)
 {
     (void)unused;
-    return PyBool_FromLong(self->shared == NULL);
+    return PyBool_FromLong(PEEK(self->closed));
 }
 
 static PyObject *buffer_repr(Buffer *self)
 {
-    if (self->shared == NULL)
-        return PyUnicode_FromString("<released vxplug.Buffer>");
-    return PyUnicode_FromFormat("<vxplug.Buffer of %zu bytes>", self->shared->size);
+    Py_ssize_t size = holder_length(self); /* never 0 but then */
+    return size == 0 ? PyUnicode_FromString("<released vxplug.Buffer>")
+                     : PyUnicode_FromFormat("<vxplug.Buffer of %zd bytes>", size);
 }
 
 static PyMethodDef buffer_methods[] = {

@@ -348,6 +348,18 @@ static bool give_result(Visit *visit, PyObject *value)
     }
 }
 
+/* False: it has another size by now.  The callable may have given the array to other threads, which can resize it. */
+static bool copy_of_array(PyObject *array, void *memory, uint32_t size)
+{
+    bool same;
+    Py_BEGIN_CRITICAL_SECTION(array);
+    same = PyByteArray_GET_SIZE(array) == (Py_ssize_t)size;
+    if (same && size != 0)
+        memcpy(memory, PyByteArray_AS_STRING(array), size);
+    Py_END_CRITICAL_SECTION();
+    return same;
+}
+
 /* What the callable wrote to the bytearrays it got for vx_mut. */
 static bool give_written(Visit *visit)
 {
@@ -356,11 +368,6 @@ static bool give_written(Visit *visit)
         if (parameter->code != CODE_MUT)
             continue;
         const uint32_t *words = &visit->words[parameter->word];
-        if (PyByteArray_GET_SIZE(visit->values[i]) != (Py_ssize_t)words[1]) {
-            PyErr_Format(PyExc_BufferError, "%U(): a callback resized the buffer it was lent",
-                         visit->prototype->name);
-            return false;
-        }
         void *memory = vx_guest_pointer(visit->box->core, (vx_gaddr){words[0]}, words[1],
                                         VX_PROT_READ | VX_PROT_WRITE);
         if (words[1] != 0 && memory == NULL) {
@@ -368,8 +375,11 @@ static bool give_written(Visit *visit)
             visit->callback->bad_address = words[0];
             return false;
         }
-        if (words[1] != 0)
-            memcpy(memory, PyByteArray_AS_STRING(visit->values[i]), words[1]);
+        if (!copy_of_array(visit->values[i], memory, words[1])) {
+            PyErr_Format(PyExc_BufferError, "%U(): a callback resized the buffer it was lent",
+                         visit->prototype->name);
+            return false;
+        }
     }
     return true;
 }

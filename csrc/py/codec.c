@@ -82,15 +82,26 @@ static bool encode_union(const Place *place, const Layout *layout, PyObject *val
     return ok;
 }
 
+/* A new reference: a list may be another thread's to change. */
+static PyObject *item_of(const Place *place, PyObject *items, uint32_t index)
+{
+    if (PyTuple_Check(items))
+        return Py_NewRef(PyTuple_GET_ITEM(items, index));
+    PyObject *item = PyList_GetItemRef(items, index);
+    if (item == NULL)
+        error_place(place, PyExc_RuntimeError, "changed size while it was read");
+    return item;
+}
+
 static bool encode_items(const Place *outer, const Layout *layout, PyObject *items, uint8_t *out, Texts *texts)
 {
     for (uint32_t i = 0; i < layout->count; i++) {
         Place place = {.outer = outer, .item = i};
         if ((uint32_t)PySequence_Fast_GET_SIZE(items) != layout->count)
             return error_place(outer, PyExc_RuntimeError, "changed size while it was read");
-        PyObject *item = Py_NewRef(PySequence_Fast_GET_ITEM(items, i));
-        bool ok = codec_encode(&place, layout->target, item, out + i * layout->target->size, texts);
-        Py_DECREF(item);
+        PyObject *item = item_of(outer, items, i);
+        bool ok = item != NULL && codec_encode(&place, layout->target, item, out + i * layout->target->size, texts);
+        Py_XDECREF(item);
         if (!ok)
             return false;
     }
@@ -179,10 +190,9 @@ static PyObject *decode_number(Code code, uint64_t bits)
 /* A number that is no member stays a number: C lets an enum hold any. */
 PyObject *codec_enum(const Layout *layout, PyObject *number)
 {
-    PyObject *member = number != NULL ? PyDict_GetItemWithError(layout->values, number) : NULL;
-    if (number == NULL || (member == NULL && !PyErr_Occurred()))
+    PyObject *member = NULL;
+    if (number == NULL || PyDict_GetItemRef(layout->values, number, &member) == 0)
         return number;
-    Py_XINCREF(member);
     Py_DECREF(number);
     return member;
 }

@@ -235,13 +235,14 @@ static PyObject *guest_text(const char *text, size_t size)
 }
 
 /* Only names of exceptions that a program may want to catch: SystemExit and KeyboardInterrupt
- * are not the plugin's to raise.  NULL without an exception: no such name. */
+ * are not the plugin's to raise.  A new reference; NULL without an exception: no such name. */
 static PyObject *guest_class(State *state, PyObject *name)
 {
-    PyObject *type = PyDict_GetItemWithError(state->builtins, name);
-    bool usable = type != NULL && PyType_Check(type)
-        && PyType_IsSubtype((PyTypeObject *)type, (PyTypeObject *)PyExc_Exception);
-    return usable ? type : NULL;
+    PyObject *type;
+    if (PyDict_GetItemRef(state->builtins, name, &type) > 0
+        && !(PyType_Check(type) && PyType_IsSubtype((PyTypeObject *)type, (PyTypeObject *)PyExc_Exception)))
+        Py_CLEAR(type);
+    return type;
 }
 
 /* Some exceptions want more than a text (UnicodeDecodeError); the text counts, so it is kept. */
@@ -273,6 +274,7 @@ PyObject *error_of_guest(State *state, const char *name, size_t name_size, const
             exception = guest_exception(type, message);
         else if (!PyErr_Occurred())
             exception = guest_unknown(name_text, message);
+        Py_XDECREF(type);
     }
     Py_XDECREF(name_text);
     Py_XDECREF(message);

@@ -15,20 +15,51 @@ typedef struct Grave {
 
 /* ---- the table of living handles ---- */
 
-/* One object an address, so that its destructor runs once, however often the guest gives it. */
-static Handle *find(const Box *box, PyObject *key, const Layout *layout)
+/* One object an address, so that its destructor runs once, however often the guest gives it.  The table does not own
+ * them: another thread may let go of the last reference at any moment, so what a weak reference leads to counts. */
+static PyObject *look_up(const Box *box, PyObject *key)
 {
-    PyObject *entry = PyDict_GetItemWithError(box->handles, key);
-    Handle *handle = entry != NULL ? PyLong_AsVoidPtr(entry) : NULL;
-    return handle != NULL && Py_IS_TYPE(handle, (PyTypeObject *)layout->class) ? handle : NULL;
+    PyObject *entry, *handle = NULL;
+    if (PyDict_GetItemRef(box->handles, key, &entry) > 0)
+        (void)PyWeakref_GetRef(entry, &handle);
+    Py_XDECREF(entry);
+    return handle;
+}
+
+/* A new reference, or NULL, with or without an exception. */
+static Handle *find(Box *box, PyObject *key, const Layout *layout)
+{
+    PyObject *handle;
+    Py_BEGIN_CRITICAL_SECTION(box);
+    handle = look_up(box, key);
+    Py_END_CRITICAL_SECTION();
+    if (handle != NULL && !Py_IS_TYPE(handle, (PyTypeObject *)layout->class))
+        Py_CLEAR(handle);
+    return (Handle *)handle;
 }
 
 static bool enter(Box *box, PyObject *key, Handle *handle)
 {
-    PyObject *entry = PyLong_FromVoidPtr(handle);
-    int done = entry != NULL ? PyDict_SetItem(box->handles, key, entry) : -1;
+    PyObject *entry = PyWeakref_NewRef((PyObject *)handle, NULL);
+    int done = -1;
+    Py_BEGIN_CRITICAL_SECTION(box);
+    if (entry != NULL)
+        done = PyDict_SetItem(box->handles, key, entry);
+    Py_END_CRITICAL_SECTION();
     Py_XDECREF(entry);
     return done == 0;
+}
+
+/* What leads nowhere any more is ours, or as good as gone. */
+static void drop_entry(Handle *self, PyObject *key)
+{
+    PyObject *there = NULL;
+    Py_BEGIN_CRITICAL_SECTION(self->box);
+    there = look_up(self->box, key);
+    if (there == NULL || there == (PyObject *)self)
+        (void)PyDict_Pop(self->box->handles, key, NULL);
+    Py_END_CRITICAL_SECTION();
+    Py_XDECREF(there);
 }
 
 /* With an exception set or not, which stays. */
@@ -36,9 +67,8 @@ static void leave(Handle *self)
 {
     PyObject *error = error_take();
     PyObject *key = PyLong_FromUnsignedLong(self->address);
-    PyObject *entry = key != NULL ? PyDict_GetItemWithError(self->box->handles, key) : NULL;
-    if (entry != NULL && PyLong_AsVoidPtr(entry) == self)
-        PyDict_DelItem(self->box->handles, key);
+    if (key != NULL)
+        drop_entry(self, key);
     Py_XDECREF(key);
     PyErr_Clear();
     if (error != NULL)
@@ -64,9 +94,9 @@ PyObject *handle_get(Box *box, const Layout *layout, uint32_t address)
         return Py_NewRef(Py_None);
     PyObject *key = PyLong_FromUnsignedLong(address);
     Handle *handle = key != NULL ? find(box, key, layout) : NULL;
-    if (handle != NULL && handle->generation == box->generation) {
-        Py_INCREF(handle);
-    } else if (key != NULL && !PyErr_Occurred()) {
+    if (handle != NULL && (handle->generation != box->generation || PEEK(handle->closed)))
+        Py_CLEAR(handle); /* of a dead one, whose destructor is not run here: it was closed, or its memory is gone */
+    if (handle == NULL && key != NULL && !PyErr_Occurred()) {
         handle = create(box, layout, address);
         if (handle != NULL && !enter(box, key, handle))
             Py_CLEAR(handle);
@@ -79,11 +109,20 @@ PyObject *handle_get(Box *box, const Layout *layout, uint32_t address)
 
 static const char *why_dead(const Handle *self)
 {
-    if (self->closed)
+    if (PEEK(self->closed))
         return "is closed";
-    if (self->box->core == NULL || self->box->broken != NULL)
+    if (PEEK(self->box->core) == NULL || PEEK(self->box->broken) != NULL)
         return "died with its sandbox";
-    return self->generation != self->box->generation ? "died when its sandbox was reset" : NULL;
+    return self->generation != PEEK(self->box->generation) ? "died when its sandbox was reset" : NULL;
+}
+
+/* Of several who close it, or of close() and the finaliser, one: true for whoever has the destructor to run. */
+static bool take_out_of_use(Handle *self)
+{
+    if (__atomic_exchange_n(&self->closed, true, __ATOMIC_ACQ_REL))
+        return false;
+    leave(self);
+    return self->destroy != 0;
 }
 
 uint32_t handle_word(const Function *function, unsigned index, PyObject *value)
@@ -119,40 +158,50 @@ static bool run_destructor(Box *box, Call *call, uint32_t destroy, uint32_t addr
     return false;
 }
 
-/* Takes the handle out of use, then runs its destructor, if its memory is still there. */
-static bool end(Handle *self)
+/* With the box locked by `call`, which lets it go: the destructor, if its memory is still there. */
+static bool end(Handle *self, Call *call, PyObject *who)
 {
-    Call call;
     Box *box = self->box;
-    self->closed = true;
-    leave(self);
-    if (self->destroy == 0 || !box_usable(box))
-        return true;
-    PyObject *who = PyUnicode_FromString("close");
-    bool ok = who != NULL && box_enter(box, &call);
-    if (ok) {
-        if (self->generation == box->generation)
-            run_destructor(box, &call, self->destroy, self->address);
-        box_leave(box, &call, who);
-        ok = box_outcome(box, &call, who);
-    }
-    Py_XDECREF(who);
-    return ok;
+    if (self->generation == box->generation)
+        run_destructor(box, call, self->destroy, self->address);
+    box_leave(box, call, who);
+    return box_outcome(box, call, who);
 }
 
-/* The running call's end will see to it: box_leave looks at arena_used, box_tidy at the graves.
- * Without memory for it the guest object stays until the next reset. */
+/* The running call's end will see to it, or, without one, box_leave_work.  Without memory for it the guest object stays
+ * until the next reset. */
 static void bury(Handle *self)
 {
     Box *box = self->box;
-    self->closed = true;
-    leave(self);
-    Grave *graves = PyMem_Realloc(box->graves, (box->grave_count + 1) * sizeof *graves);
-    if (graves == NULL)
-        return;
-    box->graves = graves;
-    graves[box->grave_count++] = (Grave){self->destroy, self->address};
-    box->arena_used = true;
+    Py_BEGIN_CRITICAL_SECTION(box);
+    Grave *graves = NULL;
+    if (self->generation == box->generation)
+        graves = PyMem_Realloc(box->graves, (box->grave_count + 1) * sizeof *graves);
+    if (graves != NULL) {
+        box->graves = graves;
+        graves[box->grave_count++] = (Grave){self->destroy, self->address};
+    }
+    Py_END_CRITICAL_SECTION();
+    box_leave_work(box);
+}
+
+static bool dig_up(Box *box, Grave *grave)
+{
+    bool any;
+    Py_BEGIN_CRITICAL_SECTION(box);
+    any = box->grave_count != 0;
+    if (any)
+        *grave = box->graves[--box->grave_count];
+    Py_END_CRITICAL_SECTION();
+    return any;
+}
+
+void handle_forget_all(Box *box)
+{
+    Py_BEGIN_CRITICAL_SECTION(box);
+    POKE(box->generation, box->generation + 1);
+    box->grave_count = 0;
+    Py_END_CRITICAL_SECTION();
 }
 
 static void report(Call *call)
@@ -169,11 +218,14 @@ static void report(Call *call)
     PyErr_WriteUnraisable(NULL);
 }
 
+/* Those of a box that takes no calls wait for nothing: its memory is about to go. */
 void handle_bury_all(Box *box, Call *outer)
 {
     Call call;
-    while (box->grave_count != 0 && box_usable(box)) {
-        Grave grave = box->graves[--box->grave_count];
+    Grave grave;
+    while (dig_up(box, &grave)) {
+        if (!box_usable(box))
+            continue;
         call_init(&call);
         call.outer = outer;
         box->call = &call;
@@ -183,7 +235,6 @@ void handle_bury_all(Box *box, Call *outer)
         report(&call);
         evidence_free(&call.evidence);
     }
-    box->grave_count = 0;
 }
 
 void handle_free_graves(Box *box)
@@ -192,17 +243,34 @@ void handle_free_graves(Box *box)
     box->graves = NULL;
 }
 
+/* Nobody waits in a finaliser: if the box is locked, whoever has it locked runs the destructor. */
+static void end_unheld(Handle *self)
+{
+    Call call;
+    Box *box = self->box;
+    PyObject *who = PyUnicode_FromString("close");
+    call_init(&call);
+    if (who == NULL || lock_is_mine(box, thread_ident()) || !lock_try(box, thread_ident())) {
+        PyErr_Clear();
+        bury(self);
+    } else if (!box_usable(box)) {
+        lock_release(box);
+    } else {
+        box->call = &call;
+        if (!end(self, &call, who))
+            PyErr_WriteUnraisable((PyObject *)self);
+    }
+    Py_XDECREF(who);
+}
+
 static void handle_finalize(PyObject *object)
 {
     Handle *self = (Handle *)object;
     PyObject *error = error_take();
-    if (self->box == NULL || why_dead(self) != NULL) {
-        self->closed = true;
-    } else if (self->destroy != 0 && self->box->owner != 0) {
-        bury(self);
-    } else if (!end(self)) {
-        PyErr_WriteUnraisable(object);
-    }
+    if (self->box == NULL || why_dead(self) != NULL)
+        POKE(self->closed, true);
+    else if (take_out_of_use(self))
+        end_unheld(self);
     if (error != NULL)
         error_restore(error);
 }
@@ -219,12 +287,15 @@ static PyObject *handle_new(PyTypeObject *type, PyObject *args, PyObject *keywor
 /* Closing what died with its sandbox is no error: there is nothing left to free. */
 static PyObject *handle_close(Handle *self, PyObject *unused)
 {
+    Call call;
     (void)unused;
-    if (why_dead(self) != NULL)
-        self->closed = true;
-    else if (!end(self))
-        return NULL;
-    Py_RETURN_NONE;
+    bool dead = why_dead(self) != NULL || PEEK(self->box->faulted);
+    if (!take_out_of_use(self) || dead)
+        Py_RETURN_NONE;
+    PyObject *who = PyUnicode_FromString("close");
+    bool ok = who != NULL && box_enter(self->box, &call) && end(self, &call, who);
+    Py_XDECREF(who);
+    return ok ? Py_NewRef(Py_None) : NULL;
 }
 
 static PyObject *handle_enter(PyObject *self, PyObject *unused)

@@ -9,10 +9,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#if PY_VERSION_HEX < 0x030D0000
-#define Py_IsFinalizing _Py_IsFinalizing
-#endif
-
 static uint64_t clock_ns(void)
 {
     struct timespec now;
@@ -135,8 +131,10 @@ static bool signals_due(const Box *box, Call *call)
 /* The profiler's callable gets registers as in a trap, and a copy of the stack. */
 static bool send_sample(Box *box, const vx_registers *at)
 {
+    PyObject *sample = sample_get(box); /* it may take itself away */
+    if (sample == NULL)
+        return true;
     PyObject *info = sample_info(box, at);
-    PyObject *sample = Py_NewRef(box->sample); /* it may take itself away */
     PyObject *result = info != NULL ? PyObject_CallOneArg(sample, info) : NULL;
     Py_DECREF(sample);
     Py_XDECREF(info);
@@ -150,7 +148,7 @@ static bool take_sample(Box *box, Call *call)
     if (box->core == NULL || !vx_sandbox_where(box->core, &at))
         return true;
     bool released = hook_begin(call);
-    bool ok = box->sample == NULL || send_sample(box, &at);
+    bool ok = send_sample(box, &at);
     if (!ok)
         error_keep(call);
     hook_end(call, released);
@@ -161,7 +159,7 @@ static bool on_tick(void *context)
 {
     Box *box = context;
     Call *call = box->call;
-    if (call->error != NULL || (box->sample != NULL && !take_sample(box, call)))
+    if (call->error != NULL || (PEEK(box->sample) != NULL && !take_sample(box, call)))
         return false;
     if (call->suspended == NULL) {
         gil_release(call);
@@ -195,7 +193,7 @@ static void on_linger(void *context)
 static bool on_overdue(void *context)
 {
     const Box *box = context;
-    return box->state->ends_callbacks && thread_ident() == box->state->main_thread;
+    return PEEK(box->state->ends_callbacks) && thread_ident() == box->state->main_thread;
 }
 
 const vx_hooks hooks_table = {.output = on_output, .raise = on_raise, .tick = on_tick, .linger = on_linger,

@@ -1,13 +1,13 @@
 /* One call at a time in a box.
  *
- * The GIL guards Box.owner: a thread that finds it zero takes the box by writing its ident, with
- * no system call and no atomic instruction.  A thread that finds another owner sleeps without the
- * GIL, which the owner may need to finish.
+ * A thread that finds Box.owner zero takes the box by writing its ident: with a GIL, which guards the field, by a plain
+ * store, without one by a compare and exchange.  A thread that finds another owner sleeps detached, since the owner may
+ * need the GIL, or whoever stops the world may need us, before it can finish.
  *
- * No wakeup is lost: a waiter locks the mutex while it still holds the GIL and lets go of it only
- * inside pthread_cond_timedwait; the owner wakes with the GIL and the mutex held, so it is
- * either before the waiter's look at `owner` or after its sleep began.  No deadlock: nobody
- * waits for the GIL with the mutex held.
+ * No wakeup is lost: a waiter counts itself, then looks at `owner` with the mutex held, which it lets go of only inside
+ * pthread_cond_timedwait; the owner writes `owner`, then looks at the count, and wakes with the mutex held.  So either the
+ * waiter sees the box free, or the owner sees the waiter and wakes it after its sleep began.  No deadlock: nobody
+ * attaches, or waits for the GIL, with the mutex held.
  *
  * A fork leaves only one thread.  A box whose owner was another one is given up: its memory is
  * in the middle of a call that nobody will finish. */
@@ -36,14 +36,14 @@ int lock_create(Box *box)
     error = init_sleep(box);
     if (error != 0)
         pthread_mutex_destroy(&box->mutex);
-    box->forks = box->state->forks;
+    POKE(box->forks, box->state->forks);
     return error;
 }
 
 void lock_destroy(Box *box)
 {
     /* In a child the mutex may be held, and the condition waited on, by threads it never had. */
-    if (box->forks != box->state->forks)
+    if (!lock_is_sound(box))
         return;
     pthread_cond_destroy(&box->freed);
     pthread_mutex_destroy(&box->mutex);
@@ -53,24 +53,33 @@ void lock_destroy(Box *box)
  * outside calls, and this one never ends. */
 static void give_up(Box *box)
 {
-    box->owner = 0;
     box->call = NULL;
-    box->core = NULL;
+    POKE(box->core, NULL);
     Py_XSETREF(box->broken, PyUnicode_FromString(
         "sandbox is lost: another thread ran a call in it when the process forked"));
+    POKE(box->owner, 0);
 }
 
-/* After a fork: forgets the threads that are gone. */
-static void refresh(Box *box)
+static void forget_threads(Box *box)
 {
-    if (box->forks == box->state->forks)
-        return;
-    box->forks = box->state->forks;
-    box->waiters = 0;
+    POKE(box->waiters, 0);
     pthread_mutex_init(&box->mutex, NULL);
     init_sleep(box);
-    if (box->owner != 0 && box->owner != box->state->forked_by)
+    if (PEEK(box->owner) != 0 && PEEK(box->owner) != box->state->forked_by)
         give_up(box);
+}
+
+/* After a fork: forgets the threads that are gone.  Nobody takes the box before `forks` says that it is done. */
+static void refresh(Box *box)
+{
+    if (lock_is_sound(box))
+        return;
+    Py_BEGIN_CRITICAL_SECTION(box);
+    if (!lock_is_sound(box)) {
+        forget_threads(box);
+        __atomic_store_n(&box->forks, box->state->forks, __ATOMIC_RELEASE);
+    }
+    Py_END_CRITICAL_SECTION();
 }
 
 static struct timespec soon(void)
@@ -87,19 +96,20 @@ static struct timespec soon(void)
 static void sleep_once(Box *box)
 {
     struct timespec until = soon();
-    box->waiters++;
+    __atomic_add_fetch(&box->waiters, 1, __ATOMIC_SEQ_CST);
     pthread_mutex_lock(&box->mutex);
     PyThreadState *suspended = PyEval_SaveThread();
-    pthread_cond_timedwait(&box->freed, &box->mutex, &until);
+    if (__atomic_load_n(&box->owner, __ATOMIC_SEQ_CST) != 0)
+        pthread_cond_timedwait(&box->freed, &box->mutex, &until);
     pthread_mutex_unlock(&box->mutex);
     PyEval_RestoreThread(suspended);
-    box->waiters--;
+    __atomic_sub_fetch(&box->waiters, 1, __ATOMIC_SEQ_CST);
 }
 
 bool lock_is_mine(Box *box, unsigned long me)
 {
     refresh(box);
-    return box->owner == me;
+    return PEEK(box->owner) == me;
 }
 
 bool lock_acquire(Box *box)

@@ -7,10 +7,7 @@
 
 #include <errno.h>
 
-typedef struct Mapping {
-    Holder head;
-    bool closed;
-} Mapping;
+typedef Holder Mapping;
 
 /* ---- making and closing ---- */
 
@@ -43,22 +40,22 @@ static void *memory_of_file(PyObject *source, Py_ssize_t offset, Py_ssize_t size
 /* With the box locked.  The mapping owns `memory`. */
 static bool attach(Mapping *self, void *memory, size_t size)
 {
-    self->head.shared = shared_add(self->head.box, memory, size, true);
-    return self->head.shared != NULL && shared_map(self->head.box, self->head.shared, "map");
+    self->shared = shared_add(self->box, memory, size, true);
+    return self->shared != NULL && shared_map(self->box, self->shared, "map");
 }
 
 static bool attach_locked(Mapping *self, void *memory, size_t size)
 {
     Call call;
-    if (!box_enter(self->head.box, &call)) {
+    if (!box_enter(self->box, &call)) {
         if (size != 0)
             vx_shared_free(memory, size);
         return false;
     }
     if (size != 0 && !attach(self, memory, size))
         error_keep(&call);
-    box_leave(self->head.box, &call, NULL);
-    return box_outcome(self->head.box, &call, NULL);
+    box_leave(self->box, &call, NULL);
+    return box_outcome(self->box, &call, NULL);
 }
 
 /* Offset and size are checked by vxplug/mapping.py, which also knows what a source can be.  Asking an object for its
@@ -74,7 +71,7 @@ PyObject *box_map(Box *self, PyObject *args)
     Mapping *mapping = (Mapping *)self->state->mapping_type->tp_alloc(self->state->mapping_type, 0);
     if (mapping == NULL)
         return NULL;
-    mapping->head.box = (Box *)Py_NewRef(self);
+    mapping->box = (Box *)Py_NewRef(self);
     void *memory = NULL;
     if (size != 0)
         memory = PyLong_Check(source) ? memory_of_file(source, offset, size) : memory_of_buffer(source, offset, size);
@@ -87,11 +84,9 @@ PyObject *box_map(Box *self, PyObject *args)
 static PyObject *mapping_close(Mapping *self, PyObject *unused)
 {
     (void)unused;
-    if (self->head.uses != 0)
-        return PyErr_Format(PyExc_BufferError, "mapping is in use by %zd call%s", self->head.uses,
-                            self->head.uses == 1 ? "" : "s");
-    holder_give_up(&self->head);
-    self->closed = true;
+    Py_ssize_t uses = holder_give_up(self);
+    if (uses != 0)
+        return PyErr_Format(PyExc_BufferError, "mapping is in use by %zd call%s", uses, uses == 1 ? "" : "s");
     Py_RETURN_NONE;
 }
 
@@ -103,13 +98,19 @@ static PyObject *mapping_exit(Mapping *self, PyObject *args)
 
 /* ---- the buffer protocol ---- */
 
-static void *copy_out(const Mapping *self)
+/* The mapping stays meanwhile: close() waits for the critical section.  NULL, with or without an exception. */
+static void *copy_out(Mapping *self, Py_ssize_t *size)
 {
-    size_t size = self->head.shared != NULL ? self->head.shared->size : 0;
-    void *copy = PyMem_Malloc(size);
-    if (copy == NULL)
-        return PyErr_NoMemory();
-    if (size == 0 || vx_mapping_copy(copy, self->head.shared->memory, size))
+    void *copy = NULL;
+    bool ok = false;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    const Shared *shared = self->shared;
+    *size = shared != NULL ? (Py_ssize_t)shared->size : 0;
+    if (!self->closed && (copy = PyMem_Malloc((size_t)*size)) == NULL)
+        PyErr_NoMemory();
+    ok = copy != NULL && (*size == 0 || vx_mapping_copy(copy, shared->memory, (uint64_t)*size));
+    Py_END_CRITICAL_SECTION();
+    if (ok || copy == NULL)
         return copy;
     PyMem_Free(copy);
     PyErr_SetString(PyExc_OSError, "mapping: bytes are gone: its file was cut short, or cannot be read");
@@ -118,13 +119,12 @@ static void *copy_out(const Mapping *self)
 
 static int mapping_get(Mapping *self, Py_buffer *view, int flags)
 {
+    Py_ssize_t size;
     view->obj = NULL;
-    if (self->closed) {
+    void *copy = copy_out(self, &size);
+    if (copy == NULL && !PyErr_Occurred())
         PyErr_SetString(PyExc_ValueError, "mapping is closed");
-        return -1;
-    }
-    void *copy = copy_out(self);
-    if (copy == NULL || PyBuffer_FillInfo(view, (PyObject *)self, copy, holder_length(&self->head), 1, flags) < 0) {
+    if (copy == NULL || PyBuffer_FillInfo(view, (PyObject *)self, copy, size, 1, flags) < 0) {
         PyMem_Free(copy);
         return -1;
     }
@@ -135,7 +135,7 @@ static int mapping_get(Mapping *self, Py_buffer *view, int flags)
 static void mapping_give_back(Mapping *self, Py_buffer *view)
 {
     if (view->internal == NULL)
-        self->head.uses--;
+        holder_take_back(self);
     PyMem_Free(view->internal);
 }
 
@@ -143,12 +143,10 @@ static void mapping_give_back(Mapping *self, Py_buffer *view)
 bool mapping_lend(const Function *function, PyObject *value, int flags, Py_buffer *view)
 {
     Mapping *self = (Mapping *)value;
-    if (!Py_IS_TYPE(value, function->box->state->mapping_type) || self->head.box != function->box
-        || self->head.shared == NULL || function->result == CODE_STREAM || (flags & PyBUF_WRITABLE)
-        || PyBuffer_FillInfo(view, value, self->head.shared->memory, holder_length(&self->head), 1, flags) < 0)
+    if (!Py_IS_TYPE(value, function->box->state->mapping_type) || self->box != function->box
+        || function->result == CODE_STREAM || (flags & PyBUF_WRITABLE) || !holder_lend(self, true, view, flags))
         return false;
     view->internal = NULL;
-    self->head.uses++;
     return true;
 }
 
@@ -162,14 +160,14 @@ bool mapping_lent(const Box *box, const Py_buffer *view)
 static PyObject *mapping_closed(Mapping *self, void *unused)
 {
     (void)unused;
-    return PyBool_FromLong(self->closed);
+    return PyBool_FromLong(PEEK(self->closed));
 }
 
 static PyObject *mapping_repr(Mapping *self)
 {
-    if (self->closed)
+    if (PEEK(self->closed))
         return PyUnicode_FromString("<closed vxplug.Mapping>");
-    return PyUnicode_FromFormat("<vxplug.Mapping of %zd bytes>", holder_length(&self->head));
+    return PyUnicode_FromFormat("<vxplug.Mapping of %zd bytes>", holder_length(self));
 }
 
 static PyMethodDef mapping_methods[] = {

@@ -143,7 +143,7 @@ static PyObject *overdue(PyObject *module, PyObject *unused)
     const Box *box = vx_overdue(&why);
     if (box == NULL)
         Py_RETURN_NONE;
-    uint64_t limit = box->core == NULL ? box->init_timeout_ns : box->timeout_ns;
+    uint64_t limit = PEEK(box->core) == NULL ? box->init_timeout_ns : box->timeout_ns;
     return Py_BuildValue("(sd)", vx_trap_kind_name(why), (double)limit / 1e9);
 }
 
@@ -151,7 +151,7 @@ static PyObject *end_callbacks(PyObject *module, PyObject *unused)
 {
     (void)unused;
     State *state = PyModule_GetState(module);
-    state->ends_callbacks = true;
+    POKE(state->ends_callbacks, true);
     Py_RETURN_NONE;
 }
 
@@ -180,17 +180,14 @@ static PyMethodDef module_methods[] = {
 };
 
 /* Interpreters share nothing but the core, which has its own locks: each has its State, its types, its
- * plugins, and boxes that no other one can reach.
- *
- * Within an interpreter its GIL is what guards a Box, its lock included (lock.c), so a free-threaded
- * Python has to keep its GIL enabled while this module is loaded.  It does, with a warning. */
+ * plugins, and boxes that no other one can reach.  Within an interpreter the rules are those of lock.h. */
 static PyModuleDef_Slot module_slots[] = {
     {Py_mod_exec, module_exec},
 #ifdef Py_mod_multiple_interpreters
     {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},
 #endif
 #ifdef Py_mod_gil
-    {Py_mod_gil, Py_MOD_GIL_USED},
+    {Py_mod_gil, Py_MOD_GIL_NOT_USED},
 #endif
     {0},
 };

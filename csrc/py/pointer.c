@@ -6,9 +6,9 @@
 
 static const char *why_dead(const Function *self)
 {
-    if (self->box->core == NULL || self->box->broken != NULL)
+    if (PEEK(self->box->core) == NULL || PEEK(self->box->broken) != NULL)
         return "died with its sandbox";
-    return self->generation != self->box->generation ? "died when its sandbox was reset" : NULL;
+    return self->generation != PEEK(self->box->generation) ? "died when its sandbox was reset" : NULL;
 }
 
 static PyObject *pointer_vectorcall(PyObject *object, PyObject *const *args, size_t flagged,

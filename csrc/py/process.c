@@ -81,12 +81,10 @@ static vx_sandbox *memory_begin(Box *box, bool *locked)
             return NULL;
         *locked = true;
     }
-    if (box->core == NULL) {
-        box_refuse(box);
-        if (*locked)
-            lock_release(box);
-    }
-    return box->core;
+    vx_sandbox *core = box->core;
+    if (core == NULL)
+        box_refuse(box, *locked);
+    return core;
 }
 
 static void memory_end(Box *box, bool locked)

@@ -26,13 +26,23 @@ PyObject *sample_info(const Box *box, const vx_registers *at)
 /* The watchdog interrupts young calls too while somebody samples. */
 void sample_set(Box *box, PyObject *sample)
 {
-    PyObject *old = box->sample;
-    if (sample != NULL && old == NULL)
-        vx_sampling(true);
-    if (sample == NULL && old != NULL)
-        vx_sampling(false);
-    box->sample = Py_XNewRef(sample);
+    PyObject *old;
+    Py_BEGIN_CRITICAL_SECTION(box);
+    old = box->sample;
+    POKE(box->sample, Py_XNewRef(sample));
+    if ((sample != NULL) != (old != NULL))
+        vx_sampling(sample != NULL);
+    Py_END_CRITICAL_SECTION();
     Py_XDECREF(old);
+}
+
+PyObject *sample_get(Box *box)
+{
+    PyObject *sample;
+    Py_BEGIN_CRITICAL_SECTION(box);
+    sample = Py_XNewRef(box->sample);
+    Py_END_CRITICAL_SECTION();
+    return sample;
 }
 
 PyObject *box_profile(Box *self, PyObject *sample)
@@ -91,9 +101,11 @@ PyObject *box_translation(Box *self, PyObject *args)
     }
     if (!lock_acquire(self))
         return NULL;
-    PyObject *result = self->core == NULL ? NULL : translation_locked(self, address);
-    if (self->core == NULL)
-        box_refuse(self);
+    if (self->core == NULL) {
+        box_refuse(self, true);
+        return NULL;
+    }
+    PyObject *result = translation_locked(self, address);
     lock_release(self);
     return result;
 }

