@@ -34,11 +34,12 @@ const char *vx_status_text(vx_status status);
 enum { VX_PROT_READ = 1, VX_PROT_WRITE = 2, VX_PROT_EXEC = 4,
        VX_PROT_WRITABLE_CODE = 8 /* of a segment: it may be both writable and executable */ };
 
-/* Initialised pages of a plugin.  `data` holds filesz bytes, filesz <= memsz; the rest is zero. */
+/* Initialised pages of a plugin: `lead` zeros, then filesz bytes of `data`, and zeros up to memsz. */
 typedef struct vx_segment {
     uint32_t vaddr, memsz, filesz;
     uint32_t prot;
     const void *data;
+    uint32_t lead;
 } vx_segment;
 
 typedef struct vx_image {

@@ -17,7 +17,8 @@ class Plugin:
 
     def __init__(
         self,
-        segments: Sequence[tuple[int, int, int, bytes]],  # vaddr, memsz, prot (1 r, 2 w, 4 x), data
+        # vaddr, memsz, prot (1 r, 2 w, 4 x), zeros before the data, data
+        segments: Sequence[tuple[int, int, int, int, bytes | memoryview]],
         entry: int,
         phdr: int = 0,
         phent: int = 0,
@@ -184,7 +185,7 @@ class Function:
         *,
         doc: str | None = None,
         module: str | None = None,
-        signature: Any = None,
+        signature: Callable[[], Any] | None = None,  # what makes __signature__, at each look
     ) -> None: ...
     def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
 

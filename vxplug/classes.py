@@ -136,7 +136,11 @@ class _Method:
 
     def __init__(self, classes: Classes, name: str, export: Any) -> None:
         self._classes, self.export = classes, export
-        self.__name__, self.__doc__, self.__signature__ = name, export.doc, export.signature
+        self.__name__, self.__doc__ = name, export.doc
+
+    @property
+    def __signature__(self) -> Any:
+        return self.export.signature
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         if instance is None:
@@ -182,7 +186,7 @@ class Classes:
             shared = self._functions[export.name] = {
                 "params": [self.parameter(name, type) for name, type in export.params],
                 "result": self.spec(export.result),
-                "signature": export.signature,
+                "signature": lambda: export.signature,
             }
         return _vx.Function(box, export.name, export.address, **shared, doc=export.doc, module=module)
 

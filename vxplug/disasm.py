@@ -75,9 +75,10 @@ def _block(address: int, code: bytes, translation: tuple[int, bytes, int, list[t
 
 def _guest_code(plugin: Plugin, address: int, size: int) -> bytes:
     """Bytes of the image, as far as they lie in one segment of the file."""
-    for start, _, _, data in load_segments(Elf(plugin.data)):
-        if start <= address < start + len(data):
-            return data[address - start : address - start + size]
+    for segment in load_segments(Elf(plugin.data)):
+        offset = address - segment.start - segment.zeros
+        if 0 <= offset < len(segment.data):
+            return bytes(segment.data[offset : offset + size])
     return b""
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import unicodedata
 from typing import Any
 
 __all__ = [
@@ -123,6 +122,10 @@ class PolicyError(GuestEnd, PermissionError):
 
 def escape(text: str) -> str:
     """Guest text with what could steer a terminal or reorder a line made visible."""
+    if text.isascii() and text.isprintable():  # nearly all, and nothing of ASCII reorders
+        return text
+    import unicodedata
+
     return "".join(
         char if char.isprintable() and unicodedata.bidirectional(char) not in _BIDI else ascii(char)[1:-1]
         for char in text

@@ -18,6 +18,7 @@ import json
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from .classes import PARAM_TYPES, SCALARS, Classes
@@ -85,7 +86,7 @@ class Export:
             return written if self.result == "none" else [RESULT_TYPES[self.result], *written]
         return [self.classes.result(self.result), *written]
 
-    @property
+    @cached_property
     def signature(self) -> inspect.Signature:
         kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
         parameters = [inspect.Parameter(name, kind, annotation=annotation) for name, annotation in self.inputs]

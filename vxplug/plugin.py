@@ -7,7 +7,7 @@ import io
 import os
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from . import _vx, pickling
 from .binary import FILE_MAX, Binary
@@ -37,8 +37,17 @@ def _protection(flags: int) -> int:
     return (1 if flags & PF_R else 0) | (2 if flags & PF_W else 0) | (4 if flags & PF_X else 0)
 
 
-def _segment(data: bytes, number: int, ph: Segment, base: int) -> tuple[int, int, int, bytes]:
-    """One PT_LOAD as (page-aligned vaddr, memsz, protection, bytes)."""
+class Loaded(NamedTuple):
+    """One PT_LOAD: zeros from a page's start to the address of its bytes, and behind them up to its size."""
+
+    start: int
+    size: int
+    protection: int
+    zeros: int
+    data: memoryview
+
+
+def _segment(data: bytes, number: int, ph: Segment, base: int) -> Loaded:
     what = f"segment {number}"
     start, memsz, filesz, offset = ph.vaddr + base, ph.memsz, ph.filesz, ph.offset
     check(filesz <= memsz, f"{what}: file size {filesz:#x} exceeds memory size {memsz:#x}")
@@ -48,10 +57,10 @@ def _segment(data: bytes, number: int, ph: Segment, base: int) -> tuple[int, int
     protection = _protection(ph.flags)
     check(protection & 6 != 6, f"{what}: both writable and executable")
     pad = start % PAGE
-    return start - pad, memsz + pad, protection, b"".join((bytes(pad), memoryview(data)[offset : offset + filesz]))
+    return Loaded(start - pad, memsz + pad, protection, pad, memoryview(data)[offset : offset + filesz])
 
 
-def load_segments(elf: Elf, base: int = 0) -> list[tuple[int, int, int, bytes]]:
+def load_segments(elf: Elf, base: int = 0) -> list[Loaded]:
     """The PT_LOAD segments as they lie in memory.  With a base (static-pie) PT_DYNAMIC is the program's own."""
     found, total, lowest = [], 0, GUEST_MIN
     for number, ph in enumerate(elf.segments):
@@ -59,9 +68,9 @@ def load_segments(elf: Elf, base: int = 0) -> list[tuple[int, int, int, bytes]]:
         if ph.type != PT_LOAD or ph.memsz == 0:
             continue
         segment = _segment(elf.data, number, ph, base)
-        check(segment[0] >= lowest, f"segment {number}: shares a page with an earlier one, or precedes it")
-        lowest = (segment[0] + segment[1] + PAGE - 1) // PAGE * PAGE
-        total += segment[1]
+        check(segment.start >= lowest, f"segment {number}: shares a page with an earlier one, or precedes it")
+        lowest = (segment.start + segment.size + PAGE - 1) // PAGE * PAGE
+        total += segment.size
         check(total <= IMAGE_MAX, f"image larger than {IMAGE_MAX} bytes")
         found.append(segment)
     check(found, "no PT_LOAD segment")
@@ -77,8 +86,8 @@ def _note(elf: Elf) -> bytes:
     return elf.data[section.offset : section.offset + section.size]
 
 
-def in_code(segments: list[tuple[int, int, int, bytes]], address: int) -> bool:
-    return any(p & 4 and start <= address < start + size for start, size, p, _ in segments)
+def in_code(segments: list[Loaded], address: int) -> bool:
+    return any(s.protection & 4 and s.start <= address < s.start + s.size for s in segments)
 
 
 def program_headers(elf: Elf) -> tuple[int, int, int]:
@@ -130,9 +139,12 @@ def parse(data: bytes, make: Callable[[bytes], Parsed]) -> Parsed:
 
 
 def read_file(path: str) -> bytes:
-    """Enough of the file to see that it is too large."""
+    """Enough of the file to see that it is too large.  Room is taken for what it says its size is: for the most
+    that there could be it costs more than reading."""
     with io.open(path, "rb") as file:
-        return file.read(FILE_MAX + 1)
+        size = min(os.fstat(file.fileno()).st_size, FILE_MAX)
+        data = file.read(size + 1)
+        return data if len(data) <= size else data + file.read(FILE_MAX - size)  # it does not know, or grows
 
 
 class Plugin(Binary):

@@ -10,14 +10,7 @@
 #define GATE_SIZE 8
 #define FIRST_BLOCK 256
 
-static void *metadata(size_t size) {
-    void *memory = os_reserve(page_up(size), VX_PAGE_SIZE, 0);
-    if (memory != NULL && !os_map(memory, page_up(size), VX_PROT_READ | VX_PROT_WRITE)) {
-        os_release(memory, page_up(size));
-        return NULL;
-    }
-    return memory;
-}
+static void *metadata(size_t size) { return os_private(page_up(size)); }
 
 static void drop_metadata(void *memory, size_t size) {
     if (memory != NULL)
@@ -58,6 +51,8 @@ static size_t cache_size_for(size_t code_bytes) {
     return page_up(size < VX_CACHE_MIN ? VX_CACHE_MIN : size);
 }
 
+static uint64_t created; /* under the translation lock */
+
 vx_cache *cache_create(size_t code_bytes, unsigned uses) {
     vx_cache *c = calloc(1, sizeof *c);
     if (c == NULL)
@@ -70,6 +65,7 @@ vx_cache *cache_create(size_t code_bytes, unsigned uses) {
         c->index_mask = c->index_mask << 1;
     c->index_mask--;
     c->uses = uses;
+    c->number = ++created;
     c->references = 1;
     c->fork_generation = vx_fork_generation();
     c->blocks = metadata(c->block_max * sizeof *c->blocks);

@@ -9,7 +9,8 @@
  *     longer be found, and whoever still branches to it leaves at once.  Only a cache that one
  *     sandbox uses (owncode.c) drops blocks, while its thread is outside.
  * C3  An entry of the table is the block of its very address, or 0: see table.c.
- * C4  `uses` is fixed at creation: no block of the cache touches state outside it.
+ * C4  No block of the cache touches state outside `uses`, which is fixed once guests may run its code by it:
+ *     it grows while the plugin initialises, of whose one sandbox the thread is outside, nowhere deeper in.
  * C5  A process that inherited a cache by fork never writes to it (the mapping is shared); nor does
  *     the parent, if the child will go on in the middle of it.
  *
@@ -79,6 +80,7 @@ typedef struct vx_cache {
     vx_table table;
     unsigned uses;      /* NEEDS_* */
     uint32_t fork_generation;
+    uint64_t number; /* no other cache of this process has, or had, it */
     unsigned references;
     uint64_t guest_bytes;
 } vx_cache;

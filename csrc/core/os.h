@@ -13,6 +13,8 @@
  * two.  NULL on failure. */
 void *os_reserve(size_t size, size_t align, size_t lead);
 void os_release(void *address, size_t size);
+/* Private zero pages anywhere; NULL on failure. */
+void *os_private(size_t size);
 /* Private zero pages / pages of a file at a fixed place inside a reservation. */
 bool os_map(void *address, size_t size, unsigned prot);
 bool os_map_file(void *address, size_t size, unsigned prot, int fd, uint64_t offset);

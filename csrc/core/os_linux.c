@@ -72,6 +72,8 @@ void *os_reserve(size_t size, size_t align, size_t lead) {
     return NULL;
 }
 
+static void *mapped(void *memory) { return memory == MAP_FAILED ? NULL : memory; }
+
 /* To cut a piece out of a merged mapping the kernel may need one more than the process may have.
  * Then the address space stays taken, which is better than the process ending. */
 void os_release(void *address, size_t size) {
@@ -79,6 +81,10 @@ void os_release(void *address, size_t size) {
         return;
     VX_CHECK(errno == ENOMEM);
     (void)os_discard(address, size);
+}
+
+void *os_private(size_t size) {
+    return mapped(mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
 }
 
 bool os_map(void *address, size_t size, unsigned prot) {
@@ -106,8 +112,6 @@ bool os_share(void *address, size_t size, void *shared) {
     VX_CHECK(os_unmap(address, size));
     return false;
 }
-
-static void *mapped(void *memory) { return memory == MAP_FAILED ? NULL : memory; }
 
 void *os_share_file(int fd, uint64_t offset, size_t size) {
     return mapped(mmap(NULL, size, PROT_READ, MAP_SHARED | MAP_NORESERVE, fd, (off_t)offset));

@@ -83,6 +83,22 @@ static bool replace_cache(vx_plugin *plugin, unsigned uses) {
     return true;
 }
 
+/* A plugin's code mostly meets its first floating point while it initialises.  Then a new cache would only cost
+ * time: no other sandbox is attached, and this one's thread is outside, with no frame inside that expects the
+ * old way of entering. */
+static bool initialises_alone(const vx_sandbox *box) {
+    return box->initialising && box->depth == 1 && box->cache == box->plugin->cache && box->cache->references == 2;
+}
+
+/* The current cache for code of other needs. */
+static bool extend_cache(vx_sandbox *box, unsigned needs) {
+    if (!initialises_alone(box))
+        return replace_cache(box->plugin, box->cache->uses | needs);
+    box->cache->uses |= needs;
+    run_use_cache(box);
+    return true;
+}
+
 static bool attach_own(vx_sandbox *box) {
     if (box->own == NULL || cache_inherited(box->own->cache))
         if (!own_renew(box, box->own == NULL ? NEEDS_X87 | NEEDS_SSE : box->own->cache->uses))
@@ -142,7 +158,8 @@ static vx_status find_block(vx_sandbox *box, bool alone, const vx_block **out, v
         case TRANSLATE_FULL:
         case TRANSLATE_NEEDS:
             if (!(box->kernel.own_code ? own_renew(box, box->cache->uses | needs)
-                                       : replace_cache(box->plugin, box->cache->uses | needs)))
+                  : needs == 0         ? replace_cache(box->plugin, box->cache->uses)
+                                       : extend_cache(box, needs)))
                 return VX_NO_MEMORY;
         }
     }
@@ -163,17 +180,14 @@ static vx_status resolve(vx_sandbox *box, uintptr_t site, vx_trap *trap) {
     const vx_block *block = NULL;
     vx_trap_kind why = VX_TRAP_NONE;
     vx_translate_lock();
-    /* Held, so that a cache which replaces it cannot take its place in memory: the site is of this one. */
-    vx_cache *before = box->cache;
-    cache_ref(before);
+    uint64_t before = box->cache == NULL ? 0 : box->cache->number; /* the site is of this one */
     vx_status status = find_block(box, false, &block, &why);
     if (status == VX_OK) {
         cache_set_table(box->cache, block);
-        if (site != 0 && box->cache == before)
+        if (site != 0 && box->cache->number == before)
             link_branch(box, site, block);
         box->state->code = box->cache->run + block->start;
     }
-    cache_unref(before);
     vx_translate_unlock();
     return status == VX_TRAP ? no_block(box, why, trap) : status;
 }

@@ -18,7 +18,7 @@ static bool is_rewritable(const vx_segment *s) {
 
 static bool segment_valid(const vx_segment *s, uint64_t lowest) {
     return s->vaddr % VX_PAGE_SIZE == 0 && s->vaddr >= lowest && s->vaddr < VX_GUEST_MAX &&
-           s->memsz != 0 && s->filesz <= s->memsz &&
+           s->memsz != 0 && s->lead <= s->memsz && s->filesz <= s->memsz - s->lead &&
            page_up(s->memsz) <= VX_GUEST_MAX - (uint64_t)s->vaddr && (s->prot & ~15u) == 0 &&
            (!is_rewritable(s) || (s->prot & VX_PROT_WRITABLE_CODE));
 }
@@ -58,13 +58,13 @@ static void add_run(vx_plugin *plugin, const vx_segment *s, uint64_t start, uint
 /* Whole pages of zeros behind the bytes are no file's: untouched they take no memory, and a snapshot knows them.
  * Code is the file's to its end, where the translator reads it. */
 static bool add_segment(vx_plugin *plugin, const vx_segment *s, uint64_t *offset) {
-    uint64_t size = page_up(s->memsz), stored = s->prot & VX_PROT_EXEC ? size : page_up(s->filesz);
+    uint64_t size = page_up(s->memsz), stored = s->prot & VX_PROT_EXEC ? size : page_up((uint64_t)s->lead + s->filesz);
     int fd = plugin->image.fd;
     add_run(plugin, s, 0, stored, fd, *offset);
     add_run(plugin, s, stored, size, -1, 0);
     plugin->image_end = (uint32_t)(s->vaddr + size);
     plugin->rewritable |= is_rewritable(s);
-    bool ok = os_write_at(fd, s->data, s->filesz, *offset) &&
+    bool ok = os_write_at(fd, s->data, s->filesz, *offset + s->lead) &&
               (!(s->prot & VX_PROT_EXEC) || is_rewritable(s) || add_code(plugin, s, *offset));
     *offset += stored;
     return ok;

@@ -32,9 +32,8 @@ static bool open_piece(vx_table *t, uint32_t eip) {
 /* Where export calls and callbacks return to no block can be, and a fault each time would be slow. */
 bool table_create(vx_table *t) {
     t->entries = os_reserve(TABLE_SIZE, VX_PAGE_SIZE, 0);
-    t->written = os_reserve(WRITTEN_SIZE, VX_PAGE_SIZE, 0);
-    return t->entries != NULL && t->written != NULL && os_protect(t->written, WRITTEN_SIZE, VX_PROT_READ | VX_PROT_WRITE) &&
-           open_piece(t, VX_CALLBACK_MIN);
+    t->written = os_private(WRITTEN_SIZE);
+    return t->entries != NULL && t->written != NULL && open_piece(t, VX_CALLBACK_MIN);
 }
 
 void table_free(vx_table *t) {

@@ -210,7 +210,8 @@ typedef struct Function {
     vectorcallfunc vectorcall;
     PyObject *weakrefs;
     Box *box;
-    PyObject *name, *module, *doc, *signature, *text_signature;
+    PyObject *name, *module, *doc, *text_signature;
+    PyObject *signature; /* a callable that makes it, None or NULL */
     vx_gaddr address;
     uint64_t generation;           /* of the box, where the guest gave the address (pointer.c) */
     uint16_t parameter_count;  /* those that Python passes come first */

@@ -556,12 +556,24 @@ static PyObject *function_get(PyObject *self, PyObject *object, PyObject *type)
 
 #define FUNCTION_MEMBER(name, field) {name, T_OBJECT, offsetof(Function, field), READONLY, NULL}
 
+/* Made when it is asked for: an import pays for no signature. */
+static PyObject *function_signature(Function *self, void *unused)
+{
+    (void)unused;
+    bool none = self->signature == NULL || self->signature == Py_None;
+    return none ? Py_NewRef(Py_None) : PyObject_CallNoArgs(self->signature);
+}
+
+static PyGetSetDef function_getset[] = {
+    {"__signature__", (getter)function_signature, NULL, NULL, NULL},
+    {0},
+};
+
 static PyMemberDef function_members[] = {
     FUNCTION_MEMBER("__name__", name),
     FUNCTION_MEMBER("box", box),
     FUNCTION_MEMBER("__qualname__", name),
     FUNCTION_MEMBER("__doc__", doc),
-    FUNCTION_MEMBER("__signature__", signature),
     FUNCTION_MEMBER("__text_signature__", text_signature),
     {"__vectorcalloffset__", T_PYSSIZET, offsetof(Function, vectorcall), READONLY, NULL},
     {"__weaklistoffset__", T_PYSSIZET, offsetof(Function, weakrefs), READONLY, NULL},
@@ -588,6 +600,7 @@ static PyType_Slot function_slots[] = {
     {Py_tp_repr, function_repr},
     {Py_tp_descr_get, function_get},
     {Py_tp_members, function_members},
+    {Py_tp_getset, function_getset},
     {0, NULL},
 };
 

@@ -24,13 +24,13 @@ static bool segment_fill(Segments *segments, size_t index, PyObject *item)
     Py_buffer *data = &segments->data[index];
     PyObject *tuple = PySequence_Tuple(item);
     bool parsed = tuple != NULL
-        && PyArg_ParseTuple(tuple, "O&O&O&y*:segment", convert_word, &out->vaddr, convert_word,
-                            &out->memsz, convert_word, &out->prot, data);
+        && PyArg_ParseTuple(tuple, "O&O&O&O&y*:segment", convert_word, &out->vaddr, convert_word,
+                            &out->memsz, convert_word, &out->prot, convert_word, &out->lead, data);
     Py_XDECREF(tuple);
     if (!parsed)
         return false;
     segments->count = index + 1;
-    if ((uint64_t)data->len > out->memsz) {
+    if (out->lead > out->memsz || (uint64_t)data->len > out->memsz - out->lead) {
         PyErr_Format(PyExc_ValueError, "segment %zu: %zd bytes of data for a size of %u", index,
                      data->len, (unsigned)out->memsz);
         return false;

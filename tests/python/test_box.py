@@ -450,20 +450,22 @@ def test_limits_that_do_not_hold_the_plugin(calls_plugin):
 def test_invalid_plugins():
     """Without it numbers a core cannot take could be cut to 32 bits and accepted."""
     page = bytes(4096)
-    good = (0x10000, 4096, 5, page)
+    good = (0x10000, 4096, 5, 0, page)
     for segments, entry in (
         ([], 0x10000),
-        ([(2**32, 4096, 5, page)], 0),
-        ([(0x10000, 2**33, 5, page)], 0x10000),
-        ([(-1, 4096, 5, page)], 0),
-        ([(0x10000, 10, 5, page)], 0x10000),
-        ([(0x10000, 4096, 7, page)], 0x10000),
+        ([(2**32, 4096, 5, 0, page)], 0),
+        ([(0x10000, 2**33, 5, 0, page)], 0x10000),
+        ([(-1, 4096, 5, 0, page)], 0),
+        ([(0x10000, 10, 5, 0, page)], 0x10000),
+        ([(0x10000, 4096, 7, 0, page)], 0x10000),
+        ([(0x10000, 4096, 5, 1, page)], 0x10000),
+        ([(0x10000, 4096, 5, 4097, b"")], 0x10000),
         ([good, good], 0x10000),
         ([good], 2**32),
     ):
         with pytest.raises(ValueError):
             _vx.Plugin(segments, entry)
-    for segments in (5, [5], [(1, 2)], [(0x10000, 4096, 5, "text")]):
+    for segments in (5, [5], [(1, 2)], [(0x10000, 4096, 5, 0, "text")]):
         with pytest.raises(TypeError):
             _vx.Plugin(segments, 0x10000)
     assert set(_vx.Plugin([good], 0x10000).stats()) == {
