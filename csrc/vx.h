@@ -31,6 +31,9 @@ typedef enum vx_status {
 /* One English sentence fragment per status; static storage. */
 const char *vx_status_text(vx_status status);
 
+/* Makes now, once in a process, what the first guest would wait for else.  May be left out. */
+void vx_prepare(void);
+
 enum { VX_PROT_READ = 1, VX_PROT_WRITE = 2, VX_PROT_EXEC = 4,
        VX_PROT_WRITABLE_CODE = 8 /* of a segment: it may be both writable and executable */ };
 

@@ -32,11 +32,20 @@ static void write_gates(vx_cache *c) {
     }
 }
 
-static size_t index_size(const vx_cache *c) { return (c->index_mask + 1) * sizeof *c->index; }
+/* The first index is a page.  The largest has twice as many places as there can be blocks; all together have less
+ * than twice as many as it. */
+#define INDEX_FIRST (VX_PAGE_SIZE / sizeof(uint32_t))
+
+static size_t indexes_size(const vx_cache *c) {
+    size_t largest = INDEX_FIRST;
+    while (largest < 2 * c->block_max)
+        largest *= 2;
+    return 2 * largest * sizeof *c->indexes;
+}
 
 static void cache_free(vx_cache *c) {
     table_free(&c->table);
-    drop_metadata(c->index, index_size(c));
+    drop_metadata(c->indexes, indexes_size(c));
     drop_metadata(c->marks, c->mark_max * sizeof *c->marks);
     drop_metadata(c->blocks, c->block_max * sizeof *c->blocks);
     if (c->run != NULL) {
@@ -60,18 +69,15 @@ vx_cache *cache_create(size_t code_bytes, unsigned uses) {
     c->size = cache_size_for(code_bytes);
     c->block_max = c->size / VX_BLOCK_ALIGN;
     c->mark_max = c->size / 3;
-    c->index_mask = 1;
-    while (c->index_mask < 2 * c->block_max)
-        c->index_mask = c->index_mask << 1;
-    c->index_mask--;
     c->uses = uses;
     c->number = ++created;
     c->references = 1;
     c->fork_generation = vx_fork_generation();
     c->blocks = metadata(c->block_max * sizeof *c->blocks);
     c->marks = metadata(c->mark_max * sizeof *c->marks);
-    c->index = metadata(index_size(c));
-    if (!c->blocks || !c->marks || !c->index || !table_create(&c->table) ||
+    c->indexes = c->index = metadata(indexes_size(c));
+    c->index_mask = INDEX_FIRST - 1;
+    if (!c->blocks || !c->marks || !c->indexes || !table_create(&c->table) ||
         !os_map_twice(c->size, (void **)&c->run, (void **)&c->edit)) {
         c->run = NULL;
         cache_free(c);
@@ -133,9 +139,25 @@ vx_block *cache_append(vx_cache *c, const vx_block *block) {
     return &c->blocks[number];
 }
 
+/* A plugin that runs little takes little: pages of the index are touched all over. */
+static void grow_index(vx_cache *c) {
+    const uint32_t *old = c->index;
+    size_t size = c->index_mask + 1;
+    c->index += size;
+    c->index_mask = 2 * size - 1;
+    for (size_t i = 0; i < size; i++)
+        if (old[i] != 0)
+            c->index[find_slot(c, c->blocks[old[i] - 1].eip)] = old[i];
+    (void)os_discard((void *)(uintptr_t)old, size * sizeof *old);
+}
+
 vx_block *cache_publish(vx_cache *c, const vx_block *block) {
     vx_block *kept = cache_append(c, block);
-    c->index[find_slot(c, block->eip)] = (uint32_t)(kept - c->blocks) + 1;
+    if (2 * c->index_count > c->index_mask)
+        grow_index(c);
+    uint32_t *place = &c->index[find_slot(c, block->eip)];
+    c->index_count += *place == 0;
+    *place = (uint32_t)(kept - c->blocks) + 1;
     return kept;
 }
 

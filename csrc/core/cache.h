@@ -75,8 +75,10 @@ typedef struct vx_cache {
     _Atomic uint32_t block_count;
     vx_mark *marks;
     size_t mark_max, mark_count;
-    uint32_t *index; /* open addressing by eip; block number + 1 */
+    uint32_t *indexes; /* room for one behind the other, each twice as large */
+    uint32_t *index;   /* the last: open addressing by eip; block number + 1 */
     size_t index_mask;
+    size_t index_count; /* places taken, at most half of them */
     vx_table table;
     unsigned uses;      /* NEEDS_* */
     uint32_t fork_generation;

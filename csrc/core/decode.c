@@ -415,8 +415,10 @@ static vx_decode_result finish(const reader *r, vx_insn *in, bool valid) {
     return valid ? DECODE_OK : DECODE_INVALID;
 }
 
+void vx_decode_prepare(void) { pthread_once(&op_index_once, build_index); }
+
 vx_decode_result vx_decode(const uint8_t *bytes, size_t available, vx_insn *in) {
-    pthread_once(&op_index_once, build_index);
+    vx_decode_prepare();
     *in = (vx_insn){.base = -1, .index = -1};
     reader r = {.bytes = bytes, .end = available < VX_INSN_MAX ? available : VX_INSN_MAX};
     if (!read_prefixes(&r, in))

@@ -113,6 +113,8 @@ typedef enum vx_decode_result {
 #define VX_INSN_MAX 15
 
 /* Decodes at most `available` bytes.  Reads no more than VX_INSN_MAX. */
+/* Makes the tables that decoding needs, which it does itself when it first does. */
+void vx_decode_prepare(void);
 vx_decode_result vx_decode(const uint8_t *bytes, size_t available, vx_insn *out);
 
 /* The table itself, for tools and tests. */

@@ -12,6 +12,8 @@ const char *vx_status_text(vx_status status) {
     return texts[status];
 }
 
+void vx_prepare(void) { vx_decode_prepare(); }
+
 static bool is_rewritable(const vx_segment *s) {
     return (s->prot & VX_PROT_WRITE) && (s->prot & VX_PROT_EXEC);
 }

@@ -88,6 +88,7 @@ static int add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **slot)
 static int module_exec(PyObject *module)
 {
     State *state = PyModule_GetState(module);
+    vx_prepare();
     if (find_main_thread(state) < 0 || find_builtins(state) < 0 || find_array(state) < 0 || register_after_fork(module) < 0)
         return -1;
     if (add_type(module, &plugin_spec, &state->plugin_type) < 0
