@@ -23,9 +23,9 @@ class LinuxPolicy:
 
     ``directories`` maps absolute guest paths to host directories (a path alone is read-only); the guest
     reaches nothing outside them.  ``cwd`` and ``env`` are its working directory and environment.
-    ``basics`` allows nothing but what every policy brings: pipes, timers, signals to itself, who it is.
-    ``time`` allows clocks and sleeping, ``random`` random numbers, ``terminal`` asking and setting
-    the attributes of a terminal among its standard streams.  ``output`` bounds the bytes it may write to
+    ``basics`` allows nothing but what every policy brings: pipes, signals to itself, who it is.
+    ``time`` allows clocks, sleeping, timers, time limits and times of files, ``random`` random numbers, ``terminal``
+    asking and setting the attributes of a terminal among its standard streams.  ``output`` bounds the bytes it may write to
     its streams, ``storage`` those it may add to files, ``descriptors`` what it may hold open.
     """
 

@@ -62,15 +62,21 @@ static uint64_t timer_left(const vx_sandbox *box) {
     return box->timer_at > now ? box->timer_at - now : box->timer_at != 0;
 }
 
-static void set_timer(vx_sandbox *box, uint64_t span, uint64_t every) {
-    box->timer_at = span == 0 ? 0 : os_now_ns() + span;
-    box->timer_every = every;
+/* Ends the call with `result`, or with the policy's refusal: a timer tells the time, stopping it does not. */
+static bool set_timer(linux_call *c, uint64_t span, uint64_t every, int64_t result) {
+    int32_t refused = 0;
+    if (span != 0 && !linux_ask(c, c->number, c->arguments, &refused))
+        return false;
+    if (refused < 0)
+        return done(c, refused);
+    c->box->timer_at = span == 0 ? 0 : os_now_ns() + span;
+    c->box->timer_every = every;
+    return done(c, result);
 }
 
 bool call_alarm(linux_call *c) {
     uint64_t left = (timer_left(c->box) + SECOND_NS - 1) / SECOND_NS;
-    set_timer(c->box, c->arguments[0] * SECOND_NS, 0);
-    return done(c, (int64_t)left);
+    return set_timer(c, c->arguments[0] * SECOND_NS, 0, (int64_t)left);
 }
 
 static bool write_timer(linux_call *c, uint32_t address) {
@@ -102,8 +108,7 @@ bool call_setitimer(linux_call *c) {
         return done(c, -EINVAL);
     if (c->arguments[2] != 0 && !write_timer(c, c->arguments[2]))
         return done(c, -EFAULT);
-    set_timer(c->box, span, every);
-    return done(c, 0);
+    return set_timer(c, span, every, 0);
 }
 
 /* --- delivery -------------------------------------------------------------------------------------- */

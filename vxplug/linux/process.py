@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import select
 import time
@@ -24,6 +25,7 @@ NEW_FILE_CHARGE = 4096  # bytes of storage that a new name counts as
 IO_MAX = 1 << 20  # bytes of one read or write; more comes in pieces
 ERESTART = 512  # of the kernel: EINTR, unless the handler wants the call to be made again
 SLICE = 0.02  # seconds that a wait goes without looking whether the call has to end
+UNTIMED = math.inf  # the end of a wait that only a clock would end, where the policy gives none
 Result = TypeVar("Result")
 
 
@@ -52,6 +54,7 @@ class Process:
         self.table = Table(policy.descriptors)
         self.umask = 0o022
         self.cwd: Names = tuple(names_of(os.fsencode(policy.cwd)))
+        self.timed = False  # whether the guest wanted to know the time, for the trace
         self.started = time.monotonic()
         self.started_processor = time.thread_time_ns()
         self._output, self._storage = policy.output, policy.storage
@@ -71,6 +74,20 @@ class Process:
         if size > self._storage:
             raise fail(errno.ENOSPC)
         self._storage -= size
+
+    # --- time
+
+    def use_time(self) -> None:
+        """What tells the time, or needs a clock, is the policy's to allow."""
+        self.timed = True
+        if not self.policy.time:
+            raise fail(errno.EPERM)
+
+    def moment(self, seconds: float) -> float:
+        """When a wait ends that begins now, in monotonic time; without a clock no limit but 0 has passed, however short."""
+        if seconds and not self.policy.time:
+            return UNTIMED
+        return time.monotonic() + seconds
 
     # --- guest memory
 
@@ -113,7 +130,8 @@ class Process:
         """What `ready` gives once it is not None; None when `until` (monotonic) has passed.
 
         ``events`` are host descriptors and poll events that can make it so.  A call that has to end, and a
-        signal that the guest handles, end the wait with the errno `interrupted`.
+        signal that the guest handles, end the wait with the errno `interrupted`.  A wait with a time limit
+        needs a clock if there is anything to wait for.
         """
         poll = select.poll()
         for fd, mask in events.items():
@@ -127,6 +145,8 @@ class Process:
             left = SLICE if until is None else until - time.monotonic()
             if left <= 0:
                 return None
+            if until is not None:
+                self.use_time()
             poll.poll(min(left, SLICE) * 1000)
 
     def transfer(self, description: Description, event: int, action: Callable[[], Result | None]) -> Result:

@@ -21,15 +21,17 @@ def _owner(host: int, own: int) -> int:
     return GUEST_ID if host == own else OTHER_ID
 
 
-def _fields(status: os.stat_result | None, mode: int, inode: int) -> dict[str, int]:
+def _fields(p: Process, status: os.stat_result | None, mode: int, inode: int) -> dict[str, int]:
+    """Without time a file has no times either: each change of it would be a tick of a clock."""
     if status is None:
         return dict(dev=1, ino=inode, mode=mode, nlink=1, uid=GUEST_ID, gid=GUEST_ID, rdev=0, size=0, blksize=4096,
                     blocks=0, atime=0, mtime=0, ctime=0)
+    times = (status.st_atime_ns, status.st_mtime_ns, status.st_ctime_ns) if p.policy.time else (0, 0, 0)
     return dict(
         dev=status.st_dev, ino=status.st_ino, mode=status.st_mode, nlink=status.st_nlink,
         uid=_owner(status.st_uid, os.geteuid()), gid=_owner(status.st_gid, os.getegid()), rdev=status.st_rdev,
         size=status.st_size, blksize=status.st_blksize, blocks=status.st_blocks,
-        atime=status.st_atime_ns, mtime=status.st_mtime_ns, ctime=status.st_ctime_ns,
+        atime=times[0], mtime=times[1], ctime=times[2],
     )
 
 
@@ -58,7 +60,7 @@ def _pack_statx(f: dict[str, int]) -> bytes:
 def _of_descriptor(p: Process, fd: int) -> dict[str, int]:
     description = p.table.get(fd)
     mode = stat.S_IFDIR | 0o555 if description.kind == stat.S_IFDIR else description.kind | 0o600
-    return _fields(description.status(), mode, 2 + fd)
+    return _fields(p, description.status(), mode, 2 + fd)
 
 
 def _of_path(p: Process, dirfd: int, path_at: int, flags: int) -> dict[str, int]:
@@ -68,7 +70,7 @@ def _of_path(p: Process, dirfd: int, path_at: int, flags: int) -> dict[str, int]
             return _of_descriptor(p, dirfd)
         path = b"."
     with p.find(dirfd, path, not flags & AT_SYMLINK_NOFOLLOW) as found:
-        return _fields(found.status, found.mode, 1)
+        return _fields(p, found.status, found.mode, 1)
 
 
 @serves("stat64")

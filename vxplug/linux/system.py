@@ -77,7 +77,7 @@ def uname(p: Process, address: int) -> None:
 @serves("sysinfo")
 def sysinfo(p: Process, address: int) -> None:
     total, free = p.memory_limit, max(0, p.memory_limit - p.box.memory_used)
-    uptime = int(time.monotonic() - p.started) + 1
+    uptime = int(time.monotonic() - p.started) + 1 if p.policy.time else 1
     unit = 4096
     p.write(address, struct.pack("<i3I6IHxxIII8x", uptime, 0, 0, 0, total // unit, free // unit, 0, 0, 0, 0, 1, 0, 0, unit))
 

@@ -186,8 +186,7 @@ class Tracer:
             return self.trace.cannot(row.name, never)
         if row.server not in ("core", "either"):
             self.trace.need("basics")
-        function = served(row.name)
-        if function is not None and function[0].__module__ == clocks.__name__:
+        if self._tells_time(row):
             self.trace.need("time")
         if row.name == "getrandom":
             self.trace.need("random")
@@ -195,6 +194,13 @@ class Tracer:
             self.trace.need("terminal")
         if row.server == "policy":
             self._need_paths(box, row, words, result)
+
+    def _tells_time(self, row: Row) -> bool:
+        """Whether the guest wanted to know the time: its process knows, where there is one."""
+        if self.personality is not None:
+            return self.personality.current is not None and self.personality.current.timed
+        function = served(row.name)
+        return function is not None and function[0].__module__ == clocks.__name__
 
     def _is_terminal(self, fd: int) -> bool:
         """Whether the guest's descriptor is a stream that only lacks the right to be one."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import select
 import struct
-import time
 from collections.abc import Callable
 
 from .calls import serves, signed
@@ -44,10 +43,6 @@ def _wait(p: Process, wanted: list[tuple[int, int]], until: float | None) -> lis
     return p.wait(look, hosts, until) or [0] * len(wanted)
 
 
-def _until(seconds: float) -> float:
-    return time.monotonic() + seconds
-
-
 def _poll(p: Process, address: int, count: int, until: float | None) -> int:
     if count > p.policy.descriptors:
         raise fail(errno.EINVAL)
@@ -61,7 +56,7 @@ def _poll(p: Process, address: int, count: int, until: float | None) -> int:
 @serves("poll")
 def poll(p: Process, address: int, count: int, milliseconds: int) -> int:
     span = signed(milliseconds)
-    return _poll(p, address, count, None if span < 0 else _until(span / 1000))
+    return _poll(p, address, count, None if span < 0 else p.moment(span / 1000))
 
 
 def _limit(p: Process, address: int, layout: str, unit: float) -> float | None:
@@ -72,7 +67,7 @@ def _limit(p: Process, address: int, layout: str, unit: float) -> float | None:
     part &= 0xFFFFFFFF
     if seconds < 0 or part * unit >= 1:
         raise fail(errno.EINVAL)
-    return _until(seconds + part * unit)
+    return p.moment(seconds + part * unit)
 
 
 @serves("ppoll")
