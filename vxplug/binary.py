@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 import stat
@@ -50,6 +49,8 @@ class Binary:
     def digest(self) -> str:
         """SHA-256 of the plugin's bytes, in hexadecimal: what a pickle names it by."""
         if self._digest is None:
+            import hashlib
+
             self._digest = hashlib.sha256(self._data).hexdigest()
         return self._digest
 

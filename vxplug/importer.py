@@ -7,16 +7,19 @@ the path is asked for the bytes: directories by reading, anything else (zip file
 
 from __future__ import annotations
 
-import importlib.abc
 import importlib.machinery
 import os
-import pkgutil
 import sys
 from collections.abc import Sequence
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .plugin import Plugin, read_file
+
+if TYPE_CHECKING:
+    from importlib.abc import Loader
+else:
+    Loader = object  # its methods are all that importing asks for, and its module brings a good part of the standard library
 
 __all__ = ["install", "uninstall"]
 
@@ -29,6 +32,8 @@ def _read(entry: str, name: str) -> tuple[str, bytes] | None:
         return path, read_file(path)
     if not entry or os.path.isdir(entry):
         return None
+    import pkgutil
+
     importer = pkgutil.get_importer(entry)
     if not hasattr(importer, "get_data"):
         return None
@@ -42,7 +47,7 @@ def _read_archive(importer: Any, path: str) -> tuple[str, bytes] | None:
         return None
 
 
-class PluginLoader(importlib.abc.Loader):
+class PluginLoader(Loader):
     """Loads one plugin: module attributes are the exports of a sandbox of its own."""
 
     def __init__(self, name: str, path: str, data: bytes, limits: dict[str, Any]) -> None:

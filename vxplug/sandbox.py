@@ -5,14 +5,17 @@ from __future__ import annotations
 import codecs
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from . import _vx, aio, mapping, pickling
+from . import _vx, pickling
 from .errors import Error
 from .faults import from_trap
 from .plugin import Plugin
-from .policy import LinuxPolicy
-from .trace import Trace
+
+if TYPE_CHECKING:
+    from . import aio, mapping
+    from .policy import LinuxPolicy
+    from .trace import Trace
 
 __all__ = ["Sandbox"]
 
@@ -35,6 +38,13 @@ def _limit(name: str, value: Any, low: float, high: float, kind: type[int] | typ
 def _seconds(name: str, value: float | None) -> float:
     """Seconds for the binding, whose 0 means no limit."""
     return 0.0 if value is None else float(_limit(name, value, 1e-6, 1e9, float))
+
+
+def _check_policy(linux: Any) -> None:
+    from .policy import LinuxPolicy
+
+    if not isinstance(linux, LinuxPolicy):
+        raise TypeError(f"linux: expected LinuxPolicy, got {type(linux).__name__}")
 
 
 class _Output:
@@ -144,8 +154,8 @@ class Sandbox:
         self._options = {name: value for name, value in locals().items() if name not in ("self", "plugin", "trace")}
         if on_fault not in ("reset", "poison"):
             raise ValueError(f"on_fault: expected 'reset' or 'poison', got {on_fault!r}")
-        if linux is not None and not isinstance(linux, LinuxPolicy):
-            raise TypeError(f"linux: expected LinuxPolicy, got {type(linux).__name__}")
+        if linux is not None:
+            _check_policy(linux)
         self._plugin = plugin
         self._limits = {
             "memory": memory, "stack": stack, "timeout": timeout, "init_timeout": init_timeout, "output": output,
@@ -222,6 +232,8 @@ class Sandbox:
         """A file (a path, a file object, a descriptor) or shared memory (an ``mmap``, a ``SharedMemory``) that the sandbox
         reads where it is: its functions take it without a copy.  ``size`` is all there is from ``offset`` on, a page.
         """
+        from . import mapping
+
         return mapping.mapped(self._box, source, offset, size)
 
     def reset(self) -> None:
@@ -242,6 +254,8 @@ class Sandbox:
     @property
     def aio(self) -> aio.Calls:
         """The exports as coroutine functions: ``await box.aio.name(…)``; see :mod:`vxplug.aio`."""
+        from . import aio
+
         return aio.Calls(self)
 
     def __reduce__(self) -> tuple[Any, ...]:

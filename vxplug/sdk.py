@@ -24,6 +24,9 @@ TARGET = ["-target", "x86-linux-musl", "-mcpu=pentium4", "-fno-sanitize=undefine
 COMPILE = ["-g", "-fomit-frame-pointer"]
 # With -O2 zig defines NDEBUG, which no other compiler does: a failed assertion is to be heard.
 PREPROCESS = ["-UNDEBUG"]
+# Of the compiler's support library a plugin would have all, 350 KB, for the few functions it calls.  What the host
+# looks for is marked to be kept (vxplug.h), in a way that linkers of other toolchains may be too old for.
+LINK = ["-Wl,--gc-sections"]
 C_SUFFIXES = {".c", ".s", ".S"}
 CXX_SUFFIXES = {".cc", ".cpp", ".cxx"}
 DEBUG_PLACES = ("inside", "beside", "none")
@@ -88,7 +91,7 @@ def _compile_all(
 def _link(objects: Sequence[Path], target: Path, flags: Sequence[str], cxx: bool, cc: str | None) -> None:
     command = compiler(Path("x.cc" if cxx else "x.c"), cc)
     try:
-        _run([*command, "-static", *map(str, objects), *flags, "-o", str(target)])
+        _run([*command, "-static", *(LINK if cc is None else []), *map(str, objects), *flags, "-o", str(target)])
     except SdkError as error:
         if "duplicate symbol: main" not in str(error):
             raise
