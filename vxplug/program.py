@@ -171,7 +171,7 @@ class Program(Binary):
                 stack=_limit("stack", stack, PAGE, min(memory, STACK_MAX), int),
                 timeout=_seconds("timeout", timeout), init_timeout=0.0, output=0, poison=True, free=0, raw=True, imports=(),
                 write=_no_output, trap=lambda info: self._ended(info, limits),
-                linux=personality, trace=None if watched is None else Tracer(watched, policy, personality),
+                linux=personality, trace=None if watched is None else Tracer(watched, policy, personality), new_life=None,
             )
             try:
                 return self._run(box, argv, variables)

@@ -178,6 +178,7 @@ class Sandbox:
             trace=tracer,
             raw=False,
             imports=_imports(plugin, dict(imports or {}), watched),
+            new_life=None if self._linux is None else self._linux.end_process,
         )
         self._module = module
         self._functions: dict[str, _vx.Function] = {}  # made when first asked for

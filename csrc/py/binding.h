@@ -104,7 +104,7 @@ typedef struct Box {
     State *state;              /* lives as long as our type, which holds the module */
     Plugin *plugin;
     PyObject *write, *trap;    /* the callables of the constructor; NULL only after tp_clear */
-    PyObject *linux_call, *linux_trace; /* the same, or NULL when there is none */
+    PyObject *linux_call, *linux_trace, *new_life; /* the same, or NULL when there is none */
     PyObject *sample;          /* the profiler's callable, or NULL */
     vx_sandbox *core;          /* NULL: not yet made, closed, or given up after a fork */
     PyObject *broken;          /* str: why calls are refused until a reset, or NULL */

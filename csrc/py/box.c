@@ -76,6 +76,15 @@ static void box_poison(Box *box, const Call *call, PyObject *who)
                                         text));
 }
 
+/* Who serves system calls lets go of what it kept for the life that is over. */
+static void begin_life(Box *box, Call *call)
+{
+    PyObject *done = box->new_life == NULL ? Py_NewRef(Py_None) : PyObject_CallNoArgs(box->new_life);
+    if (done == NULL)
+        error_keep(call);
+    Py_XDECREF(done);
+}
+
 static vx_status box_restart(Box *box, Call *call)
 {
     vx_status status = vx_sandbox_reset(box->core);
@@ -87,6 +96,7 @@ static vx_status box_restart(Box *box, Call *call)
                                             vx_status_text(status)));
     else
         set_broken(box, NULL);
+    begin_life(box, call);
     return status;
 }
 
@@ -124,6 +134,10 @@ void box_catch_up(Box *box)
         box_tidy(box, &call);
         box->call = NULL;
         lock_let_go(box);
+        if (call.error != NULL) {
+            error_restore(call.error);
+            PyErr_WriteUnraisable((PyObject *)box);
+        }
     }
     if (error != NULL)
         error_restore(error);
@@ -194,6 +208,7 @@ static bool box_start(Box *box, vx_options *options)
     POKE(box->owner, thread_ident());
     box->call = &call;
     box_initialise(box, options, &call);
+    begin_life(box, &call);
     box->call = NULL;
     lock_release(box);
     return box_outcome(box, &call, NULL);
@@ -201,7 +216,7 @@ static bool box_start(Box *box, vx_options *options)
 
 typedef struct BoxArguments {
     Plugin *plugin;
-    PyObject *write, *trap, *linux_call, *linux_trace, *imports;
+    PyObject *write, *trap, *linux_call, *linux_trace, *imports, *new_life;
     uint32_t release;
     int poison, raw;
     vx_options options;
@@ -211,16 +226,16 @@ static bool box_parse(State *state, PyObject *args, PyObject *keywords, BoxArgum
 {
     static char *names[] = {"plugin", "memory", "stack", "timeout", "init_timeout", "poison",
                             "output", "free", "write", "trap", "linux", "trace",
-                            "raw", "imports", NULL};
+                            "raw", "imports", "new_life", NULL};
     double timeout, init_timeout;
     vx_options *options = &out->options;
-    return PyArg_ParseTupleAndKeywords(args, keywords, "O!$O&O&ddpO&O&OOOOpO:Box", names,
+    return PyArg_ParseTupleAndKeywords(args, keywords, "O!$O&O&ddpO&O&OOOOpOO:Box", names,
                                        state->plugin_type, &out->plugin, convert_long_word,
                                        &options->memory, convert_word, &options->stack, &timeout,
                                        &init_timeout, &out->poison, convert_long_word,
                                        &options->output, convert_word, &out->release, &out->write,
                                        &out->trap, &out->linux_call, &out->linux_trace, &out->raw,
-                                       &out->imports)
+                                       &out->imports, &out->new_life)
         && seconds_to_ns(timeout, "timeout", &options->timeout_ns)
         && seconds_to_ns(init_timeout, "init_timeout", &options->init_timeout_ns);
 }
@@ -254,6 +269,7 @@ static Box *box_alloc(PyTypeObject *type, State *state, const BoxArguments *from
     self->trap = Py_NewRef(from->trap);
     self->linux_call = given(from->linux_call);
     self->linux_trace = given(from->linux_trace);
+    self->new_life = given(from->new_life);
     self->memory = from->options.memory;
     self->timeout_ns = from->options.timeout_ns;
     self->init_timeout_ns = from->options.init_timeout_ns;
@@ -368,6 +384,7 @@ static int box_traverse(Box *self, visitproc visit, void *arg)
     Py_VISIT(self->trap);
     Py_VISIT(self->linux_call);
     Py_VISIT(self->linux_trace);
+    Py_VISIT(self->new_life);
     Py_VISIT(self->sample);
     return callback_traverse(self, visit, arg);
 }
@@ -378,6 +395,7 @@ static int box_clear(Box *self)
     Py_CLEAR(self->trap);
     Py_CLEAR(self->linux_call);
     Py_CLEAR(self->linux_trace);
+    Py_CLEAR(self->new_life);
     sample_set(self, NULL);
     callback_free(self);
     return 0;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 
@@ -59,6 +60,11 @@ def plugin(build_plugin):
 def folder(tmp_path):
     (tmp_path / "file").write_text("hello\nworld\n")
     return tmp_path
+
+
+def host_descriptors():
+    gc.collect()
+    return len(os.listdir("/proc/self/fd"))
 
 
 def test_files_of_the_policy(plugin, folder):
@@ -133,19 +139,59 @@ def test_descriptors_end_with_a_life(plugin, folder):
 
 def test_nothing_stays_open_in_the_host(plugin, folder):
     """Without it every sandbox could cost the host process descriptors."""
-    def count():
-        gc.collect()
-        return len(os.listdir("/proc/self/fd"))
-
     plugin.sandbox().close()
-    before = count()
+    before = host_descriptors()
     for number in range(20):
         box = plugin.sandbox(linux=LinuxPolicy(directories={"/": folder}))
         box.keep_open("/file")
         if number % 2:
             box.close()
         del box
-    assert count() == before
+    assert host_descriptors() == before
+
+
+def test_a_new_life_closes_at_once(build_plugin, folder):
+    """Without it a sandbox at rest could hold the host's descriptors, and files of a tenant that is gone."""
+    early = "__attribute__((constructor)) static void early(void) { open(\"/file\", O_RDONLY); }"
+    plugin = vxplug.open(build_plugin(SOURCE + early))
+    with plugin.sandbox(linux=LinuxPolicy(directories={"/": folder})) as box:
+        before = host_descriptors()
+        box.now()
+        assert host_descriptors() == before, "the initialisation's file is open"
+        for end in (box.reset, box.fault):
+            assert box.keep_open("/file") == 3 and box.keep_open("/file") == 4
+            assert host_descriptors() == before + 2
+            with contextlib.suppress(vxplug.GuestFault):
+                end()
+            assert host_descriptors() == before
+
+
+def test_a_poisoned_sandbox_closes_with_its_reset(plugin, folder):
+    """Without it the hook of a reset could be missed where the fault's own reset does not come."""
+    with plugin.sandbox(linux=LinuxPolicy(directories={"/": folder}), on_fault="poison") as box:
+        before = host_descriptors()
+        box.keep_open("/file")
+        with pytest.raises(vxplug.GuestFault):
+            box.fault()
+        assert host_descriptors() == before + 1
+        box.reset()
+        assert host_descriptors() == before
+
+
+def test_what_closing_raises_arrives(plugin, folder, monkeypatch):
+    """Without it Ctrl-C while a reset closes files would be lost, or leave the sandbox locked."""
+    def interrupted(self):
+        raise KeyboardInterrupt
+
+    with plugin.sandbox(linux=LinuxPolicy(directories={"/": folder})) as box:
+        before = host_descriptors()
+        box.keep_open("/file")
+        with monkeypatch.context() as patch:
+            patch.setattr("vxplug.linux.process.Process.close", interrupted)
+            for end in (box.reset, box.fault):
+                with pytest.raises(KeyboardInterrupt):
+                    end()
+        assert box.read_from(3) == -9 and host_descriptors() == before
 
 
 def test_a_kept_function_keeps_its_directories(plugin, folder):

@@ -27,7 +27,7 @@ def limits(**changes):
     given = {
         "memory": 64 << 20, "stack": 1 << 20, "timeout": 20.0, "init_timeout": 5.0, "poison": False,
         "output": 0, "free": 0, "write": lambda fd, data: None, "trap": lambda info: Boom(info),
-        "linux": None, "trace": None, "raw": False, "imports": (),
+        "linux": None, "trace": None, "raw": False, "imports": (), "new_life": None,
     }
     return given | changes
 

@@ -56,6 +56,7 @@ class Personality:
             return -(error.errno or errno.EIO)
 
     def end_process(self) -> None:
+        """Closes what the last life had open, as soon as the box begins a new one."""
         if self._process is not None:
             self._process.close()
             self._process = None
