@@ -206,10 +206,10 @@ static void exact(void) {
     unsigned fib = calls(27), whole = pieces();
     int same = 1;
     setitimer(ITIMER_REAL, &(struct itimerval){{0, 1000}, {0, 1000}}, NULL);
-    for (int i = 0; i < 3000 && seen[SIGALRM] < 150; i++)
+    while (seen[SIGALRM] < 150) /* however slow the machine is: the caller has a time limit */
         same &= calls(27) == fib && pieces() == whole;
     setitimer(ITIMER_REAL, &(struct itimerval){{0, 0}, {0, 0}}, NULL);
-    printf("interrupted enough %d, results the same %d\n", seen[SIGALRM] >= 150, same);
+    printf("results the same %d\n", same);
 }
 
 static void timers(void) {
@@ -218,10 +218,10 @@ static void timers(void) {
     struct itimerval every = {{0, 10000}, {0, 10000}}, none = {{0, 0}, {0, 0}}, old;
     setitimer(ITIMER_REAL, &every, NULL);
     int same = 1;
-    for (int i = 0; i < 200 && seen[SIGALRM] < 12; i++)
+    while (seen[SIGALRM] < 12)
         same &= work(3000000) == expected;
     setitimer(ITIMER_REAL, &none, &old);
-    printf("interrupted enough %d, results the same %d, rounding %d\n", seen[SIGALRM] >= 12, same, fegetround() == FE_TONEAREST);
+    printf("results the same %d, rounding %d\n", same, fegetround() == FE_TONEAREST);
     printf("interval %ld\n", (long)old.it_interval.tv_usec);
     install(SIGALRM, count, 0);
     struct timespec span = {5, 0}, left = {0, 0};
@@ -270,13 +270,13 @@ static void wide(void) {
         in[i] = (unsigned char)(i * 7 + 1);
     install(SIGALRM, wreck, 0);
     setitimer(ITIMER_REAL, &(struct itimerval){{0, 5000}, {0, 5000}}, NULL);
-    for (int i = 0; i < 2000 && seen[SIGALRM] < 10; i++) {
+    while (seen[SIGALRM] < 10) {
         __asm__ volatile("vmovdqu %1, %%ymm7\n movl $3000000, %%ecx\n1: decl %%ecx\n jnz 1b\n vmovdqu %%ymm7, %0"
                          : "=m"(out) : "m"(in) : "ecx", "xmm7", "memory");
         same &= !memcmp(in, out, sizeof in);
     }
     setitimer(ITIMER_REAL, &(struct itimerval){{0, 0}, {0, 0}}, NULL);
-    printf("interrupted enough %d, wide registers the same %d\n", seen[SIGALRM] >= 10, same);
+    printf("wide registers the same %d\n", same);
 }
 
 /* read is made again for a handler with SA_RESTART, else it fails. */
