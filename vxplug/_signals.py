@@ -5,7 +5,9 @@ it is enabled. The core's watchdog notices within a tick, but a guest may fault 
 takes the handlers again at once, chained to faulthandler's: a fault of the host still gets its dump.
 
 A callback of the host that waits is ended when the guest's time is over.  The core's ticks (SIGURG) interrupt
-the wait, and Python then runs its handler of that signal: this one, which raises.
+the wait, and Python then runs its handler of that signal: this one, which raises.  Not in the middle of what
+vxplug itself does to serve a guest: there a descriptor may just have been made that only the next step would know
+of, and a guest that uses up its time again and again could have the host lose one each time.
 """
 
 from __future__ import annotations
@@ -13,10 +15,37 @@ from __future__ import annotations
 import contextlib
 import functools
 import signal
-from typing import Any
+from collections.abc import Callable
+from types import CodeType, FrameType
+from typing import Any, TypeVar
 
 from . import _vx
 from .errors import GuestFault, GuestTimeout
+
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+_whole: set[CodeType] = set()
+_waiting: set[CodeType] = set()
+
+
+def whole(function: Function) -> Function:
+    """Marks what is not ended in the middle, whatever it calls.  It looks itself whether it has to end."""
+    _whole.add(function.__code__)
+    return function
+
+
+def waiting(function: Function) -> Function:
+    """Marks what waits for others, or calls the application, in the middle of that: it may end at any point."""
+    _waiting.add(function.__code__)
+    return function
+
+
+def _is_whole(frame: FrameType | None) -> bool:
+    while frame is not None and frame.f_code not in _waiting:
+        if frame.f_code in _whole:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def watch_faulthandler() -> None:
@@ -37,10 +66,10 @@ def watch_faulthandler() -> None:
     faulthandler.enable = enable
 
 
-def _end_overdue_callback(number: int, frame: Any) -> None:
+def _end_overdue_callback(number: int, frame: FrameType | None) -> None:
     """Raises, in the callback that runs on the main thread, why its call is over; every tick again."""
     found = _vx.overdue()
-    if found is None:
+    if found is None or _is_whole(frame):
         return
     kind, limit = found
     if kind == "interrupt":

@@ -49,6 +49,7 @@ VX_EXPORT int32_t list_all(const char *path) {
     refused = errno;
     return count;
 }
+VX_EXPORT void open_for_ever(const char *path) { for (;;) close(open(path, O_RDONLY)); }
 VX_EXPORT int32_t last_error(void) { return refused; }
 """
 EMFILE = 24
@@ -92,6 +93,19 @@ def test_the_hosts_own_limit_is_an_errno_for_the_guest(plugin, tmp_path):
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         assert 0 < count < room and box.last_error() == EMFILE
     assert host_descriptors() <= before
+
+
+def test_time_limits_leave_no_descriptors(plugin, tmp_path):
+    """Without it a time limit that comes between the making of a descriptor and the next step would lose it to the host."""
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder/file").touch()
+    (tmp_path / "link").symlink_to("folder")
+    with plugin.sandbox(linux=LinuxPolicy(directories={"/": tmp_path}), timeout=0.01) as box:
+        before = host_descriptors()
+        for _ in range(60):
+            with pytest.raises(vxplug.GuestTimeout):
+                box.open_for_ever("/link/file")
+        assert host_descriptors() == before
 
 
 @pytest.mark.parametrize("piece", [4096, 1000, 61], ids=str)

@@ -5,11 +5,15 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 import vxplug
 from vxplug import Directory, LinuxPolicy
+from vxplug.linux.descriptors import HostFile
+from vxplug.linux.paths import Mounts
 
 SOURCE = r"""
 #include <errno.h>
@@ -45,6 +49,10 @@ VX_EXPORT void say(const char *what) { puts(what); fflush(stdout); }
 static void handler(int signal) { text[0] = (char)('A' + signal); }
 VX_EXPORT const char *handle(void) { text[1] = 0; signal(SIGUSR1, handler); raise(SIGUSR1); return text; }
 VX_EXPORT void die(void) { raise(SIGTERM); }
+VX_EXPORT int32_t put_much(const char *path) {
+    int fd = open(path, O_CREAT | O_WRONLY | O_TRUNC, 0644);
+    return (int32_t)write(fd, calloc(16, 1 << 20), 16 << 20);
+}
 VX_EXPORT int32_t sleep_long(void) { return (int32_t)sleep(1000); }
 VX_EXPORT int32_t new_process(void) { return fork() < 0 ? errno : 0; }
 VX_EXPORT void fault(void) { *(volatile int *)0 = 1; }
@@ -122,6 +130,31 @@ def test_a_sleep_ends_at_the_time_limit(plugin):
     with plugin.sandbox(linux=LinuxPolicy(time=True), timeout=0.2) as box:
         with pytest.raises(vxplug.GuestTimeout):
             box.sleep_long()
+
+
+@pytest.mark.parametrize("own_thread", [False, True], ids=["main", "other"])
+def test_long_system_calls_end_at_the_time_limit(plugin, folder, monkeypatch, own_thread):
+    """Without it a path, or a write, that takes the host long would outlast the limit."""
+    walk, write = Mounts.lookup, HostFile.write
+    monkeypatch.setattr(Mounts, "lookup", lambda *given: (time.sleep(0.02), walk(*given))[1])
+    monkeypatch.setattr(HostFile, "write", lambda *given: (time.sleep(0.5), write(*given))[1])
+    (folder / "x").mkdir()
+    policy = LinuxPolicy(directories={"/": Directory(folder, writable=True)})
+    with plugin.sandbox(linux=policy, timeout=0.2) as box, ThreadPoolExecutor(1) as pool:
+        for call, path in ((box.keep_open, "/x/.." * 400), (box.put_much, "/much")):
+            begun = time.monotonic()
+            with pytest.raises(vxplug.GuestTimeout):
+                pool.submit(call, path).result() if own_thread else call(path)
+            assert time.monotonic() - begun < 4
+
+
+def test_a_stream_that_waits_ends_at_the_time_limit(plugin):
+    """Without it an application's own function could hold a guest for longer."""
+    begun = time.monotonic()
+    with plugin.sandbox(linux=LinuxPolicy(time=True), timeout=0.2, stdout=lambda data: time.sleep(20)) as box:
+        with pytest.raises(vxplug.GuestTimeout, match="in a callback of the host"):
+            box.say("anything")
+    assert time.monotonic() - begun < 5
 
 
 def test_descriptors_end_with_a_life(plugin, folder):

@@ -9,6 +9,7 @@ import stat
 from collections.abc import Callable
 from typing import Any
 
+from .. import _signals
 from .paths import Found, Names, fail
 
 __all__ = [
@@ -192,9 +193,11 @@ class HostStream(Description):
         poll.register(self.fd, event)
         return bool(poll.poll(0))
 
+    @_signals.waiting
     def read(self, size: int) -> bytes | None:
         return os.read(self.fd, size) if self._ready(select.POLLIN) else None
 
+    @_signals.waiting
     def write(self, data: bytes) -> int | None:
         """A piece that a pipe with room takes whole: the host's write must not block."""
         if not self._ready(select.POLLOUT):
@@ -202,6 +205,7 @@ class HostStream(Description):
         self.charge(len(data[:PIPE_BUF]))
         return os.write(self.fd, data[:PIPE_BUF])
 
+    @_signals.waiting
     def read_at(self, size: int, offset: int) -> bytes:
         return os.pread(self.fd, size, offset)
 
@@ -218,6 +222,7 @@ class Source(Description):
         super().__init__(0)
         self.data = data
 
+    @_signals.waiting
     def read(self, size: int) -> bytes:
         if isinstance(self.data, bytes):
             part, self.data = self.data[:size], self.data[size:]
@@ -239,6 +244,7 @@ class Sink(Description):
         self.take = take
         self.charge = charge
 
+    @_signals.waiting
     def write(self, data: bytes) -> int:
         self.charge(len(data))
         try:

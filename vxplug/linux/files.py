@@ -13,7 +13,7 @@ from functools import partial
 
 from .calls import serves, signed
 from .descriptors import O_NONBLOCK, SETTABLE, Description, DirectoryHandle, HostFile, HostStream, pipe
-from .paths import fail
+from .paths import ending, fail
 from .process import IO_MAX, Process
 
 O_CLOEXEC = 0o2000000
@@ -59,7 +59,7 @@ def pread64(p: Process, fd: int, address: int, size: int, low: int, high: int) -
 
 
 def _put(p: Process, description: Description, address: int, size: int) -> int:
-    """All of it, as Linux does for files and blocking pipes; less when an error stops it half way."""
+    """All of it, as Linux does for files and blocking pipes; less when an error, or the call's end, stops it half way."""
     done = 0
     while True:
         data = p.read(address + done, min(size - done, IO_MAX)) if done < size or not size else b""
@@ -69,7 +69,7 @@ def _put(p: Process, description: Description, address: int, size: int) -> int:
             if not done:
                 raise
             return done
-        if done >= size:
+        if done >= size or ending():
             return done
 
 
@@ -104,7 +104,7 @@ def _each(p: Process, vectors: list[tuple[int, int]], transfer: object) -> int:
                 return done
             raise
         done += part
-        if part < size:
+        if part < size or ending():
             break
     return done
 

@@ -16,8 +16,8 @@ from typing import NamedTuple
 from .. import _vx
 from .calls import serves
 from .descriptors import DirectoryHandle
-from .paths import fail
-from .process import ERESTART, Process
+from .paths import ending, fail
+from .process import Process
 
 CHUNK = 32 << 10  # bytes of entries that a call reads at a time
 DT_DIR, DT_REG, DT_LNK = 4, 8, 10
@@ -53,14 +53,14 @@ def _packed(name: bytes, inode: int, kind: int, position: int) -> bytes:
     return _HEADER.pack(inode, position, length, kind) + name.ljust(length - _HEADER.size, b"\0")
 
 
-def _offset(p: Process, directory: DirectoryHandle, made: list[bytes]) -> int:
+def _offset(directory: DirectoryHandle, made: list[bytes]) -> int:
     """The host's offset of the guest's place, behind the entries made here."""
     count, offset = directory.reached
     if not len(made) <= count <= directory.position:
         count, offset = len(made), 0
     while count < directory.position:
-        if p.box.stopping():
-            raise fail(ERESTART)
+        if ending():
+            raise fail(errno.EINTR)
         entries = _from_host(directory, offset, CHUNK)
         if not entries:
             break
@@ -69,7 +69,7 @@ def _offset(p: Process, directory: DirectoryHandle, made: list[bytes]) -> int:
             offset = entry.after
             if count == directory.position:
                 break
-        directory.reached = count, offset
+    directory.reached = count, offset
     return offset
 
 
@@ -88,7 +88,7 @@ def _made_entries(made: list[bytes], position: int, size: int) -> tuple[bytes, i
 
 def _list_host(p: Process, directory: DirectoryHandle, made: list[bytes], address: int, size: int) -> int:
     """The kernel's entries are as long here as there: what it fits into `size` does."""
-    offset, position, out = _offset(p, directory, made), directory.position, b""
+    offset, position, out = _offset(directory, made), directory.position, b""
     while not out:
         entries = _from_host(directory, offset, size)
         if not entries:

@@ -19,7 +19,7 @@ from .. import _vx
 from ..errors import Error
 from ..policy import Directory
 
-__all__ = ["Found", "Mount", "Mounts", "fail", "names_of"]
+__all__ = ["Found", "Mount", "Mounts", "ending", "fail", "names_of"]
 
 PATH_MAX = 4096
 NAME_MAX = 255
@@ -35,6 +35,11 @@ NULL_DEVICE: Names = (b"dev", b"null")
 
 def fail(number: int) -> OSError:
     return OSError(number, os.strerror(number))
+
+
+def ending() -> bool:
+    """Whether a call of this thread has to end: what takes long then stops, however.  Signals of the guest do not count."""
+    return _vx.overdue() is not None
 
 
 def names_of(path: bytes) -> list[bytes]:
@@ -195,6 +200,8 @@ class Mounts:
     def _step(self, names: Names, pending: list[bytes], follow: bool, directory: bool) -> tuple[Names, Found | None]:
         links = 0
         while pending:
+            if ending():
+                raise fail(errno.EINTR)
             name = pending.pop()
             if name == b"..":
                 names = names[:-1]

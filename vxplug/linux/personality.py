@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from typing import Any
 
-from .. import _vx
+from .. import _signals, _vx
 from ..policy import LinuxPolicy
 from . import attributes, clocks, files, listing, names, opening, status, system, waiting  # noqa: F401  (each registers what it serves)
 from .calls import ROWS, served
@@ -42,6 +42,7 @@ class Personality:
             self._life = life
         return self._process
 
+    @_signals.whole
     def __call__(self, box: _vx.Box, life: int, number: int, arguments: tuple[int, ...]) -> int:
         process = self.process(life)
         process.box = box
@@ -55,6 +56,7 @@ class Personality:
         except OSError as error:
             return -(error.errno or errno.EIO)
 
+    @_signals.whole
     def end_process(self) -> None:
         """Closes what the last life had open, as soon as the box begins a new one."""
         if self._process is not None:
