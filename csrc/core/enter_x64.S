@@ -236,7 +236,7 @@ entry vx_exit_reason
     mov SLOT(ST_EFLAGS), eax
     jmp leave_full
 
-/* A signal handler sent us here: registers are in the state already, flags are clean. */
+/* A signal handler sent us here: registers and flags are in the state already. */
 entry vx_fault_leave
     mov rsp, SLOT(ST_HOST_RSP)
     mov r9d, LEAVE_FAULT
@@ -285,12 +285,13 @@ entry vx_fp_leave
     ldmxcsr [rdi + ST_HOST_MXCSR]
     ret
 
-/* A tick interrupted translated code; its handler saved the general registers and sent us here.
+/* A tick interrupted translated code; its handler saved the general registers and flags and sent us here.
  * bool vx_on_tick(vx_state *) runs on the thread's own stack, outside any signal handler. */
 entry vx_tick_enter
     mov rdi, SLOT(ST_SELF)
     mov rsp, [rdi + ST_HOST_RSP]
     save_fp ST_TICK_FX
+    clean_flags
     note_controls
     fninit
     fldcw [rdi + ST_HOST_FCW]

@@ -68,9 +68,10 @@ static void read_registers(const ucontext_t *context, uint64_t gpr[16]) {
         gpr[i] = (uint64_t)context->uc_mcontext.gregs[order[i]];
 }
 
+/* ID stays the guest's: Linux takes it from no signal frame. */
 static void send_to(ucontext_t *context, void (*code)(void)) {
     context->uc_mcontext.gregs[REG_RIP] = (greg_t)(uintptr_t)code;
-    context->uc_mcontext.gregs[REG_EFL] &= ~(greg_t)(FLAG_DF | EFLAGS_ID);
+    context->uc_mcontext.gregs[REG_EFL] &= ~(greg_t)FLAG_DF;
 }
 
 /* The host-side stack holds predictions only: when it is full it starts empty. */

@@ -98,6 +98,8 @@ CASES: list[tuple] = [
     ("id_seen", (), 21, lambda result: result & 0x200000 == 0),
     ("id_left_at_fault", (), 19, "illegal-instruction"),
     ("id_seen", (), 21, lambda result: result & 0x200000 == 0),
+    ("id_left_at_timeout", (), 19, vxplug.GuestTimeout),
+    ("id_seen", (), 21, lambda result: result & 0x200000 == 0),
     ("x87_left_full", (), 19, lambda result: True),
     ("mmx_left_on", (), 19, lambda result: True),
     ("control_words", (), 19, lambda result: True),

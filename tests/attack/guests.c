@@ -128,6 +128,7 @@ VX_EXPORT __attribute__((naked)) uint32_t flags_after_popf(void) {
 NAKED(direction_left_set, "std; ret")
 NAKED(id_left_set, "pushfl; orl $0x200000,(%esp); popfl; xor %eax,%eax; ret")
 NAKED(id_left_at_fault, "pushfl; orl $0x200000,(%esp); popfl; ud2")
+NAKED(id_left_at_timeout, "pushfl; orl $0x200000,(%esp); popfl; 1: jmp 1b")
 VX_EXPORT __attribute__((naked)) uint32_t id_seen(void) { __asm__ volatile("pushfl; popl %eax; ret"); }
 NAKED(x87_left_full, "fld1; fld1; fld1; fld1; fld1; fld1; fld1; fld1; ret")
 NAKED(mmx_left_on, "pcmpeqb %mm0,%mm0; ret")
