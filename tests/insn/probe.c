@@ -32,7 +32,7 @@ typedef struct probe {
 } probe;
 
 probe *probe_open(const uint8_t *code, uint32_t size) {
-    vx_segment segment = {0x10000, size, size, VX_PROT_READ | VX_PROT_EXEC, code};
+    vx_segment segment = {0x10000, size, size, VX_PROT_READ | VX_PROT_EXEC, code, 0};
     vx_image image = {.segments = &segment, .count = 1, .entry = 0x10000};
     probe *p = calloc(1, sizeof *p);
     if (p == NULL || vx_plugin_create(&image, &p->plugin) != VX_OK)

@@ -67,7 +67,7 @@ static void test_link_across_replacement(void) {
                                    0xd9, 0xe8, 0xdd, 0xd8,  /* 10008 fld1; fstp st0 */
                                    0x0f, 0x58, 0xc0,        /* 1000c addps xmm0, xmm0 */
                                    0x01, 0xc0, 0xcc};       /* 1000f add eax, eax; int3 */
-    vx_segment segment = {0x10000, 0x1000, sizeof jump, VX_PROT_READ | VX_PROT_EXEC, jump};
+    vx_segment segment = {0x10000, 0x1000, sizeof jump, VX_PROT_READ | VX_PROT_EXEC, jump, 0};
     vx_image image = {.segments = &segment, .count = 1, .entry = 0x10000};
     vx_options options = {.memory = 1 << 20, .stack = 1 << 16, .raw = true};
     for (int round = 0; round < 20; round++) {
@@ -91,7 +91,7 @@ static void test_link_across_replacement(void) {
 /* A block of nothing but the beginning of an instruction has no guest bytes. */
 static void test_unfinished_block(void) {
     static const uint8_t start[] = {0x90, 0x0a};
-    vx_segment segment = {0x10000, sizeof start, sizeof start, VX_PROT_READ | VX_PROT_EXEC, start};
+    vx_segment segment = {0x10000, sizeof start, sizeof start, VX_PROT_READ | VX_PROT_EXEC, start, 0};
     vx_image image = {.segments = &segment, .count = 1, .entry = 0x10000};
     vx_options options = {.memory = 1 << 20, .stack = 1 << 16, .raw = true};
     vx_plugin *plugin;
@@ -125,7 +125,7 @@ static void test_table_bound(void) {
 }
 
 static vx_sandbox *raw_sandbox(vx_plugin **plugin) {
-    vx_segment segment = {0x10000, 0x1000, sizeof code, VX_PROT_READ | VX_PROT_EXEC, code};
+    vx_segment segment = {0x10000, 0x1000, sizeof code, VX_PROT_READ | VX_PROT_EXEC, code, 0};
     vx_image image = {.segments = &segment, .count = 1, .entry = 0x10000};
     vx_options options = {.memory = 1 << 20, .stack = 1 << 16, .raw = true};
     vx_sandbox *box = NULL;
@@ -158,7 +158,7 @@ static void test_running(vx_sandbox *box) {
 /* What the host has in registers that guests have no name for stays out of the guest's image. */
 static void test_host_vectors(void) {
     static const uint8_t adds[] = {0x0f, 0x58, 0xc0, 0xcc}; /* addps xmm0, xmm0; int3 */
-    vx_segment segment = {0x10000, 0x1000, sizeof adds, VX_PROT_READ | VX_PROT_EXEC, adds};
+    vx_segment segment = {0x10000, 0x1000, sizeof adds, VX_PROT_READ | VX_PROT_EXEC, adds, 0};
     vx_image image = {.segments = &segment, .count = 1, .entry = 0x10000};
     vx_options options = {.memory = 1 << 20, .stack = 1 << 16, .raw = true};
     vx_plugin *plugin;
@@ -180,7 +180,7 @@ static void test_host_vectors(void) {
 /* A branch is patched only while it leads to its own stub: who met it too, in another thread, comes late. */
 static void test_link_once(void) {
     static const uint8_t jumps[] = {0xeb, 1, 0xcc, 0x90, 0xcc}; /* 10000 jmp 10003; int3; 10003 nop; int3 */
-    vx_segment segment = {0x10000, 0x1000, sizeof jumps, VX_PROT_READ | VX_PROT_EXEC, jumps};
+    vx_segment segment = {0x10000, 0x1000, sizeof jumps, VX_PROT_READ | VX_PROT_EXEC, jumps, 0};
     vx_image image = {.segments = &segment, .count = 1, .entry = 0x10000};
     vx_plugin *plugin;
     const vx_block *from = NULL, *to = NULL, *other = NULL;
@@ -242,9 +242,9 @@ static void test_limits(vx_sandbox *box) {
 
 static void test_images(void) {
     vx_plugin *plugin;
-    vx_segment both = {0x10000, 1, 1, VX_PROT_WRITE | VX_PROT_EXEC, "x"};
-    vx_segment wraps = {0xfffff000, 0x2000, 0, VX_PROT_READ, NULL};
-    vx_segment low = {0, 0x1000, 0, VX_PROT_READ, NULL};
+    vx_segment both = {0x10000, 1, 1, VX_PROT_WRITE | VX_PROT_EXEC, "x", 0};
+    vx_segment wraps = {0xfffff000, 0x2000, 0, VX_PROT_READ, NULL, 0};
+    vx_segment low = {0, 0x1000, 0, VX_PROT_READ, NULL, 0};
     vx_image images[] = {{.segments = &both, .count = 1}, {.segments = &wraps, .count = 1}, {.segments = &low, .count = 1}, {.count = 0}};
     for (size_t i = 0; i < VX_COUNT(images); i++)
         CHECK(vx_plugin_create(&images[i], &plugin) == VX_BAD_IMAGE);

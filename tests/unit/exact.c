@@ -85,9 +85,9 @@ static void after_call(void *context, vx_sandbox *box, uint32_t number, const ui
 }
 
 static vx_sandbox *open_box(void) {
-    vx_segment segments[] = {{CODE, 0x1000, (uint32_t)(guest_end - guest_start), VX_PROT_READ | VX_PROT_EXEC, guest_start},
-                             {DATA, 0x1000, 0, VX_PROT_READ | VX_PROT_WRITE, ""},
-                             {CODE + 0x20000, 0x1000, (uint32_t)(guest_end - guest_start), VX_PROT_READ | VX_PROT_EXEC, guest_start}};
+    vx_segment segments[] = {{CODE, 0x1000, (uint32_t)(guest_end - guest_start), VX_PROT_READ | VX_PROT_EXEC, guest_start, 0},
+                             {DATA, 0x1000, 0, VX_PROT_READ | VX_PROT_WRITE, "", 0},
+                             {CODE + 0x20000, 0x1000, (uint32_t)(guest_end - guest_start), VX_PROT_READ | VX_PROT_EXEC, guest_start, 0}};
     vx_image image = {.segments = segments, .count = VX_COUNT(segments), .entry = CODE};
     vx_options options = {.memory = 1 << 20, .stack = 1 << 16, .raw = true, .hooks = {.linux_call = no_call, .linux_trace = after_call}};
     vx_plugin *plugin;

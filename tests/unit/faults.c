@@ -23,7 +23,7 @@ static bool on_tick(void *context) {
 
 static vx_sandbox *open_box(void) {
     static const uint8_t code[] = {0xb8, 1, 0, 0, 0, 0xcc, 0xeb, 0xfe}; /* mov eax, 1; int3; jmp itself */
-    vx_segment segment = {CODE, 0x1000, sizeof code, VX_PROT_READ | VX_PROT_EXEC, code};
+    vx_segment segment = {CODE, 0x1000, sizeof code, VX_PROT_READ | VX_PROT_EXEC, code, 0};
     vx_image image = {.segments = &segment, .count = 1, .entry = CODE};
     vx_options options = {.memory = 1 << 20, .stack = 1 << 16, .raw = true, .timeout_ns = (uint64_t)2000 * 1000000,
                           .hooks = {.tick = on_tick}};

@@ -30,8 +30,8 @@ typedef struct world {
 
 static world open_world(void) {
     static const uint8_t text[] = {0xb8, 1, 0, 0, 0, 0xcc}; /* mov eax, 1; int3 */
-    vx_segment segments[] = {{TEXT, 0x1000, sizeof text, VX_PROT_READ | VX_PROT_EXEC, text},
-                             {DATA, 0x2000, 0, VX_PROT_READ | VX_PROT_WRITE, ""}};
+    vx_segment segments[] = {{TEXT, 0x1000, sizeof text, VX_PROT_READ | VX_PROT_EXEC, text, 0},
+                             {DATA, 0x2000, 0, VX_PROT_READ | VX_PROT_WRITE, "", 0}};
     vx_image image = {.segments = segments, .count = 2, .entry = TEXT};
     vx_options options = {.memory = 16 << 20, .stack = 1 << 16, .raw = true, .hooks = {.tick = on_tick}};
     world w = {0};
@@ -164,7 +164,7 @@ static void test_replacement(void) {
 }
 
 static void test_images(void) {
-    vx_segment both = {TEXT, 0x1000, 1, RWX | VX_PROT_WRITABLE_CODE, "\xcc"};
+    vx_segment both = {TEXT, 0x1000, 1, RWX | VX_PROT_WRITABLE_CODE, "\xcc", 0};
     vx_image image = {.segments = &both, .count = 1, .entry = TEXT};
     vx_options options = {.memory = 1 << 20, .stack = 1 << 16, .raw = true};
     world w;

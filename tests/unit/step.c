@@ -54,8 +54,8 @@ static void on_other(int signal) {
 }
 
 static vx_sandbox *open_box(uint32_t prot) {
-    vx_segment segments[] = {{CODE, 0x1000, (uint32_t)(guest_end - guest_start), prot | VX_PROT_WRITABLE_CODE, guest_start},
-                             {DATA, 0x1000, 0, VX_PROT_READ | VX_PROT_WRITE, ""}};
+    vx_segment segments[] = {{CODE, 0x1000, (uint32_t)(guest_end - guest_start), prot | VX_PROT_WRITABLE_CODE, guest_start, 0},
+                             {DATA, 0x1000, 0, VX_PROT_READ | VX_PROT_WRITE, "", 0}};
     vx_image image = {.segments = segments, .count = 2, .entry = CODE};
     vx_options options = {.memory = 1 << 20, .stack = 1 << 16, .raw = true, .hooks = {.tick = on_tick}};
     vx_plugin *plugin;

@@ -56,9 +56,9 @@ static vx_plugin *make_plugin(const uint8_t *code, uint32_t size) {
     static uint8_t words[DATA_SIZE];
     for (uint32_t i = 0; i < DATA_SIZE; i++)
         words[i] = (uint8_t)(i * 37 + (i >> 8));
-    vx_segment segments[] = {{CODE, size, size, VX_PROT_READ | VX_PROT_EXEC, code},
-                             {DATA, DATA_SIZE, DATA_SIZE, VX_PROT_READ | VX_PROT_WRITE, words},
-                             {CONSTANT, 0x1000, 0x1000, VX_PROT_READ, words}};
+    vx_segment segments[] = {{CODE, size, size, VX_PROT_READ | VX_PROT_EXEC, code, 0},
+                             {DATA, DATA_SIZE, DATA_SIZE, VX_PROT_READ | VX_PROT_WRITE, words, 0},
+                             {CONSTANT, 0x1000, 0x1000, VX_PROT_READ, words, 0}};
     vx_image image = {.segments = segments, .count = VX_COUNT(segments), .entry = CODE};
     vx_plugin *plugin = NULL;
     REQUIRE(vx_plugin_create(&image, &plugin) == VX_OK);

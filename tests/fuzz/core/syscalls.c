@@ -233,9 +233,9 @@ static void check_box(vx_sandbox *box) {
 static vx_plugin *shared_plugin(void) {
     static vx_plugin *plugin;
     static const char text[] = "constant";
-    vx_segment segments[] = {{CODE, sizeof code, sizeof code, VX_PROT_READ | VX_PROT_EXEC, code},
-                             {DATA, 0x3000, sizeof text, VX_PROT_READ | VX_PROT_WRITE, text},
-                             {CONSTANT, 0x1000, sizeof text, VX_PROT_READ, text}};
+    vx_segment segments[] = {{CODE, sizeof code, sizeof code, VX_PROT_READ | VX_PROT_EXEC, code, 0},
+                             {DATA, 0x3000, sizeof text, VX_PROT_READ | VX_PROT_WRITE, text, 0},
+                             {CONSTANT, 0x1000, sizeof text, VX_PROT_READ, text, 0}};
     vx_image image = {.segments = segments, .count = VX_COUNT(segments), .entry = CODE};
     if (plugin == NULL)
         REQUIRE(vx_plugin_create(&image, &plugin) == VX_OK);

@@ -25,7 +25,7 @@ static uint32_t place(uint8_t choice, uint32_t size) {
 static void open_target(target *t, uint8_t choice, const uint8_t *code, uint32_t size) {
     t->start = place(choice, size);
     t->size = size;
-    vx_segment segment = {t->start, size, size, VX_PROT_READ | VX_PROT_EXEC, code};
+    vx_segment segment = {t->start, size, size, VX_PROT_READ | VX_PROT_EXEC, code, 0};
     vx_image image = {.segments = &segment, .count = 1, .entry = t->start};
     REQUIRE(vx_plugin_create(&image, &t->plugin) == VX_OK);
     t->cache = cache_create(size, 0);
