@@ -1,17 +1,55 @@
 /* Pages of an image or snapshot: from a sandbox to a memory file, and from it to sandboxes. */
 #include "internal.h"
 
-/* Executable pages are mapped without execution: the processor runs only translations. */
-static bool map_run(vx_sandbox *box, const vx_run_of_pages *run) {
+enum { PAGE_FRESH_STACK = PAGE_MAPPED | VX_PROT_READ | VX_PROT_WRITE };
+
+static uint8_t *page_at(const vx_sandbox *box, uint32_t page) {
+    return (uint8_t *)(uintptr_t)(box->base + (uint64_t)page * VX_PAGE_SIZE);
+}
+
+/* Into the sandbox's own stack, where that has room for it. */
+static bool is_copied(const vx_sandbox *box, const vx_pages *pages, size_t i) {
+    return pages->top != NULL && i == pages->count - 1 && pages->runs[i].address >= box->stack_low;
+}
+
+static void copy_top(vx_sandbox *box, const vx_pages *pages) {
+    if (pages->top == NULL || !is_copied(box, pages, pages->count - 1))
+        return;
+    const vx_run_of_pages *last = &pages->runs[pages->count - 1];
+    memcpy(page_at(box, last->address / VX_PAGE_SIZE), pages->top, last->size);
+}
+
+/* Executable pages are mapped without execution, the processor runs only translations: so they can be of one
+ * mapping with those behind them. */
+static bool joins(const vx_run_of_pages *a, const vx_run_of_pages *b) {
+    return a->fd >= 0 && a->fd == b->fd && a->address + a->size == b->address && a->offset + a->size == b->offset &&
+           !((a->page ^ b->page) & (VX_PROT_READ | VX_PROT_WRITE));
+}
+
+static bool is_joined(const vx_sandbox *box, const vx_pages *pages, size_t i) {
+    return i != 0 && i < pages->count && joins(&pages->runs[i - 1], &pages->runs[i]) && !is_copied(box, pages, i);
+}
+
+/* Bytes of the mapping that begins with the run. */
+static uint64_t span_from(const vx_sandbox *box, const vx_pages *pages, size_t i) {
+    uint64_t span = pages->runs[i].size;
+    while (is_joined(box, pages, ++i))
+        span += pages->runs[i].size;
+    return span;
+}
+
+static bool map_run(vx_sandbox *box, const vx_pages *pages, size_t i) {
+    const vx_run_of_pages *run = &pages->runs[i];
     if (run->fd < 0)
         return region_map(box, run->address, run->size, run->page);
-    return region_map_file(box, run->address, run->size, run->page, run->fd, run->offset);
+    return region_map_file(box, run, is_joined(box, pages, i) ? 0 : span_from(box, pages, i));
 }
 
 bool pages_map(vx_sandbox *box, const vx_pages *pages) {
     for (size_t i = 0; i < pages->count; i++)
-        if (!map_run(box, &pages->runs[i]))
+        if (!is_copied(box, pages, i) && !map_run(box, pages, i))
             return false;
+    copy_top(box, pages);
     return true;
 }
 
@@ -19,11 +57,8 @@ void pages_free(vx_pages *pages) {
     if (pages->fd >= 0)
         os_close(pages->fd);
     free(pages->runs);
+    free(pages->top);
     *pages = (vx_pages){.fd = -1};
-}
-
-static uint8_t *page_at(const vx_sandbox *box, uint32_t page) {
-    return (uint8_t *)(uintptr_t)(box->base + (uint64_t)page * VX_PAGE_SIZE);
 }
 
 static bool is_zero(const uint8_t *page) {
@@ -36,8 +71,7 @@ static bool in_snapshot(const vx_sandbox *box, uint32_t page) {
     uint8_t bits = box->page_map[page];
     if (!(bits & PAGE_MAPPED) || (bits & PAGE_HOST))
         return false;
-    bool fresh = bits == (PAGE_MAPPED | VX_PROT_READ | VX_PROT_WRITE);
-    return page < box->stack_low / VX_PAGE_SIZE || !fresh ||
+    return page < box->stack_low / VX_PAGE_SIZE || bits != PAGE_FRESH_STACK ||
            page >= (box->kernel.esp - VX_RED_ZONE) / VX_PAGE_SIZE;
 }
 
@@ -61,8 +95,11 @@ static bool forget_writes(vx_sandbox *box, const vx_pages *pages) {
 }
 
 bool snapshot_restore(vx_sandbox *box) {
-    return box->as_snapshot && box->own == NULL && region_shrink(box) &&
-           forget_writes(box, &box->plugin->snapshot);
+    const vx_pages *pages = &box->plugin->snapshot;
+    if (!box->as_snapshot || box->own != NULL || !region_shrink(box) || !forget_writes(box, pages))
+        return false;
+    copy_top(box, pages);
+    return true;
 }
 
 /* --- taking one ------------------------------------------------------------------------------------- */
@@ -179,10 +216,21 @@ static bool take_runs(taking *t) {
     return true;
 }
 
+/* What of the stack is in use is a little, most often. */
+static bool keep_top(vx_sandbox *box, vx_pages *out) {
+    const vx_run_of_pages *last = out->count == 0 ? NULL : &out->runs[out->count - 1];
+    if (last == NULL || last->address < box->stack_low || last->page != PAGE_FRESH_STACK || last->size > VX_STACK_COPY)
+        return true;
+    out->top = malloc(last->size);
+    if (out->top != NULL)
+        memcpy(out->top, page_at(box, last->address / VX_PAGE_SIZE), last->size);
+    return out->top != NULL;
+}
+
 bool snapshot_take(vx_sandbox *box, vx_pages *out) {
     taking t = {.box = box, .out = out, .changed = malloc(box->pages)};
     out->fd = os_memory_file("vxplug-snapshot", box->pages * VX_PAGE_SIZE);
-    bool ok = t.changed != NULL && out->fd >= 0 && take_runs(&t);
+    bool ok = t.changed != NULL && out->fd >= 0 && take_runs(&t) && keep_top(box, out);
     free(t.changed);
     if (!ok)
         pages_free(out);

@@ -46,6 +46,7 @@ typedef struct vx_pages {
     int fd; /* of a file of their own; -1 none */
     vx_run_of_pages *runs;
     size_t count;
+    uint8_t *top; /* the last run's bytes, where that is a little of a stack as any has; else NULL */
 } vx_pages;
 
 /* Selectors as the guest sees them. */
@@ -77,8 +78,11 @@ typedef struct vx_kernel {
     vx_signals signals;
 } vx_kernel;
 
+typedef struct vx_slab vx_slab; /* slab.c */
+
 /* The reservation of a sandbox that is gone, as new; see reserve.c. */
 typedef struct vx_idle {
+    vx_slab *slab;
     uint64_t base;
     uint32_t stack_low;
     uint64_t pages, borders;
@@ -133,6 +137,7 @@ typedef struct vx_own {
 
 struct vx_sandbox {
     uint64_t base; /* of the guest window; multiple of 4 GiB.  0: asleep, no memory yet (sandbox_wake) */
+    vx_slab *slab; /* that has the window */
     vx_state *state;
     uint8_t *page_map;
     vx_plugin *plugin;
@@ -164,6 +169,11 @@ struct vx_sandbox {
     _Atomic bool interrupt;
 };
 
+/* slab.c: address space for one window, from VX_BELOW below it to VX_ABOVE above.  NULL: the host has none. */
+uint8_t *slab_take(vx_slab **out);
+/* Back, with all that was mapped there. */
+void slab_give(vx_slab *slab, uint8_t *low);
+
 /* reserve.c: where a sandbox lives. */
 bool reserve_new(vx_sandbox *box);
 void reserve_free(vx_sandbox *box);
@@ -180,8 +190,8 @@ vx_status sandbox_wake(vx_sandbox *box);
  * False: the range is not [VX_GUEST_MIN, VX_GUEST_MAX), the limit does not allow it, or the host
  * refused. */
 bool region_map(vx_sandbox *box, uint32_t address, uint64_t size, uint8_t page);
-bool region_map_file(vx_sandbox *box, uint32_t address, uint64_t size, uint8_t page, int fd,
-                     uint64_t offset);
+/* The kernel maps `span` bytes for it and for neighbours that follow; 0: one before it did. */
+bool region_map_file(vx_sandbox *box, const vx_run_of_pages *run, uint64_t span);
 /* Pages of the host's, with the rights they have there; and back to what the window is else. */
 bool region_share(vx_sandbox *box, uint32_t address, uint64_t size, uint8_t page, void *shared);
 bool region_unshare(vx_sandbox *box, uint32_t address, uint64_t size);

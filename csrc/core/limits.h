@@ -8,7 +8,7 @@
 static inline uint64_t page_up(uint64_t size) { return (size + VX_PAGE_SIZE - 1) & ~(uint64_t)(VX_PAGE_SIZE - 1); }
 
 /* Bytes reserved below the guest window: host-side stack, state, page map and their guards. */
-#define VX_BELOW ((uint64_t)8 << 20)
+#define VX_BELOW ((uint64_t)4 << 20)
 /* Bytes never mapped above the window: wider than the widest access that starts inside it. */
 #define VX_ABOVE ((uint64_t)1 << 20)
 #define VX_WINDOW ((uint64_t)1 << 32)
@@ -17,14 +17,23 @@ static inline uint64_t page_up(uint64_t size) { return (size + VX_PAGE_SIZE - 1)
  * time; each holds some ten of the host's mappings and a few pages. */
 #define VX_IDLE_MAX 8
 
+/* Windows of one slab (slab.c), at most: what is done once a slab costs as much as a third of a new sandbox. */
+#define VX_SLAB_WINDOWS 16
+/* From window to window: each is aligned to its size, and the host's part lies below it. */
+#define VX_STRIDE (2 * VX_WINDOW)
+/* Bytes of the stack in use in a snapshot that are copied rather than mapped: copying a page costs as much as the
+ * fault that would be next, and the stack stays one mapping. */
+#define VX_STACK_COPY ((uint32_t)16 << 10)
+
 /* Places that a guest may grow into and a reset still clears one by one: heap, mappings, arena, spare. */
 #define VX_GROWN_MAX 8
 
 /* Displacements from the window's base (see state.h for the drawing). */
-#define VX_HOST_STACK_LOW (-((int64_t)6 << 20))
-#define VX_HOST_STACK_HIGH (-((int64_t)5 << 20))
-#define VX_STATE_DISP (-((int64_t)4 << 20)) /* ST_DISP */
-#define VX_PAGE_MAP_DISP (VX_STATE_DISP + 4096)
+#define VX_LOW_GUARD ((int64_t)64 << 10)
+#define VX_PAGE_MAP_DISP (-VX_LOW_GUARD - ((int64_t)1 << 20))
+#define VX_STATE_DISP (VX_PAGE_MAP_DISP - VX_PAGE_SIZE) /* ST_DISP */
+#define VX_HOST_STACK_HIGH (VX_STATE_DISP - VX_PAGE_SIZE)
+#define VX_HOST_STACK_LOW (VX_HOST_STACK_HIGH - ((int64_t)1 << 20))
 
 /* Guest instructions in one block: long enough for the body of a loop, short enough that a
  * block's translation fits in VX_BLOCK_CODE_MAX. */

@@ -32,6 +32,9 @@ bool os_share_copy(void *address, size_t size, const void *data);
 /* memcpy that fails, with errno, where an access would be a fault. */
 bool os_copy(void *to, const void *from, size_t size);
 bool os_protect(void *address, size_t size, unsigned prot);
+/* Takes all access to pages that may be read and written, for good: until what is mapped there goes.  The kernel
+ * needs no mapping for that where it has guard regions (Linux 6.13). */
+bool os_guard(void *address, size_t size);
 /* The bytes are gone: zero again, or the file's. */
 bool os_discard(void *address, size_t size);
 /* A byte for each page of private mappings: 0 if it is still as it was mapped, the file's or never touched.  Where the

@@ -14,6 +14,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#define GUARD_INSTALL 102 /* MADV_GUARD_INSTALL, which older headers lack */
+
 static int protection(unsigned prot) {
     return (prot & 1 ? PROT_READ : 0) | (prot & 2 ? PROT_WRITE : 0);
 }
@@ -174,6 +176,25 @@ void os_find_changed(const void *address, size_t pages, uint8_t *changed) {
     }
     if (fd >= 0)
         close(fd);
+}
+
+/* Does the kernel, and not only say so?  What is emulated may take any advice for good. */
+static bool guards_hold(void) {
+    uint8_t byte, *page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (page == MAP_FAILED)
+        return false;
+    bool hold = os_copy(&byte, page, 1) && madvise(page, 4096, GUARD_INSTALL) == 0 && !os_copy(&byte, page, 1) &&
+                errno == EFAULT;
+    munmap(page, 4096);
+    return hold;
+}
+
+bool os_guard(void *address, size_t size) {
+    static _Atomic int asked; /* 1: they hold, 2: they do not */
+    if (atomic_load(&asked) == 0)
+        atomic_store(&asked, guards_hold() ? 1 : 2);
+    return (atomic_load(&asked) == 1 && madvise(address, size, GUARD_INSTALL) == 0) ||
+           mprotect(address, size, PROT_NONE) == 0;
 }
 
 int os_memory_file(const char *name, uint64_t size) {

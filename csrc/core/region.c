@@ -25,6 +25,20 @@ static uint8_t unguarded(uint8_t page) { return page & (uint8_t)~PAGE_GUARDED; }
 
 static uint8_t changed(uint8_t page, change c) { return unguarded((uint8_t)((page & c.keep) | c.set)); }
 
+/* How many pages up to `end` have the first one's byte; eight at a look, for most ranges are of one kind. */
+static uint64_t alike(const uint8_t *page, const uint8_t *end) {
+    uint64_t count = 1, room = (uint64_t)(end - page), eight;
+    const uint64_t wanted = *page * 0x0101010101010101u;
+    for (; room - count >= 8; count += 8) {
+        memcpy(&eight, page + count, 8);
+        if (eight != wanted)
+            break;
+    }
+    while (count < room && page[count] == *page)
+        count++;
+    return count;
+}
+
 /* What a range holds before and after a change.  Mappings by the host are few and not refused for
  * their borders. */
 typedef struct survey {
@@ -37,10 +51,11 @@ static survey look(const vx_sandbox *box, uint32_t address, uint64_t size, chang
     const uint8_t *page = box->page_map + address / VX_PAGE_SIZE, *end = page + size / VX_PAGE_SIZE;
     uint8_t before = unguarded(page[-1]), after = before, seen = 0;
     survey s = {0};
-    for (; page < end; page++) {
+    for (uint64_t count; page < end; page += count) {
         uint8_t next = changed(*page, c);
-        s.mapped_before += (*page & PAGE_MAPPED) != 0;
-        s.mapped_after += (next & PAGE_MAPPED) != 0;
+        count = alike(page, end);
+        s.mapped_before += *page & PAGE_MAPPED ? count : 0;
+        s.mapped_after += next & PAGE_MAPPED ? count : 0;
         s.borders_before += unguarded(*page) != before;
         s.borders_after += next != after;
         seen |= *page;
@@ -98,9 +113,11 @@ static void account(vx_sandbox *box, uint32_t address, uint64_t size, change c, 
     note(box, address, size, c, s);
     box->pages += s->mapped_after - s->mapped_before;
     box->borders += s->borders_after - s->borders_before;
-    uint8_t *page = box->page_map + address / VX_PAGE_SIZE;
-    for (uint64_t i = 0; i < size / VX_PAGE_SIZE; i++)
-        page[i] = changed(page[i], c);
+    uint8_t *page = box->page_map + address / VX_PAGE_SIZE, *end = page + size / VX_PAGE_SIZE;
+    for (uint64_t count; page < end; page += count) {
+        count = alike(page, end);
+        memset(page, changed(*page, c), count);
+    }
 }
 
 /* The kernel may stop half way, when the process is at its limit of mappings.  Then nobody touches
@@ -139,12 +156,13 @@ bool region_map(vx_sandbox *box, uint32_t address, uint64_t size, uint8_t page) 
     return true;
 }
 
-bool region_map_file(vx_sandbox *box, uint32_t address, uint64_t size, uint8_t page, int fd, uint64_t offset) {
-    change c = {0, page | PAGE_MAPPED | PAGE_FILE};
+bool region_map_file(vx_sandbox *box, const vx_run_of_pages *run, uint64_t span) {
+    change c = {0, run->page | PAGE_MAPPED | PAGE_FILE};
     survey s;
-    if (!prepare(box, address, size, c, &s) || !os_map_file(host(box, address), size, page, fd, offset))
+    if (!prepare(box, run->address, run->size, c, &s) ||
+        (span != 0 && !os_map_file(host(box, run->address), span, run->page, run->fd, run->offset)))
         return false;
-    account(box, address, size, c, &s);
+    account(box, run->address, run->size, c, &s);
     return true;
 }
 
@@ -202,7 +220,7 @@ bool region_guard(vx_sandbox *box, uint32_t page, bool on) {
 bool region_clear(vx_sandbox *box) {
     own_free(box);
     box->as_snapshot = false;
-    if (!os_unmap(host(box, 0), VX_WINDOW) ||
+    if (!os_unmap(host(box, VX_GUEST_MIN), VX_WINDOW - VX_GUEST_MIN) ||
         !os_discard(box->page_map, VX_WINDOW / VX_PAGE_SIZE))
         return false;
     box->pages = box->borders = 0;

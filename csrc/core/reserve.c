@@ -1,23 +1,21 @@
-/* Address space of sandboxes: the window and what lies below it (drawing in state.h).
+/* Where sandboxes live: the window and what lies below it (drawing in state.h).
  *
  * Of sandboxes that ended, a plugin keeps a few reservations with its snapshot mapped in them, as new.
  * snapshot_restore made them so: what it does for the next life of one sandbox it does for the next one. */
 #include "internal.h"
 
-#define RESERVATION (VX_BELOW + VX_WINDOW + VX_ABOVE)
-
 static uint8_t *at(uint64_t base, int64_t displacement) {
     return (uint8_t *)(uintptr_t)(base + (uint64_t)displacement);
 }
 
-static void release(uint64_t base) { os_release(at(base, -(int64_t)VX_BELOW), RESERVATION); }
+static void release(vx_slab *slab, uint64_t base) { slab_give(slab, at(base, -(int64_t)VX_BELOW)); }
 
 static bool open_below(uint64_t base) {
-    const size_t stack = (size_t)(VX_HOST_STACK_HIGH - VX_HOST_STACK_LOW);
-    _Static_assert(VX_PAGE_MAP_DISP == VX_STATE_DISP + VX_PAGE_SIZE, "state and page map are one mapping");
-    return os_protect(at(base, VX_HOST_STACK_LOW), stack, VX_PROT_READ | VX_PROT_WRITE) &&
-           os_protect(at(base, VX_STATE_DISP), VX_PAGE_SIZE + VX_WINDOW / VX_PAGE_SIZE,
-                      VX_PROT_READ | VX_PROT_WRITE);
+    _Static_assert(VX_PAGE_MAP_DISP == -VX_LOW_GUARD - (int64_t)(VX_WINDOW / VX_PAGE_SIZE), "the low guard is the next");
+    return os_protect(at(base, VX_HOST_STACK_LOW), (size_t)(VX_GUEST_MIN - VX_HOST_STACK_LOW),
+                      VX_PROT_READ | VX_PROT_WRITE) &&
+           os_guard(at(base, VX_HOST_STACK_HIGH), (size_t)(VX_STATE_DISP - VX_HOST_STACK_HIGH)) &&
+           os_guard(at(base, -VX_LOW_GUARD), (size_t)(VX_LOW_GUARD + VX_GUEST_MIN));
 }
 
 static void init_state(vx_sandbox *box) {
@@ -32,24 +30,32 @@ static void init_state(vx_sandbox *box) {
     box->state->guest_rsp = box->state->stack_top;
 }
 
+/* What every sandbox's page map has: image and stack.  Pages that are read first cost two faults, the first for
+ * the kernel's page of zeros. */
+static void touch_map(uint8_t *page_map) {
+    page_map[VX_GUEST_MIN / VX_PAGE_SIZE] = 0;
+    page_map[VX_STACK_TOP / VX_PAGE_SIZE] = 0;
+}
+
 bool reserve_new(vx_sandbox *box) {
-    uint8_t *low = os_reserve(RESERVATION, VX_WINDOW, VX_BELOW);
+    uint8_t *low = slab_take(&box->slab);
     if (low == NULL)
         return false;
     uint64_t base = (uint64_t)(uintptr_t)low + VX_BELOW;
     if (!open_below(base)) {
-        release(base);
+        slab_give(box->slab, low);
         return false;
     }
     box->base = base;
     box->pages = box->borders = 0;
     init_state(box);
+    touch_map(box->page_map);
     return true;
 }
 
 void reserve_free(vx_sandbox *box) {
     if (box->base != 0)
-        release(box->base);
+        release(box->slab, box->base);
     box->base = 0;
     box->state = NULL;
     box->page_map = NULL;
@@ -84,7 +90,7 @@ static bool put(vx_plugin *plugin, const vx_idle *idle) {
 bool reserve_keep(vx_sandbox *box) {
     if (box->base == 0 || box->plugin->references == 1 || !has_room(box->plugin) ||
         !snapshot_restore(box) || !tidy(box) ||
-        !put(box->plugin, &(vx_idle){box->base, box->stack_low, box->pages, box->borders}))
+        !put(box->plugin, &(vx_idle){box->slab, box->base, box->stack_low, box->pages, box->borders}))
         return false;
     box->base = 0;
     return true;
@@ -108,6 +114,7 @@ bool reserve_reuse(vx_sandbox *box) {
     vx_idle idle;
     if (!take(box->plugin, box->stack_low, &idle))
         return false;
+    box->slab = idle.slab;
     box->base = idle.base;
     box->pages = idle.pages;
     box->borders = idle.borders;
@@ -117,6 +124,8 @@ bool reserve_reuse(vx_sandbox *box) {
 }
 
 void reserve_drop_idle(vx_plugin *plugin) {
-    while (plugin->idle_count != 0)
-        release(plugin->idle[--plugin->idle_count].base);
+    while (plugin->idle_count != 0) {
+        const vx_idle *idle = &plugin->idle[--plugin->idle_count];
+        release(idle->slab, idle->base);
+    }
 }

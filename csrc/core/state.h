@@ -1,13 +1,16 @@
 /* The CPU state of a sandbox and where it lives.
  *
- *   base - 8M   guard
- *   base - 6M   host-side stack (return predictions only), grows down into the guard
- *   base - 5M   guard
- *   base - 4M   vx_state, one page             gs:[VX_STATE_DISP + offset], 64-bit addressing
- *               page map, one byte a guest page: 1M
- *               guard
- *   base        guest window, 4 GiB            gs:[any 32-bit address]
- *   base + 4G   guard
+ *   base - 4M           guard
+ *   base - 2120K        host-side stack (return predictions only), grows down into the guard: 1M
+ *   base - 1096K        guard, one page
+ *   base - 1092K        vx_state, one page             gs:[VX_STATE_DISP + offset], 64-bit addressing
+ *   base - 1088K        page map, one byte a guest page: 1M
+ *   base - 64K          guard, and on to the first address that a guest may have pages at
+ *   base                guest window, 4 GiB            gs:[any 32-bit address]
+ *   base + 4G           guard
+ *
+ * What the host writes below the window is one mapping up to where the image begins, with the guards
+ * marked inside it where the kernel can (os_guard): a process has few mappings.
  *
  * base is a multiple of 4 GiB, so the low half of a host address in the window is the guest
  * address.  Emitted code reaches the state by a negative displacement without the address-size
@@ -15,7 +18,7 @@
 #ifndef VX_STATE_H
 #define VX_STATE_H
 
-#define ST_DISP (-0x400000)   /* of the state from the base */
+#define ST_DISP (-0x111000)   /* of the state from the base */
 
 /* Offsets used by assembly and by emitted code; pinned below for C. */
 #define ST_GPR 0

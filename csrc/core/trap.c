@@ -87,8 +87,8 @@ vx_trap_kind trap_memory_kind(const vx_sandbox *box, uint32_t address) {
 
 /* False: not an address guest code can name. */
 static bool memory_fault(const vx_sandbox *box, const siginfo_t *info, vx_trap *trap) {
-    uint64_t offset = (uint64_t)(uintptr_t)info->si_addr - (box->base - ((uint64_t)2 << 20));
-    if (offset >= VX_WINDOW + VX_ABOVE + ((uint64_t)2 << 20))
+    uint64_t offset = (uint64_t)(uintptr_t)info->si_addr - (box->base - (uint64_t)VX_LOW_GUARD);
+    if (offset >= VX_WINDOW + VX_ABOVE + (uint64_t)VX_LOW_GUARD)
         return false;
     trap->has_address = true;
     trap->address = (uint32_t)(uintptr_t)info->si_addr;

@@ -45,6 +45,17 @@ static void changed_constants(void) {
     *(volatile char *)&constants[2 * PAGE] = 8;
     PROTECT((uint32_t)constants, sizeof constants, 1);
 }
+/* Five pages of the stack in use, the second and fourth executable too. */
+#define MARKED(i) ((volatile char *)(0xfffd9000u + (i) * PAGE))
+static void code_in_stack(void) {
+    __asm__ volatile("mov $0xfffd8ff0,%esp; call mark_stack; xor %eax,%eax; int $0x30; ud2");
+}
+__attribute__((used)) static void mark_stack(void) {
+    for (uint32_t i = 0; i < 5; i++)
+        *MARKED(i) = (char)(i + 1);
+    PROTECT((uint32_t)MARKED(1), PAGE, 7);
+    PROTECT((uint32_t)MARKED(3), PAGE, 7);
+}
 static void everything(void) {
     while (MAP(0, 1 << 20, 3, 0) > 0 || MAP(0, 1 << 20, 3, 0) < -4095)
         ;
@@ -78,6 +89,18 @@ VX_EXPORT uint32_t four_constants(void) {
 VX_EXPORT bool secret_kept(void) {
     PROTECT((uint32_t)secret, sizeof secret, 3);
     return strcmp(secret, "kept") == 0;
+}
+/* As it was marked, once; then otherwise. */
+VX_EXPORT bool stack_kept(void) {
+    bool kept = true;
+    for (uint32_t i = 0; i < 5; i++) {
+        kept &= *MARKED(i) == (char)(i + 1);
+        *MARKED(i) = 77;
+    }
+    system_call(219, (uint32_t)MARKED(0), 5 * PAGE, 4, 0); /* madvise DONTNEED */
+    for (uint32_t i = 0; i < 5; i++)
+        kept &= *MARKED(i) == 0;
+    return kept;
 }
 VX_EXPORT void ready_again(void) { __asm__ volatile("int $0x30" : : "a"(0) : "memory"); }
 

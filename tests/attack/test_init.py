@@ -42,6 +42,7 @@ CASES = {
     "no_stack": WORKS,
     "hidden_data": WORKS,
     "changed_constants": WORKS,
+    "code_in_stack": WORKS,
     "unlike_pages": WORKS,
     "thread_area": WORKS,
     "break_into_stack": WORKS,
@@ -95,6 +96,16 @@ def test_constants_changed_while_initialising_stay_changed(build_attack):
             assert box.four_constants() == 0x03080107
             box.reset()
             assert box.four_constants() == 0x03080107
+def test_unlike_pages_of_the_stack_keep_their_bytes(build_attack):
+    """A snapshot's stack is copied where its rights are a stack's, and mapped where not.  Without the care for where
+    one meets the other, a page would be neither, or come back with the snapshot's bytes when it is discarded."""
+    plugin = vxplug.open(build_attack("code_in_stack"))
+    for _ in range(2):
+        with plugin.sandbox(**LIMITS) as box:
+            assert box.stack_kept()
+            assert not box.stack_kept()
+            box.reset()
+            assert box.stack_kept()
 
 
 def test_snapshot_fits_another_stack_size(build_attack):
