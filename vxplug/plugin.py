@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import io
 import os
 from collections.abc import Callable, Mapping
@@ -25,6 +26,13 @@ GUEST_MIN, GUEST_MAX = 0x10000, 0xFFFE0000  # VX_GUEST_MIN, VX_GUEST_MAX of vx_a
 IMAGE_MAX = 128 << 20
 TYPES = {1: "ET_REL", ET_EXEC: "ET_EXEC", ET_DYN: "ET_DYN", 4: "ET_CORE"}
 PF_X, PF_W, PF_R = 1, 2, 4
+
+
+@functools.cache  # the statement, run again, takes as long as a quarter of the sandbox's __init__
+def _sandbox_class() -> type[Sandbox]:
+    from .sandbox import Sandbox
+
+    return Sandbox
 
 
 def check_type(elf: Elf, *types: int) -> None:
@@ -192,9 +200,7 @@ class Plugin(Binary):
 
     def sandbox(self, **limits: Any) -> Sandbox:
         """A new sandbox of this plugin; the limits are those of :class:`vxplug.Sandbox`."""
-        from .sandbox import Sandbox
-
-        return Sandbox(self, **limits)
+        return _sandbox_class()(self, **limits)
 
     def portable(self) -> Plugin:
         """The same plugin, whose pickles, and those of its sandboxes and functions, carry its code: for

@@ -23,7 +23,7 @@ MIB = 1 << 20
 PAGE = 4096
 MEMORY_MAX = 4 << 30
 STACK_MAX = 512 << 20  # VX_STACK_MAX of limits.h
-_STREAMS = {1: "stdout", 2: "stderr"}
+_LIMITS = ("memory", "stack", "timeout", "init_timeout", "output")
 
 
 def _limit(name: str, value: Any, low: float, high: float, kind: type[int] | type[float]) -> Any:
@@ -151,15 +151,13 @@ class Sandbox:
         trace: Trace | Callable[[str], object] | None = None,
         module: str | None = None,
     ) -> None:
-        self._options = {name: value for name, value in locals().items() if name not in ("self", "plugin", "trace")}
+        self._options = options = dict(locals())
+        del options["self"], options["plugin"], options["trace"]
         if on_fault not in ("reset", "poison"):
             raise ValueError(f"on_fault: expected 'reset' or 'poison', got {on_fault!r}")
         if linux is not None:
             _check_policy(linux)
         self._plugin = plugin
-        self._limits = {
-            "memory": memory, "stack": stack, "timeout": timeout, "init_timeout": init_timeout, "output": output,
-        }
         self._outputs = {1: _Output("stdout", stdout), 2: _Output("stderr", stderr)}
         self._linux = self._personality(linux, memory, stack)
         watched, tracer = self._traced(trace, linux)
@@ -210,7 +208,7 @@ class Sandbox:
 
     def _trap(self, info: dict[str, Any]) -> BaseException:
         self._forget_output()
-        return from_trap(info, self._plugin, self._limits)
+        return from_trap(info, self._plugin, {name: self._options[name] for name in _LIMITS})
 
     @property
     def plugin(self) -> Plugin:
