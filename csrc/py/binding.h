@@ -64,6 +64,9 @@ typedef struct State {
     unsigned long forked_by;    /* ident of the thread that survived the last of them */
 } State;
 
+/* Whether a thread is in a section that lock.h guards. */
+typedef bool Guard;
+
 typedef struct Plugin {
     PyObject_HEAD
     PyObject *weakrefs;
@@ -130,6 +133,7 @@ typedef struct Box {
     unsigned long owner;       /* thread ident, 0 when free */
     unsigned forks;            /* State.forks when the lock was last known to be sound */
     unsigned waiters;
+    Guard guard;               /* of what is not the owner's alone (lock.h) */
     pthread_mutex_t mutex;
     pthread_cond_t freed;
     Call *call;                /* what the owner does, innermost */
@@ -600,6 +604,7 @@ typedef struct Holder {
     Shared *shared;            /* NULL: given up, or empty */
     bool closed;               /* given up */
     Py_ssize_t uses;           /* calls and views that have it; each holds the object */
+    Guard guard;
 } Holder;
 
 extern PyMemberDef holder_members[];

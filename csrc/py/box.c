@@ -324,10 +324,10 @@ static PyObject *box_reset(Box *self, PyObject *unused)
 static vx_sandbox *take_core(Box *self)
 {
     vx_sandbox *core;
-    Py_BEGIN_CRITICAL_SECTION(self);
+    guard_enter(&self->guard);
     core = self->core;
     POKE(self->core, NULL);
-    Py_END_CRITICAL_SECTION();
+    guard_leave(&self->guard);
     return core;
 }
 
@@ -351,10 +351,10 @@ static PyObject *box_close(Box *self, PyObject *unused)
 static PyObject *box_interrupt(Box *self, PyObject *unused)
 {
     (void)unused;
-    Py_BEGIN_CRITICAL_SECTION(self);
+    guard_enter(&self->guard);
     if (self->core != NULL)
         vx_sandbox_interrupt(self->core);
-    Py_END_CRITICAL_SECTION();
+    guard_leave(&self->guard);
     Py_RETURN_NONE;
 }
 
@@ -368,9 +368,9 @@ static PyObject *box_memory_used(Box *self, void *unused)
 {
     (void)unused;
     uint64_t bytes;
-    Py_BEGIN_CRITICAL_SECTION(self);
+    guard_enter(&self->guard);
     bytes = self->core == NULL ? 0 : vx_sandbox_memory(self->core);
-    Py_END_CRITICAL_SECTION();
+    guard_leave(&self->guard);
     return PyLong_FromUnsignedLongLong(bytes);
 }
 

@@ -124,15 +124,12 @@ PyObject *holder_enter(PyObject *self, PyObject *unused)
     return Py_NewRef(self);
 }
 
-/* In a critical section of the holder: nobody gives its Shared up meanwhile. */
-static Py_ssize_t size_of(const Holder *self) { return self->shared != NULL ? (Py_ssize_t)self->shared->size : 0; }
-
 Py_ssize_t holder_length(Holder *self)
 {
     Py_ssize_t size;
-    Py_BEGIN_CRITICAL_SECTION(self);
-    size = size_of(self);
-    Py_END_CRITICAL_SECTION();
+    guard_enter(&self->guard);
+    size = self->shared != NULL ? (Py_ssize_t)self->shared->size : 0;
+    guard_leave(&self->guard);
     return size;
 }
 
@@ -140,14 +137,14 @@ Py_ssize_t holder_give_up(Holder *self)
 {
     Shared *shared;
     Py_ssize_t uses;
-    Py_BEGIN_CRITICAL_SECTION(self);
+    guard_enter(&self->guard);
     uses = self->uses;
     shared = uses == 0 ? self->shared : NULL;
     if (uses == 0) {
         self->shared = NULL;
         POKE(self->closed, true);
     }
-    Py_END_CRITICAL_SECTION();
+    guard_leave(&self->guard);
     if (shared != NULL)
         shared_release(self->box, shared);
     return uses;
@@ -155,21 +152,24 @@ Py_ssize_t holder_give_up(Holder *self)
 
 bool holder_lend(Holder *self, bool read_only, Py_buffer *view, int flags)
 {
-    bool ok;
-    Py_BEGIN_CRITICAL_SECTION(self);
-    ok = self->shared != NULL
-        && PyBuffer_FillInfo(view, (PyObject *)self, self->shared->memory, size_of(self), read_only, flags) == 0;
-    if (ok)
+    guard_enter(&self->guard);
+    Shared *shared = self->shared; /* which stays while it is in use */
+    if (shared != NULL)
         self->uses++;
-    Py_END_CRITICAL_SECTION();
-    return ok;
+    guard_leave(&self->guard);
+    if (shared == NULL)
+        return false;
+    if (PyBuffer_FillInfo(view, (PyObject *)self, shared->memory, (Py_ssize_t)shared->size, read_only, flags) == 0)
+        return true;
+    holder_take_back(self);
+    return false;
 }
 
 void holder_take_back(Holder *self)
 {
-    Py_BEGIN_CRITICAL_SECTION(self);
+    guard_enter(&self->guard);
     self->uses--;
-    Py_END_CRITICAL_SECTION();
+    guard_leave(&self->guard);
 }
 
 int holder_traverse(Holder *self, visitproc visit, void *arg)

@@ -30,9 +30,9 @@ static PyObject *look_up(const Box *box, PyObject *key)
 static Handle *find(Box *box, PyObject *key, const Layout *layout)
 {
     PyObject *handle;
-    Py_BEGIN_CRITICAL_SECTION(box);
+    guard_enter(&box->guard);
     handle = look_up(box, key);
-    Py_END_CRITICAL_SECTION();
+    guard_leave(&box->guard);
     if (handle != NULL && !Py_IS_TYPE(handle, (PyTypeObject *)layout->class))
         Py_CLEAR(handle);
     return (Handle *)handle;
@@ -42,10 +42,10 @@ static bool enter(Box *box, PyObject *key, Handle *handle)
 {
     PyObject *entry = PyWeakref_NewRef((PyObject *)handle, NULL);
     int done = -1;
-    Py_BEGIN_CRITICAL_SECTION(box);
+    guard_enter(&box->guard);
     if (entry != NULL)
         done = PyDict_SetItem(box->handles, key, entry);
-    Py_END_CRITICAL_SECTION();
+    guard_leave(&box->guard);
     Py_XDECREF(entry);
     return done == 0;
 }
@@ -54,11 +54,11 @@ static bool enter(Box *box, PyObject *key, Handle *handle)
 static void drop_entry(Handle *self, PyObject *key)
 {
     PyObject *there = NULL;
-    Py_BEGIN_CRITICAL_SECTION(self->box);
+    guard_enter(&self->box->guard);
     there = look_up(self->box, key);
     if (there == NULL || there == (PyObject *)self)
         (void)PyDict_Pop(self->box->handles, key, NULL);
-    Py_END_CRITICAL_SECTION();
+    guard_leave(&self->box->guard);
     Py_XDECREF(there);
 }
 
@@ -173,7 +173,7 @@ static bool end(Handle *self, Call *call, PyObject *who)
 static void bury(Handle *self)
 {
     Box *box = self->box;
-    Py_BEGIN_CRITICAL_SECTION(box);
+    guard_enter(&box->guard);
     Grave *graves = NULL;
     if (self->generation == box->generation)
         graves = PyMem_Realloc(box->graves, (box->grave_count + 1) * sizeof *graves);
@@ -181,27 +181,27 @@ static void bury(Handle *self)
         box->graves = graves;
         graves[box->grave_count++] = (Grave){self->destroy, self->address};
     }
-    Py_END_CRITICAL_SECTION();
+    guard_leave(&box->guard);
     box_leave_work(box);
 }
 
 static bool dig_up(Box *box, Grave *grave)
 {
     bool any;
-    Py_BEGIN_CRITICAL_SECTION(box);
+    guard_enter(&box->guard);
     any = box->grave_count != 0;
     if (any)
         *grave = box->graves[--box->grave_count];
-    Py_END_CRITICAL_SECTION();
+    guard_leave(&box->guard);
     return any;
 }
 
 void handle_forget_all(Box *box)
 {
-    Py_BEGIN_CRITICAL_SECTION(box);
+    guard_enter(&box->guard);
     POKE(box->generation, box->generation + 1);
     box->grave_count = 0;
-    Py_END_CRITICAL_SECTION();
+    guard_leave(&box->guard);
 }
 
 static void report(Call *call)

@@ -13,6 +13,7 @@
  * in the middle of a call that nobody will finish. */
 #include "binding.h"
 
+#include <sched.h>
 #include <time.h>
 
 static int init_sleep(Box *box)
@@ -74,12 +75,12 @@ static void refresh(Box *box)
 {
     if (lock_is_sound(box))
         return;
-    Py_BEGIN_CRITICAL_SECTION(box);
+    guard_enter(&box->guard);
     if (!lock_is_sound(box)) {
         forget_threads(box);
         __atomic_store_n(&box->forks, box->state->forks, __ATOMIC_RELEASE);
     }
-    Py_END_CRITICAL_SECTION();
+    guard_leave(&box->guard);
 }
 
 static struct timespec soon(void)
@@ -104,6 +105,13 @@ static void sleep_once(Box *box)
     pthread_mutex_unlock(&box->mutex);
     PyEval_RestoreThread(suspended);
     __atomic_sub_fetch(&box->waiters, 1, __ATOMIC_SEQ_CST);
+}
+
+void guard_wait(void)
+{
+    Py_BEGIN_ALLOW_THREADS
+    sched_yield();
+    Py_END_ALLOW_THREADS
 }
 
 bool lock_is_mine(Box *box, unsigned long me)

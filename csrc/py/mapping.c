@@ -98,18 +98,20 @@ static PyObject *mapping_exit(Mapping *self, PyObject *args)
 
 /* ---- the buffer protocol ---- */
 
-/* The mapping stays meanwhile: close() waits for the critical section.  NULL, with or without an exception. */
+/* The mapping stays meanwhile: close() waits for the guard.  NULL, with or without an exception. */
 static void *copy_out(Mapping *self, Py_ssize_t *size)
 {
     void *copy = NULL;
     bool ok = false;
-    Py_BEGIN_CRITICAL_SECTION(self);
+    guard_enter(&self->guard);
     const Shared *shared = self->shared;
     *size = shared != NULL ? (Py_ssize_t)shared->size : 0;
-    if (!self->closed && (copy = PyMem_Malloc((size_t)*size)) == NULL)
-        PyErr_NoMemory();
+    bool closed = self->closed;
+    copy = closed ? NULL : PyMem_Malloc((size_t)*size);
     ok = copy != NULL && (*size == 0 || vx_mapping_copy(copy, shared->memory, (uint64_t)*size));
-    Py_END_CRITICAL_SECTION();
+    guard_leave(&self->guard);
+    if (copy == NULL && !closed)
+        PyErr_NoMemory();
     if (ok || copy == NULL)
         return copy;
     PyMem_Free(copy);

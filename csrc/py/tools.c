@@ -27,21 +27,21 @@ PyObject *sample_info(const Box *box, const vx_registers *at)
 void sample_set(Box *box, PyObject *sample)
 {
     PyObject *old;
-    Py_BEGIN_CRITICAL_SECTION(box);
+    guard_enter(&box->guard);
     old = box->sample;
     POKE(box->sample, Py_XNewRef(sample));
     if ((sample != NULL) != (old != NULL))
         vx_sampling(sample != NULL);
-    Py_END_CRITICAL_SECTION();
+    guard_leave(&box->guard);
     Py_XDECREF(old);
 }
 
 PyObject *sample_get(Box *box)
 {
     PyObject *sample;
-    Py_BEGIN_CRITICAL_SECTION(box);
+    guard_enter(&box->guard);
     sample = Py_XNewRef(box->sample);
-    Py_END_CRITICAL_SECTION();
+    guard_leave(&box->guard);
     return sample;
 }
 
