@@ -130,7 +130,7 @@ static unsigned char taken[1 << 22]; /* by offset in the cache */
 static volatile unsigned places;
 
 /* On the way in and out the flag is kept; C need not be stepped through. */
-static bool in_switch(uintptr_t rip) { return rip - (uintptr_t)vx_enter < (uintptr_t)vx_tick_enter + 256 - (uintptr_t)vx_enter; }
+static bool in_switch(uintptr_t rip) { return rip - (uintptr_t)vx_enter < (uintptr_t)vx_tick_enter + 384 - (uintptr_t)vx_enter; }
 
 static void on_trap(int signal, siginfo_t *info, void *context) {
     greg_t *registers = ((ucontext_t *)context)->uc_mcontext.gregs;
