@@ -63,7 +63,7 @@ void vx_sampling(bool on) { atomic_fetch_add(&samplers, on ? 1 : -1); }
 /* True while the frame's call has been running since an earlier tick, or a profiler wants all of them. */
 static bool look_at_frame(vx_frame *f, uint64_t now) {
     uint64_t sequence = atomic_load(&f->sequence);
-    uint64_t timeout = f->timeout_ns;
+    uint64_t timeout = atomic_load_explicit(&f->timeout_ns, memory_order_relaxed);
     if (f->seen != sequence) {
         f->seen = sequence;
         f->seen_at = now;

@@ -10,7 +10,7 @@
 typedef struct vx_frame {
     _Atomic uint64_t sequence; /* of the call in this frame: it alone has the number */
     vx_sandbox *box;
-    uint64_t timeout_ns;
+    _Atomic uint64_t timeout_ns;
     _Atomic uint64_t expired;  /* sequence number whose time is over */
     uint64_t seen, seen_at;    /* watchdog's own */
 } vx_frame;
@@ -55,7 +55,7 @@ static inline vx_status watchdog_enter(vx_thread *thread, vx_sandbox *box, uint6
         return VX_TOO_DEEP;
     vx_frame *f = &thread->frames[depth];
     f->box = box;
-    f->timeout_ns = timeout_ns;
+    atomic_store_explicit(&f->timeout_ns, timeout_ns, memory_order_relaxed);
     atomic_store_explicit(&f->sequence, ++thread->next_sequence, memory_order_release);
     atomic_store_explicit(&thread->depth, depth + 1, memory_order_release);
     if (VX_LIKELY(watchdog_resume()))
