@@ -20,7 +20,7 @@ import wasmtime
 import vxplug
 from vxplug import sdk
 
-from .places import CACHE, SOURCES
+from .places import CACHE, IMPORTS, SOURCES
 
 LIBRARY = "int32_t nothing(void); const void *same(const void *data); int32_t add(int32_t a, int32_t b); int32_t callbacks(int32_t (*function)(int32_t), int32_t count); uint32_t take(const void *data, uint32_t size); void *give(uint32_t size);"
 CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_int32)
@@ -96,9 +96,18 @@ def wasm_library() -> Path:
     return _output("calls_library.wasm")
 
 
-def lean_plugin(source: str, name: str) -> Path:
-    """Without debug information, as it would be shipped."""
-    return sdk.build([SOURCES / source], _output(f"{name}.vxm"), debug="none")
+def import_pair(size: int) -> None:
+    """The extension and the plugin of the call table, each a file of about that size, without debug information: as
+    they would be shipped."""
+    IMPORTS.mkdir(parents=True, exist_ok=True)
+    extension, plugin = IMPORTS / "calls_extension.so", IMPORTS / "lean_plugin.vxm"
+
+    def build(ballast: int) -> None:
+        run(["cc", *EXTENSION_FLAGS, f"-DBALLAST={ballast}", SOURCES / "calls_extension.c", "-o", extension])
+        sdk.build([SOURCES / "calls_plugin.c"], plugin, cflags=[f"-DBALLAST={ballast}"], debug="none")
+
+    build(1)
+    build(size - plugin.stat().st_size)
 
 
 def plugin(source: str, cflags: Sequence[str] = ()) -> vxplug.Plugin:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from .places import CACHE
+from .places import CACHE, IMPORTS
 
 Add = Callable[[int, int], int]
 
@@ -38,7 +38,7 @@ def _instance(wasmtime: Any) -> Add:
 
 
 def main(kind: str) -> None:
-    sys.path.insert(0, str(CACHE))
+    sys.path.insert(0, str(IMPORTS))
     started = time.perf_counter_ns()
     load = _library(kind)
     ready = time.perf_counter_ns()

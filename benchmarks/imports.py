@@ -6,13 +6,13 @@ from . import builds
 from .children import figure
 from .timing import Row
 
+SIZE = 200_000
 KINDS = ("C extension", "vxplug", "wasmtime")
 
 
 def rows() -> list[Row]:
     """The extension needs no library before; so the second row has the others' own alone."""
-    builds.extension()
-    builds.lean_plugin("calls_plugin.c", "lean_plugin")
+    builds.import_pair(SIZE)
     builds.wasm_library()
     return [
         Row("import, first call", {kind: figure(1, "importing", kind) for kind in KINDS}),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import array
-import dataclasses
 import enum
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import GenericAlias, MethodType
@@ -253,6 +252,8 @@ class Classes:
         return layout
 
     def _dataclass(self, type: StructType) -> Any:
+        import dataclasses
+
         fields = [(m.name, self.in_memory(m.type)) for m in type.members]
         return dataclasses.make_dataclass(type.name, fields, frozen=True)
 

@@ -13,16 +13,15 @@ knows only codes, so that an older vxplug loads the plugin too.
 
 from __future__ import annotations
 
-import inspect
 import json
 import struct
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .classes import PARAM_TYPES, SCALARS, Classes
 from .errors import PluginFormatError, escape
+from .records import Record
 from .types import (
     TEXT,
     ArrayType,
@@ -48,6 +47,9 @@ from .types import (
     outlives_call,
 )
 
+if TYPE_CHECKING:
+    import inspect
+
 __all__ = ["ABI_VERSIONS", "Export", "Import", "Interface", "decode_note", "encode_note"]
 
 ABI_VERSIONS = (1, 2)
@@ -61,8 +63,10 @@ TEXT_MAX = 65536
 RESULT_TYPES: dict[str, Any] = {**SCALARS, "none": None, "str": "str | None", "bytes": bytes}
 
 
-@dataclass(frozen=True)
-class Export:
+NO_CLASSES = Classes(())  # of interfaces that a build makes, for no sandbox
+
+
+class Export(Record, aside=("classes",)):
     """One exported function: C prototype, docstring, and its types as (name, type) and a type."""
 
     name: str
@@ -71,7 +75,7 @@ class Export:
     prototype: str
     params: tuple[tuple[str, Type], ...]
     result: Type
-    classes: Classes = field(default_factory=lambda: Classes(()), compare=False, repr=False)
+    classes: Classes = NO_CLASSES
 
     @property
     def inputs(self) -> list[tuple[str, Any]]:
@@ -88,6 +92,8 @@ class Export:
 
     @cached_property
     def signature(self) -> inspect.Signature:
+        import inspect
+
         kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
         parameters = [inspect.Parameter(name, kind, annotation=annotation) for name, annotation in self.inputs]
         outputs = self.outputs
@@ -95,8 +101,7 @@ class Export:
         return inspect.Signature(parameters, return_annotation=result)
 
 
-@dataclass(frozen=True)
-class Import:
+class Import(Record):
     """A function that the plugin expects of the host; ``address`` is of its stub in the plugin."""
 
     name: str
@@ -105,15 +110,14 @@ class Import:
     type: FunctionType
 
 
-@dataclass(frozen=True)
-class Interface:
+class Interface(Record, aside=("classes", "version")):
     doc: str | None
     release: int
     exports: tuple[Export, ...]
     imports: tuple[Import, ...] = ()
     functions: tuple[int, ...] = ()  # addresses in the types, for the loader to check; not written
-    classes: Classes = field(default_factory=lambda: Classes(()), compare=False, repr=False)
-    version: int = field(default=ABI_VERSIONS[0], compare=False)
+    classes: Classes = NO_CLASSES
+    version: int = ABI_VERSIONS[0]
 
 
 def encode_note(interface: Interface) -> bytes:

@@ -107,14 +107,15 @@ def _find(digest: str) -> Plugin | None:
 
 def _read(path: str | None, digest: str) -> Plugin | None:
     """The file where the plugin came from, if it is here and still the same."""
-    from .plugin import Plugin, read_file
+    from .contents import read_contents
+    from .plugin import Plugin
 
     if path is None:
         return None
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             return None
-        data = read_file(path)
+        data = read_contents(path)
     except OSError:
         return None
     plugin = Plugin(data, path)

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import keyword
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Union
 
 from .errors import PluginFormatError
+from .records import Record
 
 __all__ = [
     "ArrayType", "EnumType", "FunctionType", "HandleType", "Member", "NumbersType", "OptionalType", "PointerType",
@@ -39,15 +40,13 @@ OBJECTS_MAX = 1 << 16
 DEPTH_MAX = 32
 
 
-@dataclass(frozen=True)
-class EnumType:
+class EnumType(Record):
     name: str
     base: str  # code of the integer that holds it
     members: tuple[tuple[str, int], ...]
 
 
-@dataclass(frozen=True)
-class Member:
+class Member(Record):
     """One member of a struct or union; ``bit`` is its offset in bits, ``bits`` the width of a bit-field or 0."""
 
     name: str
@@ -56,59 +55,54 @@ class Member:
     bits: int = 0
 
 
-@dataclass(frozen=True)
-class StructType:
+class StructType(Record):
     """A struct, or a union, whose members overlap."""
 
     name: str
     size: int
     members: tuple[Member, ...]
     union: bool = False
-    points: bool = field(init=False, compare=False, repr=False)  # to text
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "points", any(has_text(member.type) for member in self.members))
+    @cached_property
+    def points(self) -> bool:
+        """To text."""
+        return any(has_text(member.type) for member in self.members)
 
 
-@dataclass(frozen=True)
-class ArrayType:
+class ArrayType(Record):
     """An array in a struct; ``text`` when its items are C's char."""
 
     item: Type
     count: int
     text: bool = False
-    points: bool = field(init=False, compare=False, repr=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "points", has_text(self.item))
+    @cached_property
+    def points(self) -> bool:
+        return has_text(self.item)
 
 
-@dataclass(frozen=True)
-class PointerType:
+class PointerType(Record):
     """A pointer to one value: ``in`` is read, ``out`` is written, ``inout`` both.  A result is ``in``, and may be NULL."""
 
     target: Type
     mode: str
 
 
-@dataclass(frozen=True)
-class NumbersType:
+class NumbersType(Record):
     """Many numbers, the vx_array structs: ``in`` and ``inout`` are parameters, ``out`` is a result."""
 
     item: str
     mode: str
 
 
-@dataclass(frozen=True)
-class FunctionType:
+class FunctionType(Record):
     """A function of the host's that C calls: a parameter that takes a callable, or an import."""
 
     params: tuple[Type, ...]
     result: Type
 
 
-@dataclass(frozen=True)
-class HandleType:
+class HandleType(Record):
     """A pointer to an object that only the plugin looks into; ``destroy`` is its destructor's address, or 0.
 
     ``methods`` are (name in Python, export whose first parameter the handle is).
@@ -119,8 +113,7 @@ class HandleType:
     methods: tuple[tuple[str, str], ...] = ()
 
 
-@dataclass(frozen=True)
-class StreamType:
+class StreamType(Record):
     """A result in pieces; the addresses are of the functions of ``sdk/lib/vx_stream.c`` in the plugin."""
 
     open: int
@@ -129,8 +122,7 @@ class StreamType:
     close: int
 
 
-@dataclass(frozen=True)
-class OptionalType:
+class OptionalType(Record):
     """A parameter that may be None, which is NULL to C."""
 
     item: Type

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import inspect
 import re
 from pathlib import Path
@@ -20,6 +21,7 @@ HEAD = """# API reference
 
 Made from the docstrings by `python -m tests.docs.reference`; a test holds it to them.
 """
+ATTRIBUTES = (property, functools.cached_property)
 ROLE = re.compile(r":\w+:`[~.]?([\w.]+)`")
 
 
@@ -44,11 +46,11 @@ def _bare(signature: str) -> str:
 def _members(cls: type) -> list[str]:
     rows = []
     for name, member in vars(cls).items():
-        if name.startswith("_") or not (inspect.isfunction(member) or isinstance(member, (property, classmethod, staticmethod))):
+        if name.startswith("_") or not (inspect.isfunction(member) or isinstance(member, (*ATTRIBUTES, classmethod, staticmethod))):
             continue
         function = getattr(cls, name)
-        signature = "" if isinstance(member, property) else _bare(_signature(function))
-        doc = " ".join(_doc(member if isinstance(member, property) else function).split("\n\n")[0].split())
+        signature = "" if isinstance(member, ATTRIBUTES) else _bare(_signature(function))
+        doc = " ".join(_doc(member if isinstance(member, ATTRIBUTES) else function).split("\n\n")[0].split())
         rows.append(f"- `.{name}{signature}`" + (f": {doc}" if doc else ""))
     return rows
 
