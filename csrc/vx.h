@@ -37,14 +37,12 @@ void vx_prepare(void);
 enum { VX_PROT_READ = 1, VX_PROT_WRITE = 2, VX_PROT_EXEC = 4,
        VX_PROT_WRITABLE_CODE = 8 /* of a segment: it may be both writable and executable */ };
 
-/* Initialised pages of a plugin: `lead` zeros, then filesz bytes of `data`, and zeros up to memsz.  If the image has
- * a file, `data` is what lies at `offset` there; in pages that nobody may write its neighbours may stand for zeros. */
+/* Initialised pages of a plugin: `lead` zeros, then filesz bytes of `data`, and zeros up to memsz. */
 typedef struct vx_segment {
     uint32_t vaddr, memsz, filesz;
     uint32_t prot;
     const void *data;
     uint32_t lead;
-    uint64_t offset;
 } vx_segment;
 
 typedef struct vx_image {
@@ -53,8 +51,6 @@ typedef struct vx_image {
     uint32_t entry;               /* ELF entry point */
     uint32_t phdr, phent, phnum;  /* program headers as mapped, for the guest's libc; 0 if none */
     bool exec_stack;              /* the program wants to run code on its stack */
-    int file;                     /* a memory file for this plugin alone, which nobody changes; more is written behind */
-    uint64_t file_size;           /* 0: none */
 } vx_image;
 
 /* Copies everything it needs from `image`.  VX_BAD_IMAGE, VX_NO_MEMORY, VX_UNSUPPORTED_HOST. */

@@ -17,15 +17,13 @@ class Plugin:
 
     def __init__(
         self,
-        # vaddr, memsz, prot (1 r, 2 w, 4 x), zeros before the data, data, its offset in `file`
-        segments: Sequence[tuple[int, int, int, int, bytes | memoryview, int]],
+        # vaddr, memsz, prot (1 r, 2 w, 4 x), zeros before the data, data
+        segments: Sequence[tuple[int, int, int, int, bytes | memoryview]],
         entry: int,
         phdr: int = 0,
         phent: int = 0,
         phnum: int = 0,
         exec_stack: bool = False,
-        file: int = 0,  # a descriptor of a memory file for this plugin alone
-        file_size: int = 0,  # 0: there is none
     ) -> None:
         """Raise ValueError when the core does not accept the image, MemoryError, OSError (host unsupported)."""
     def stats(self) -> dict[str, int]: ...

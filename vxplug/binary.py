@@ -8,12 +8,12 @@ import stat
 import threading
 from typing import TYPE_CHECKING
 
-from .contents import FILE_MAX, Contents
-
 if TYPE_CHECKING:
     from .debuginfo import DebugInfo
 
-__all__ = ["Binary"]
+__all__ = ["FILE_MAX", "Binary"]
+
+FILE_MAX = 256 << 20
 
 
 def _read_beside(path: str | None) -> bytes | None:
@@ -33,7 +33,7 @@ def _read_beside(path: str | None) -> bytes | None:
 class Binary:
     """The bytes of an ELF file, and names for addresses in it, read when first asked for."""
 
-    def __init__(self, data: bytes | Contents, path: str | None, base: int = 0) -> None:
+    def __init__(self, data: bytes, path: str | None, base: int = 0) -> None:
         self._data = data
         self._path = path
         self._base = base  # what the loader added to its addresses
@@ -44,10 +44,6 @@ class Binary:
     @property
     def path(self) -> str | None:
         return self._path
-
-    @property
-    def data(self) -> bytes:
-        return self._data if isinstance(self._data, bytes) else self._data[:]
 
     @property
     def digest(self) -> str:
@@ -92,5 +88,5 @@ class Binary:
         from .debuginfo import DebugInfo
 
         if self._debug is None:
-            self._debug = DebugInfo(self.data, _read_beside(self._path))
+            self._debug = DebugInfo(self._data, _read_beside(self._path))
         return self._debug

@@ -7,12 +7,9 @@ included.  pyelftools reads what is wanted only to explain a plugin, and the tes
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from .errors import PluginFormatError
-
-if TYPE_CHECKING:
-    from .contents import Contents
 
 __all__ = [
     "EM_386", "ET_DYN", "ET_EXEC", "PHNUM_MAX", "PT_DYNAMIC", "PT_GNU_STACK", "PT_INTERP", "PT_LOAD", "SHNUM_MAX", "SHT_NOBITS",
@@ -79,7 +76,7 @@ def check(condition: object, problem: str) -> None:
 class Elf:
     """A file's bytes and their headers.  Raises PluginFormatError where they are not those of an i386 executable."""
 
-    def __init__(self, data: bytes | Contents) -> None:
+    def __init__(self, data: bytes) -> None:
         check(data[:4] == b"\x7fELF", "not an ELF file")
         check(data[4:6] in IDENTITIES, "malformed ELF file: its class and byte order are none of the format's")
         check(data[4:5] == b"\x01", "not a 32-bit ELF file (plugins are built with `vxplug build`)")
@@ -110,7 +107,6 @@ class Elf:
         sections = [Section._make(fields) for fields in _SECTION.iter_unpack(table)]
         names, found = sections[header.shstrndx].offset, None
         for section in sections:
-            start = names + section.name
-            if self.data[start : start + len(name) + 1] == name + b"\0":
+            if self.data.startswith(name + b"\0", names + section.name):
                 found = section
         return found

@@ -14,8 +14,7 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from .contents import Contents, read_contents
-from .plugin import Plugin
+from .plugin import Plugin, read_file
 
 if TYPE_CHECKING:
     from importlib.abc import Loader
@@ -27,10 +26,10 @@ __all__ = ["install", "uninstall"]
 SUFFIX = ".vxm"
 
 
-def _read(entry: str, name: str) -> tuple[str, bytes | Contents] | None:
+def _read(entry: str, name: str) -> tuple[str, bytes] | None:
     path = os.path.join(entry or os.getcwd(), name + SUFFIX)
     if os.path.isfile(path):
-        return path, read_contents(path)
+        return path, read_file(path)
     if not entry or os.path.isdir(entry):
         return None
     import pkgutil
@@ -51,7 +50,7 @@ def _read_archive(importer: Any, path: str) -> tuple[str, bytes] | None:
 class PluginLoader(Loader):
     """Loads one plugin: module attributes are the exports of a sandbox of its own."""
 
-    def __init__(self, name: str, path: str, data: bytes | Contents, limits: dict[str, Any]) -> None:
+    def __init__(self, name: str, path: str, data: bytes, limits: dict[str, Any]) -> None:
         self.name = name
         self.path = path
         self._data = data
@@ -80,7 +79,7 @@ class PluginLoader(Loader):
 
     def get_data(self, path: str) -> bytes:
         if path == self.path:
-            return self._data if isinstance(self._data, bytes) else self._data[:]
+            return self._data
         with open(path, "rb") as file:
             return file.read()
 

@@ -107,15 +107,14 @@ def _find(digest: str) -> Plugin | None:
 
 def _read(path: str | None, digest: str) -> Plugin | None:
     """The file where the plugin came from, if it is here and still the same."""
-    from .contents import read_contents
-    from .plugin import Plugin
+    from .plugin import Plugin, read_file
 
     if path is None:
         return None
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             return None
-        data = read_contents(path)
+        data = read_file(path)
     except OSError:
         return None
     plugin = Plugin(data, path)

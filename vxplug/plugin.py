@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import copy
 import functools
+import io
 import os
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from . import _vx, pickling
-from .binary import Binary
-from .contents import FILE_MAX, Contents, read_contents
+from .binary import FILE_MAX, Binary
 from .elf import ET_DYN, ET_EXEC, PT_DYNAMIC, PT_INTERP, PT_LOAD, SHT_NOBITS, Elf, Segment, check
 from .errors import PluginFormatError
 from .interface import Export, Import, Interface, decode_note
@@ -53,10 +53,9 @@ class Loaded(NamedTuple):
     protection: int
     zeros: int
     data: memoryview
-    offset: int  # of the bytes in the file
 
 
-def _segment(data: bytes | Contents, number: int, ph: Segment, base: int) -> Loaded:
+def _segment(data: bytes, number: int, ph: Segment, base: int) -> Loaded:
     what = f"segment {number}"
     start, memsz, filesz, offset = ph.vaddr + base, ph.memsz, ph.filesz, ph.offset
     check(filesz <= memsz, f"{what}: file size {filesz:#x} exceeds memory size {memsz:#x}")
@@ -66,7 +65,7 @@ def _segment(data: bytes | Contents, number: int, ph: Segment, base: int) -> Loa
     protection = _protection(ph.flags)
     check(protection & 6 != 6, f"{what}: both writable and executable")
     pad = start % PAGE
-    return Loaded(start - pad, memsz + pad, protection, pad, memoryview(data)[offset : offset + filesz], offset)
+    return Loaded(start - pad, memsz + pad, protection, pad, memoryview(data)[offset : offset + filesz])
 
 
 def load_segments(elf: Elf, base: int = 0) -> list[Loaded]:
@@ -109,7 +108,7 @@ def program_headers(elf: Elf) -> tuple[int, int, int]:
     return 0, 0, 0
 
 
-def _parse(data: bytes | Contents) -> tuple[Interface, _vx.Plugin]:
+def _parse(data: bytes) -> tuple[Interface, _vx.Plugin]:
     elf = Elf(data)
     check_type(elf, ET_EXEC)
     segments = load_segments(elf)
@@ -123,24 +122,14 @@ def _parse(data: bytes | Contents) -> tuple[Interface, _vx.Plugin]:
         check(in_code(segments, address), f"function {address:#x} of a type is not code")
     release = interface.release
     check(release == 0 or in_code(segments, release), f"release function {release:#x} is not code")
-    return interface, _core(data, segments, elf)
-
-
-def _core(data: bytes | Contents, segments: list[Loaded], elf: Elf) -> _vx.Plugin:
-    file = data.take_descriptor() if isinstance(data, Contents) else None
-    if file is None:
-        return _vx.Plugin(segments, elf.header.entry, *program_headers(elf))
-    try:
-        return _vx.Plugin(segments, elf.header.entry, *program_headers(elf), file=file, file_size=len(data))
-    finally:
-        os.close(file)
+    core = _vx.Plugin(segments, elf.header.entry, *program_headers(elf))
+    return interface, core
 
 
 Parsed = TypeVar("Parsed")
-Data = TypeVar("Data", bytes, bytes | Contents)
 
 
-def parse(data: Data, make: Callable[[Data], Parsed]) -> Parsed:
+def parse(data: bytes, make: Callable[[bytes], Parsed]) -> Parsed:
     """Validate a file's bytes by `make`.  Raises PluginFormatError, whatever the bytes are.
 
     Decoding answers hostile bytes with many kinds of exception (JSON, Unicode, recursion …), and every one
@@ -157,10 +146,19 @@ def parse(data: Data, make: Callable[[Data], Parsed]) -> Parsed:
         raise PluginFormatError(f"malformed ELF file: {type(error).__name__}: {error}") from error
 
 
+def read_file(path: str) -> bytes:
+    """Enough of the file to see that it is too large.  Room is taken for what it says its size is: for the most
+    that there could be it costs more than reading."""
+    with io.open(path, "rb") as file:
+        size = min(os.fstat(file.fileno()).st_size, FILE_MAX)
+        data = file.read(size + 1)
+        return data if len(data) <= size else data + file.read(FILE_MAX - size)  # it does not know, or grows
+
+
 class Plugin(Binary):
     """A validated plugin: immutable, shareable between threads, the maker of sandboxes."""
 
-    def __init__(self, data: bytes | Contents, path: str | None = None) -> None:
+    def __init__(self, data: bytes, path: str | None = None) -> None:
         try:
             self._interface, self._core = parse(data, _parse)
         except PluginFormatError as error:
@@ -175,7 +173,7 @@ class Plugin(Binary):
     @property
     def data(self) -> bytes:
         """The bytes that were validated."""
-        return super().data
+        return self._data
 
     @property
     def doc(self) -> str | None:
@@ -218,7 +216,7 @@ class Plugin(Binary):
         return twin
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return pickling.load_plugin, (self.digest, self._path, self.data if self._portable else None)
+        return pickling.load_plugin, (self.digest, self._path, self._data if self._portable else None)
 
     def __repr__(self) -> str:
         return f"<vxplug.Plugin {self._path or '(bytes)'}: {len(self._exports)} exports>"
@@ -232,4 +230,4 @@ def open(source: str | os.PathLike[str] | bytes) -> Plugin:
     if isinstance(source, (bytes, bytearray, memoryview)):
         return Plugin(bytes(source))
     path = os.fspath(source)
-    return Plugin(read_contents(path), path)
+    return Plugin(read_file(path), path)

@@ -11,8 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from . import _vx
-from .binary import Binary
-from .contents import FILE_MAX
+from .binary import FILE_MAX, Binary
 from .elf import ET_DYN, ET_EXEC, PT_GNU_STACK, Elf, check
 from .errors import GuestFault, PluginFormatError
 from .faults import from_trap

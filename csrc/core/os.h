@@ -44,8 +44,6 @@ void os_find_changed(const void *address, size_t pages, uint8_t *changed);
 /* Anonymous memory file; -1 on failure. */
 int os_memory_file(const char *name, uint64_t size);
 bool os_write_at(int fd, const void *data, size_t size, uint64_t offset);
-bool os_set_size(int fd, uint64_t size);
-int os_duplicate(int fd); /* -1 on failure */
 void os_close(int fd);
 /* One memory file mapped twice: *run executable, *edit writable.  The file is gone after. */
 bool os_map_twice(size_t size, void **run, void **edit);

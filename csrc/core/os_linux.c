@@ -219,10 +219,6 @@ bool os_write_at(int fd, const void *data, size_t size, uint64_t offset) {
     return true;
 }
 
-bool os_set_size(int fd, uint64_t size) { return ftruncate(fd, (off_t)size) == 0; }
-
-int os_duplicate(int fd) { return fcntl(fd, F_DUPFD_CLOEXEC, 0); }
-
 void os_close(int fd) { close(fd); }
 
 bool os_map_twice(size_t size, void **run, void **edit) {

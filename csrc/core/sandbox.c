@@ -57,51 +57,33 @@ static void add_run(vx_plugin *plugin, const vx_segment *s, uint64_t start, uint
             (uint32_t)(s->vaddr + start), (uint32_t)(end - start), page_prot(s->prot) | PAGE_FIXED, fd, offset};
 }
 
-/* Pages of the image's own file that nobody may write and that end with the segment's bytes are mapped as they are;
- * what else lies in the first and the last of them is the file's. */
-static bool is_in_file(const vx_image *image, const vx_segment *s) {
-    return image->file_size != 0 && !(s->prot & VX_PROT_WRITE) && s->filesz != 0 && s->memsz - s->lead == s->filesz &&
-           s->lead < VX_PAGE_SIZE && s->offset % VX_PAGE_SIZE == s->lead && s->filesz <= image->file_size &&
-           s->offset <= image->file_size - s->filesz;
-}
-
-/* Whole pages of zeros behind the bytes are no file's: untouched they take no memory, and a snapshot knows them.
+/* Segments lie in the image's file as in memory, so that constants and code, which the host only reads, are one of its
+ * mappings in every sandbox (in a plugin's own file they are a page apart, and would be two).
+ * Whole pages of zeros behind the bytes are no file's: untouched they take no memory, and a snapshot knows them.
  * Code is the file's to its end, where the translator reads it. */
-static bool add_segment(vx_plugin *plugin, const vx_image *image, const vx_segment *s, uint64_t *end) {
-    const bool in_file = is_in_file(image, s);
-    uint64_t size = page_up(s->memsz), at = in_file ? s->offset - s->lead : *end;
-    uint64_t stored = s->prot & VX_PROT_EXEC ? size : page_up((uint64_t)s->lead + s->filesz);
-    add_run(plugin, s, 0, stored, plugin->image.fd, at);
+static bool add_segment(vx_plugin *plugin, const vx_segment *s, uint64_t *offset) {
+    uint64_t size = page_up(s->memsz), stored = s->prot & VX_PROT_EXEC ? size : page_up((uint64_t)s->lead + s->filesz);
+    int fd = plugin->image.fd;
+    add_run(plugin, s, 0, stored, fd, *offset);
     add_run(plugin, s, stored, size, -1, 0);
     plugin->image_end = (uint32_t)(s->vaddr + size);
     plugin->rewritable |= is_rewritable(s);
-    *end += in_file ? 0 : stored;
-    return (in_file || os_write_at(plugin->image.fd, s->data, s->filesz, at + s->lead)) &&
-           (!(s->prot & VX_PROT_EXEC) || is_rewritable(s) || add_code(plugin, s, at));
-}
-
-/* A file with room behind `end` for all segments. */
-static int image_file(const vx_image *image, uint64_t end) {
-    for (size_t i = 0; i < image->count; i++)
-        end += page_up(image->segments[i].memsz);
-    if (image->file_size == 0)
-        return os_memory_file("vxplug-image", end);
-    int fd = os_duplicate(image->file);
-    if (fd >= 0 && !os_set_size(fd, end)) {
-        os_close(fd);
-        return -1;
-    }
-    return fd;
+    bool ok = os_write_at(fd, s->data, s->filesz, *offset + s->lead) &&
+              (!(s->prot & VX_PROT_EXEC) || is_rewritable(s) || add_code(plugin, s, *offset));
+    *offset += stored;
+    return ok;
 }
 
 static bool add_segments(vx_plugin *plugin, const vx_image *image) {
-    uint64_t end = page_up(image->file_size);
-    plugin->image.fd = image_file(image, end);
+    uint64_t total = 0, offset = 0;
+    for (size_t i = 0; i < image->count; i++)
+        total += page_up(image->segments[i].memsz);
+    plugin->image.fd = os_memory_file("vxplug-image", total);
     plugin->image.runs = calloc(2 * image->count, sizeof *plugin->image.runs);
     if (plugin->image.fd < 0 || plugin->image.runs == NULL)
         return false;
     for (size_t i = 0; i < image->count; i++)
-        if (!add_segment(plugin, image, &image->segments[i], &end))
+        if (!add_segment(plugin, &image->segments[i], &offset))
             return false;
     return true;
 }

@@ -22,13 +22,11 @@ static bool segment_fill(Segments *segments, size_t index, PyObject *item)
 {
     vx_segment *out = &segments->items[index];
     Py_buffer *data = &segments->data[index];
-    unsigned long long offset = 0;
     PyObject *tuple = PySequence_Tuple(item);
     bool parsed = tuple != NULL
-        && PyArg_ParseTuple(tuple, "O&O&O&O&y*|K:segment", convert_word, &out->vaddr, convert_word,
-                            &out->memsz, convert_word, &out->prot, convert_word, &out->lead, data, &offset);
+        && PyArg_ParseTuple(tuple, "O&O&O&O&y*:segment", convert_word, &out->vaddr, convert_word,
+                            &out->memsz, convert_word, &out->prot, convert_word, &out->lead, data);
     Py_XDECREF(tuple);
-    out->offset = offset;
     if (!parsed)
         return false;
     segments->count = index + 1;
@@ -75,19 +73,16 @@ static PyObject *plugin_make(PyTypeObject *type, const vx_image *image)
 
 static PyObject *plugin_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
 {
-    static char *names[] = {"segments", "entry", "phdr", "phent", "phnum", "exec_stack",
-                            "file", "file_size", NULL};
+    static char *names[] = {"segments", "entry", "phdr", "phent", "phnum", "exec_stack", NULL};
     PyObject *sequence, *result = NULL;
     vx_image image = {0};
     int exec_stack = 0;
-    unsigned long long file_size = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, keywords, "OO&|O&O&O&piK:Plugin", names, &sequence,
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "OO&|O&O&O&p:Plugin", names, &sequence,
                                      convert_word, &image.entry, convert_word, &image.phdr,
                                      convert_word, &image.phent, convert_word, &image.phnum,
-                                     &exec_stack, &image.file, &file_size))
+                                     &exec_stack))
         return NULL;
     image.exec_stack = exec_stack;
-    image.file_size = file_size;
     Segments segments = {0};
     if (segments_parse(sequence, &segments)) {
         image.segments = segments.items;

@@ -1,4 +1,4 @@
-"""A plugin's file is copied once, into memory that nobody else changes."""
+"""A plugin's file is read whole, once, before anything of it is believed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import threading
 import pytest
 
 import vxplug
-from vxplug.contents import Contents, read_contents
 
 
 @pytest.fixture
@@ -41,16 +40,6 @@ def test_bytes_and_file_are_the_same_plugin(path):
         assert a.add(2, 3) == b.add(2, 3) == 5
 
 
-def test_contents_make_two_plugins(path):
-    """Without it a loader that executes its module once more would find its file closed."""
-    contents = read_contents(path)
-    assert isinstance(contents, Contents)
-    plugins = [vxplug.Plugin(contents) for _ in range(2)]
-    for plugin in plugins * 2:
-        with plugin.sandbox() as box:
-            assert box.add(2, 3) == 5
-
-
 def test_descriptors_are_closed(path, tmp_path):
     """Without it every import, and every file that is no plugin, would cost the process a descriptor or two."""
     (tmp_path / "bad.vxm").write_bytes(b"\x7fELF" + bytes(5000))
@@ -58,7 +47,6 @@ def test_descriptors_are_closed(path, tmp_path):
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(3):
         vxplug.open(path).sandbox().close()
-        read_contents(path)
         with pytest.raises(vxplug.PluginFormatError):
             vxplug.open(tmp_path / "bad.vxm")
     gc.collect()
@@ -79,18 +67,6 @@ def test_what_is_no_regular_file_is_read(path, tmp_path):
     with vxplug.open(tmp_path / "pipe.vxm").sandbox() as box:
         assert box.add(2, 3) == 5
     writer.join()
-
-
-def test_where_the_kernel_does_not_copy(path, monkeypatch):
-    """Without it a file system without sendfile, or a file that shrinks meanwhile, would be refused or cut."""
-    data = open(path, "rb").read()
-
-    def refuse(*_: object) -> int:
-        raise OSError(22, "Invalid argument")
-
-    for instead in (refuse, lambda *_: 0):
-        monkeypatch.setattr(os, "sendfile", instead)
-        assert read_contents(path) == data
 
 
 def test_an_empty_file(tmp_path):
