@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import codecs
+import errno
+import io
 import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -86,9 +88,12 @@ class _Output:
 
 
 def _write_all(target: Any, data: bytes) -> None:
-    """A raw file may take less than it is given, and says how much; others say so, or nothing."""
+    """A raw file may take less than it is given, and says how much, or None when it would block (io.RawIOBase); others
+    take all, and say so, or nothing."""
     while data:
         taken = target.write(data)
+        if taken is None and isinstance(target, io.RawIOBase):
+            raise BlockingIOError(errno.EAGAIN, f"the guest's output: its file takes no more now, {len(data)} bytes are lost")
         data = data[taken:] if isinstance(taken, int) and 0 < taken < len(data) else b""
 
 

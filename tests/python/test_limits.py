@@ -7,6 +7,7 @@ state as overhead.
 from __future__ import annotations
 
 import io
+import os
 import subprocess
 import sys
 import textwrap
@@ -294,6 +295,17 @@ def test_output_to_files(limits_plugin, kind):
         assert text == "plain é \\x1b[2J\\x07 \\u202e \\x9b end\n"
     else:
         assert text == TEXT
+
+
+def test_output_that_would_block(limits_plugin):
+    """A raw file that does not block says so by None: without the error the rest would be gone, and nobody would know."""
+    ours, theirs = os.pipe()
+    os.set_blocking(theirs, False)
+    with open(ours, "rb", buffering=0) as reader, open(theirs, "wb", buffering=0) as full:
+        with limits_plugin.sandbox(stdout=full) as box:
+            with pytest.raises(BlockingIOError, match="takes no more now"):
+                box.say("z" * 200_000)
+        assert len(reader.read(1 << 20)) >= 65_536
 
 
 def test_a_character_in_pieces(limits_plugin):
