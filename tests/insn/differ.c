@@ -659,10 +659,10 @@ static vx_sandbox *box;
 
 static void open_box(void) {
     const vx_segment segments[] = {
-        {CODE_BASE, CODE_SIZE, CODE_SIZE, VX_PROT_READ | VX_PROT_EXEC, shared->code},
-        {DATA_BASE, DATA_SIZE, 0, VX_PROT_READ | VX_PROT_WRITE, ""},
-        {RO_BASE, RO_SIZE, RO_SIZE, VX_PROT_READ, shared->ro},
-        {STACK_BASE, STACK_SIZE, 0, VX_PROT_READ | VX_PROT_WRITE, ""}};
+        {CODE_BASE, CODE_SIZE, CODE_SIZE, VX_PROT_READ | VX_PROT_EXEC, shared->code, 0},
+        {DATA_BASE, DATA_SIZE, 0, VX_PROT_READ | VX_PROT_WRITE, "", 0},
+        {RO_BASE, RO_SIZE, RO_SIZE, VX_PROT_READ, shared->ro, 0},
+        {STACK_BASE, STACK_SIZE, 0, VX_PROT_READ | VX_PROT_WRITE, "", 0}};
     vx_image image = {.segments = segments, .count = VX_COUNT(segments), .entry = CODE_BASE};
     vx_options options = {.memory = 16 << 20, .stack = PAGE, .timeout_ns = 2000000000u, .raw = true};
     vx_trap trap;
