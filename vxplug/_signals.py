@@ -68,13 +68,19 @@ def watch_faulthandler() -> None:
 
 def _end_overdue_callback(number: int, frame: FrameType | None) -> None:
     """Raises, in the callback that runs on the main thread, why its call is over; every tick again."""
+    if not _is_whole(frame):
+        end_overdue("in a callback of the host")
+
+
+def end_overdue(where: str) -> None:
+    """Raises why a call of this thread has to end, if one has to.  The binding asks while it waits for a sandbox."""
     found = _vx.overdue()
-    if found is None or _is_whole(frame):
+    if found is None:
         return
     kind, limit = found
     if kind == "interrupt":
-        raise GuestFault("interrupt: interrupted by the host, in a callback of the host", kind)
-    raise GuestTimeout(f"time limit of {limit:g} s reached in a callback of the host")
+        raise GuestFault(f"interrupt: interrupted by the host, {where}", kind)
+    raise GuestTimeout(f"time limit of {limit:g} s reached {where}")
 
 
 def watch_callbacks() -> None:

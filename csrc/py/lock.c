@@ -120,12 +120,26 @@ bool lock_is_mine(Box *box, unsigned long me)
     return PEEK(box->owner) == me;
 }
 
+/* A call of another sandbox, in whose callback this thread waits, may have to end.  Else two threads that wait for each
+ * other's sandbox would do so for ever, whatever their limits. */
+static bool own_call_is_over(void)
+{
+    vx_trap_kind why;
+    if (vx_overdue(&why) == NULL)
+        return false;
+    PyObject *module = PyImport_ImportModule("vxplug._signals");
+    PyObject *result = module == NULL ? NULL : PyObject_CallMethod(module, "end_overdue", "s", "waiting for another thread's call");
+    Py_XDECREF(module);
+    Py_XDECREF(result);
+    return result == NULL;
+}
+
 bool lock_acquire(Box *box)
 {
     unsigned long me = thread_ident();
     while (!lock_try(box, me)) {
         sleep_once(box);
-        if (PyErr_CheckSignals() < 0)
+        if (PyErr_CheckSignals() < 0 || own_call_is_over())
             return false;
     }
     return true;

@@ -384,6 +384,32 @@ def test_a_callback_in_another_thread_ends_the_call_when_it_returns(run_life):
     """))
 
 
+def test_threads_that_wait_for_each_others_sandboxes(run_life):
+    """Without it each would wait in a callback for a sandbox that the other one's call has: for ever, whatever the limits."""
+    good(run_life("""
+        meet, boxes, ends = threading.Barrier(2), {}, []
+        def calls(other):
+            met = []
+            def take(data):
+                if not met: met.append(meet.wait(10))  # output may come in pieces
+                boxes[other].add(1, 2)
+            return take
+        for name, other in (('a', 'b'), ('b', 'a')):
+            boxes[name] = plugin.sandbox(timeout=0.3, stdout=calls(other))
+        def run(name):
+            try: boxes[name].say(1)
+            except vxplug.GuestTimeout as error: ends.append(str(error))
+            except vxplug.GuestFault as error: ends.append(error.kind)
+        threads = [threading.Thread(target=run, args=(name,), daemon=True) for name in boxes]
+        for thread in threads: thread.start()
+        for thread in threads: thread.join(20)
+        assert ends and not any(thread.is_alive() for thread in threads), ends
+        assert all('time limit of 0.3 s' in end for end in ends), ends
+        assert [box.add(1, 2) for box in boxes.values()] == [3, 3]
+        print('good')
+    """))
+
+
 def test_the_applications_own_use_of_the_signal(run_life):
     """SIGURG means urgent data on a socket: a program that handles it keeps its handler."""
     good(run_life("""
