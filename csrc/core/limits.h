@@ -74,6 +74,8 @@ static inline uint64_t page_up(uint64_t size) { return (size + VX_PAGE_SIZE - 1)
 #define VX_LINGER_LOSS_NS ((uint64_t)40000000)
 /* Ticks that such a thread then keeps the lock: long beside what the next try may lose. */
 #define VX_LINGER_HOLD_TICKS 100
+/* Nanoseconds after the last tick of an overdue call from which system calls restart again: some of its next ticks. */
+#define VX_CUT_NS (4 * VX_TICK_NS)
 /* Ticks without a running call after which the watchdog sleeps. */
 #define VX_IDLE_TICKS 200
 

@@ -73,11 +73,28 @@ static bool overdue_elsewhere(void) {
            box->options.hooks.overdue(box->options.context);
 }
 
+static void on_tick_signal(int signal, siginfo_t *info, void *context);
+static _Atomic uint64_t cutting_since; /* a tick that cuts system calls short was wanted then; 0: they restart */
+
+/* A system call that waits goes on after a tick, but not when the call it belongs to is overdue: it comes back with
+ * EINTR at the next one, to whoever knows how to end.  The kernel asks the signal's own flags, all threads' at that. */
+static void cut_system_calls(bool cut) {
+    struct sigaction now;
+    bool ok = os_sigaction(TICK_SIGNAL, NULL, &now) && (now.sa_flags & SA_SIGINFO) && now.sa_sigaction == on_tick_signal;
+    now.sa_flags = cut ? now.sa_flags & ~SA_RESTART : now.sa_flags | SA_RESTART;
+    if (ok && os_sigaction(TICK_SIGNAL, &now, NULL))
+        atomic_store(&cutting_since, cut ? os_now_ns() : 0);
+}
+
 static void on_tick_signal(int signal, siginfo_t *info, void *context) {
     vx_sandbox *box = watchdog_current();
     if (in_translated_code(box, context) && trap_tick(box, context))
         return;
-    if (info->si_code != SI_TKILL || info->si_pid != getpid() || overdue_elsewhere())
+    bool overdue = overdue_elsewhere();
+    uint64_t since = atomic_load(&cutting_since);
+    if (overdue || (since != 0 && os_now_ns() - since > VX_CUT_NS))
+        cut_system_calls(overdue);
+    if (info->si_code != SI_TKILL || info->si_pid != getpid() || overdue)
         chain(signal, info, context);
 }
 

@@ -343,6 +343,9 @@ def test_errors_of_many_kinds_leave_nothing(run_life):
 # ---- callbacks of the host ----
 
 WAITS = {
+    "reading": "os.read(os.pipe()[0], 1)", "locked": "lock = threading.Lock(); lock.acquire(); lock.acquire()",
+    "queue": "queue.Queue().get()", "joining": "t = threading.Thread(target=time.sleep, args=(20,), daemon=True); t.start(); t.join()",
+    "a process": "import subprocess; subprocess.run(['sleep', '20'])",
     "sleeping": "time.sleep(20)", "select": "import select; select.select([], [], [], 20)",
     "computing": "while True: pass", "hiding the error": """while True:
     try: time.sleep(0.01)
