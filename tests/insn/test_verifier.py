@@ -69,6 +69,9 @@ def vector_probe():
     probe.close()
 
 
+STATE = (1 << 32) - 0x111000  # where state.h has it, 32 bits of the displacement
+
+
 class Judge:
     """A second opinion on one instruction: what is wrong with it, or an empty string."""
 
@@ -89,7 +92,7 @@ class Judge:
         if insn.memory_segment != Register.GS:
             return "memory without gs"
         if base == index == Register.NONE and insn.memory_displacement >> 31:
-            slots = {0x40 + 0xFFC00000, 0x68 + 0xFFC00000}
+            slots = {STATE + 0x40, STATE + 0x68}
             slot = insn.memory_displacement & 0xFFFFFFFF in slots
             return "" if slot or b"\x67" in raw[:4] else "a slot nobody has"
         if b"\x67" not in raw[:5]:
