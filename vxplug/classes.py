@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import array
 import enum
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import GenericAlias, MethodType
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
-from . import _vx
-from .errors import PluginFormatError
+from . import _vx, pickling
+from .errors import Error, PluginFormatError
 from .types import (
     TEXT,
     ArrayType,
@@ -23,6 +24,9 @@ from .types import (
     StructType,
     Type,
 )
+
+if TYPE_CHECKING:
+    from .plugin import Plugin
 
 __all__ = ["Classes", "Handle", "Stream", "Union"]
 
@@ -49,6 +53,7 @@ class Union:
 
     __slots__ = ("__data__",)
     __layout__: Any = None
+    __classes__: Classes
     __data__: bytes
 
     def __init__(self, **member: Any) -> None:
@@ -78,11 +83,16 @@ class Union:
         return f"{type(self).__name__}({shown})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _union_from, (type(self), self.__data__)
+        return self.__classes__.reduced(self, self.__data__)
 
 
-def _union_from(cls: type[Union], data: bytes) -> Union:
-    return cls.__layout__.unpack(data)  # type: ignore[no-any-return]
+def _reduce_enum(self: enum.IntEnum, _: object) -> tuple[Any, ...]:
+    return type(self).__classes__.reduced(self, int(self))  # type: ignore[attr-defined, no-any-return]
+
+
+def _reduce_struct(self: Any) -> tuple[Any, ...]:
+    values = tuple(self.__dict__[name] for name in type(self).__dataclass_fields__)
+    return type(self).__classes__.reduced(self, values)  # type: ignore[no-any-return]
 
 
 def _union_member(name: str) -> property:
@@ -160,13 +170,28 @@ class Classes:
         self.named: dict[str, type] = {}
         self._layouts: dict[Type, _vx.Layout] = {}
         self._functions: dict[str, dict[str, Any]] = {}  # what each export's _vx.Function takes besides its box
+        self.plugins: list[weakref.ref[Plugin]] = []  # whose types they are, the one that pickles name last
         for type in types:
             self.spec(type)
 
     def adopt(self, module: str) -> None:
-        """Make ``module`` the home of the classes, where pickle will look for them."""
+        """Make ``module`` the home of the classes."""
         for cls in self.named.values():
             cls.__module__ = module
+
+    def reduced(self, value: Any, state: Any) -> tuple[Any, ...]:
+        """What a pickled value is: its plugin, its type's name there, and what it is made of."""
+        plugin = next((found for found in (ref() for ref in reversed(self.plugins)) if found is not None), None)
+        if plugin is None:
+            raise Error(f"a {_class_of(value).__name__} cannot be pickled: its plugin is gone")
+        return pickling.load_value, (plugin, _class_of(value).__name__, state)
+
+    def made(self, name: str, state: Any) -> Any:
+        """The value again."""
+        cls: Any = self.named[name]
+        if issubclass(cls, Union):
+            return cls.__layout__.unpack(state)
+        return cls(state) if issubclass(cls, enum.IntEnum) else cls(*state)
 
     def spec(self, type: Type) -> Any:
         """What _vx.Function takes: a code, or the layout of anything else."""
@@ -238,6 +263,8 @@ class Classes:
             cls = enum.IntEnum(type.name, list(type.members), module=MODULE)  # type: ignore[misc]
         except (TypeError, ValueError) as error:
             raise PluginFormatError(f"interface note: enum {type.name}: {error}") from None
+        cls.__classes__ = self  # type: ignore[attr-defined]
+        cls.__reduce_ex__ = _reduce_enum  # type: ignore[assignment, method-assign]
         self.named[type.name] = cls
         return cls
 
@@ -245,6 +272,7 @@ class Classes:
         members = [(m.name, self.layout(m.type), m.bit, m.bits) for m in type.members]
         cls = self._union(type) if type.union else self._dataclass(type)
         cls.__module__ = MODULE
+        cls.__classes__ = self
         layout = _vx.Layout("union" if type.union else "struct", size=type.size, cls=cls, members=members)
         if type.union:
             cls.__layout__ = layout
@@ -255,7 +283,7 @@ class Classes:
         import dataclasses
 
         fields = [(m.name, self.in_memory(m.type)) for m in type.members]
-        return dataclasses.make_dataclass(type.name, fields, frozen=True)
+        return dataclasses.make_dataclass(type.name, fields, frozen=True, namespace={"__reduce__": _reduce_struct})
 
     def _union(self, type: StructType) -> Any:
         return _new_class(type.name, (Union,), {"__slots__": (), **{m.name: _union_member(m.name) for m in type.members}})
@@ -297,6 +325,6 @@ class Classes:
 
 
 # Names that parameters do not hide, and subscripts that checkers take for no types of theirs.
-_new_class = type
+_new_class = _class_of = type
 _TUPLE: Any = tuple
 _CALLABLE: Any = Callable

@@ -140,6 +140,13 @@ def load_plugin(digest: str, path: str | None, data: bytes | None) -> Plugin | M
     return _keep(plugin if data is None else plugin.portable())
 
 
+def load_value(plugin: Plugin | Missing, name: str, state: Any) -> Any:
+    """What a pickled enum, struct or union calls."""
+    if isinstance(plugin, Missing):
+        return Missing(plugin._problem, (load_value, (plugin, name, state)))
+    return plugin._interface.classes.made(name, state)
+
+
 # ---- sandboxes and functions ----
 
 

@@ -6,6 +6,7 @@ import copy
 import functools
 import io
 import os
+import weakref
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -168,6 +169,7 @@ class Plugin(Binary):
         self._imports = MappingProxyType({i.name: i for i in self._interface.imports})
         self._portable = False
         self._origin: Plugin | None = None
+        self._interface.classes.plugins.append(weakref.ref(self))
         pickling.remember_plugin(self)
 
     @property
@@ -208,6 +210,8 @@ class Plugin(Binary):
         twin = copy.copy(self)
         twin._portable = True
         twin._origin = self  # which pickles know, as long as it lives
+        plugins = twin._interface.classes.plugins  # values of its types carry the code too
+        plugins[1:] = [weakref.ref(twin)]
         return twin
 
     def __copy__(self) -> Plugin:

@@ -25,6 +25,11 @@ VX_EXPORT uint32_t count(void) { return ++calls; }
 VX_EXPORT vx_bytes twice(vx_view data);
 VX_EXPORT uint32_t crash(void) { return *(volatile uint32_t *)0; }
 VX_EXPORT void spin(void) { for (;;) __asm__ volatile(""); }
+enum color { RED, GREEN, BLUE };
+union number { int32_t i; float f; };
+struct mark { enum color color; union number at; int32_t many[2]; };
+VX_EXPORT enum color after(enum color c) { return (c + 1) % 3; }
+VX_EXPORT struct mark moved(struct mark m) { m.at.i++; m.many[1] += m.many[0]; return m; }
 """
 GUEST = GUEST.replace("VX_EXPORT vx_bytes twice(vx_view data);\n", "")
 
@@ -162,6 +167,33 @@ def test_imported_functions_pickle(guest_path, elsewhere, tmp_path):
     assert elsewhere(made.stdout, show).stdout == b"5 add\npicklable\n"
 
 
+def test_values_of_a_plugins_types(guest_path, elsewhere, tmp_path):
+    """They name their plugin, as functions do: their classes are nobody's module's.  Where the plugin is not, using
+    them says so; unpickling does not."""
+    here = tmp_path / "moved.vxm"
+    shutil.copy(guest_path, here)
+    plugin = vxplug.open(here)
+    color, number, mark = (plugin.types[name] for name in ("color", "number", "mark"))
+    values = color.BLUE, number(f=0.5), mark(color.RED, number(i=3), (4, 5))
+    again = pickle.loads(pickle.dumps(values))
+    assert again == values and [type(value) for value in again] == [color, number, mark] and again[0] is color.BLUE
+    assert copy.deepcopy(values) == values and copy.copy(values[2]) == values[2]
+    show = "print(pickle.load(sys.stdin.buffer))"
+    assert elsewhere(pickle.dumps(values[2]), show).stdout.decode() == f"{values[2]}\n"
+    lost = pickle.dumps(values)
+    here.unlink()
+    assert b"is not here" in elsewhere(lost, show).stdout
+    twin = plugin.portable()
+    assert elsewhere(pickle.dumps(values[2]), show).stdout.decode() == f"{values[2]}\n"
+    del twin
+    assert b"is not here" in elsewhere(pickle.dumps(values[2]), show).stdout
+    del plugin
+    pickling._kept.clear()
+    gc.collect()
+    with pytest.raises(vxplug.Error, match="a color cannot be pickled: its plugin is gone"):
+        pickle.dumps(color.BLUE)
+
+
 POOL = """
     import multiprocessing, sys
     from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -172,6 +204,9 @@ POOL = """
         context = multiprocessing.get_context(sys.argv[2])
         with ProcessPoolExecutor(2, mp_context=context) as pool:
             assert list(pool.map(box.add, range(50), range(50))) == [2 * n for n in range(50)]
+            mark = box.mark(box.color.GREEN, box.number(i=6), (1, 2))
+            assert pool.submit(box.after, box.color.BLUE).result() is box.color.RED
+            assert pool.submit(box.moved, mark).result() == box.moved(mark) != mark
             assert {f.result() for f in [pool.submit(box.count) for _ in range(10)]} == {1}  # each task a fresh one
             fault = pool.submit(box.crash).exception()
             assert fault.kind == "memory" and fault.traceback[0][0] == "crash", fault
@@ -229,6 +264,9 @@ DASK = """
             box = plugin.portable().sandbox(timeout=2.0)
             assert client.submit(box.add, 1, 2).result() == 3
             assert client.gather(client.map(box.add, range(40), range(40))) == [2 * n for n in range(40)]
+            mark = box.mark(box.color.GREEN, box.number(i=6), (1, 2))
+            assert client.submit(box.after, box.color.BLUE).result() is box.color.RED
+            assert client.submit(box.moved, mark).result() == box.moved(mark) != mark
             fault = client.submit(box.crash, pure=False).exception()
             assert fault.kind == "memory" and fault.traceback[0][0] == "crash", fault
             assert (False, True) in set(client.run(seen, path, plugin.digest).values())
