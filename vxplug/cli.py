@@ -91,7 +91,7 @@ def _built(options: argparse.Namespace, progress: _Progress) -> Path:
     from .sdk import build
 
     return build(
-        options.sources, options.output, cflags=options.cflag, ldflags=options.ldflag,
+        options.sources, options.output, cflags=options.cflag, ldflags=[*options.ldflag, *options.linked],
         include=options.include, cc=options.cc, optimize=options.optimize,
         cxx=options.cxx, debug=options.debug, reproducible=options.reproducible, progress=progress,
     )
@@ -305,6 +305,8 @@ def _parser() -> argparse.ArgumentParser:
                        help="the same source gives the same bytes on every machine; debug information goes beside")
     build.add_argument("--cc", help="another compiler command for i386")
     build.add_argument("sources", nargs="+", metavar="SRC")
+    build.add_argument("--link", dest="linked", nargs=argparse.REMAINDER, default=[], metavar="WORD",
+                       help="all that follows is passed to the linker: -L, -l, archives")
     build.set_defaults(run=_build)
     describe.add_command(commands)
     disasm.add_command(commands)

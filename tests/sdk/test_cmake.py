@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -42,27 +43,111 @@ def programs(folder: Path) -> str:
     return os.pathsep.join([str(folder), os.environ["PATH"]])
 
 
-def test_a_library_with_cmake(tmp_path):
-    """Without it every library built by CMake would need a build of its own for the sandbox."""
-    cmake = shutil.which("cmake")
-    if cmake is None:
-        pytest.skip("cmake is not installed")
-    for name, text in FILES.items():
-        (tmp_path / "source" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "source" / name).write_text(text)
-    (tmp_path / "bin").mkdir()
-    root = str(Path(vxplug.__file__).parents[1])
-    environment = os.environ | {"PATH": programs(tmp_path / "bin"), "PYTHONPATH": os.pathsep.join([root, *filter(None, sys.path)])}
-    environment.pop("CC", None)
+class Project:
+    """A folder with CMake projects, and the commands that build them."""
 
-    def run(*command: str) -> str:
-        done = subprocess.run(command, cwd=tmp_path, env=environment, text=True, stdout=subprocess.PIPE,
+    def __init__(self, folder: Path, cmake: str) -> None:
+        self.folder, self._cmake = folder, cmake
+        (folder / "bin").mkdir()
+        root = str(Path(vxplug.__file__).parents[1])
+        self._environment = os.environ | {
+            "PATH": programs(folder / "bin"), "PYTHONPATH": os.pathsep.join([root, *filter(None, sys.path)]),
+        }
+        self._environment.pop("CC", None)
+
+    def _run(self, *command: str) -> str:
+        done = subprocess.run(command, cwd=self.folder, env=self._environment, text=True, stdout=subprocess.PIPE,
                               stderr=subprocess.STDOUT, check=False)
         assert done.returncode == 0, done.stdout
         return done.stdout.strip()
 
-    toolchain = run("vxplug", "cmake-toolchain")
-    run(cmake, "-S", "source", "-B", "build", "-G", "Unix Makefiles", f"-DCMAKE_TOOLCHAIN_FILE={toolchain}")
-    run(cmake, "--build", "build")
-    with vxplug.open(tmp_path / "build" / "plugin.vxm").sandbox() as box:
+    def configure(self, files: dict[str, str], *options: str) -> str:
+        """What CMake says of the project."""
+        for name, text in files.items():
+            path = self.folder / "source" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        toolchain = self._run("vxplug", "cmake-toolchain")
+        return self._run(self._cmake, "-S", "source", "-B", "build", "-G", "Unix Makefiles",
+                         f"-DCMAKE_TOOLCHAIN_FILE={toolchain}", *options)
+
+    def build(self) -> vxplug.Plugin:
+        self._run(self._cmake, "--build", "build")
+        return vxplug.open(self.folder / "build" / "plugin.vxm")
+
+
+@pytest.fixture
+def project(tmp_path):
+    cmake = shutil.which("cmake")
+    if cmake is None:
+        pytest.skip("cmake is not installed")
+    return Project(tmp_path, cmake)
+
+
+def test_a_library_with_cmake(project):
+    """Without it every library built by CMake would need a build of its own for the sandbox."""
+    project.configure(FILES)
+    with project.build().sandbox() as box:
         assert [box.f(20), box.f(-1)] == [42, 2]
+
+
+CHECKS = """
+cmake_minimum_required(VERSION 3.16)
+project(checks C)
+include(CheckFunctionExists)
+include(CheckLibraryExists)
+include(CheckSymbolExists)
+include(CheckCSourceRuns)
+check_function_exists(malloc has_malloc)
+check_function_exists(no_such_function has_no_such_function)
+check_library_exists(m sin "" has_sin)
+check_library_exists(no_such_library sin "" has_no_such_library)
+check_symbol_exists(no_such_symbol string.h has_no_such_symbol)
+check_c_source_runs("int main(void) { return sizeof(void *) != 4; }" has_run)
+check_c_source_runs("int main(void) { return 1; }" has_failed)
+foreach(name IN ITEMS malloc no_such_function sin no_such_library no_such_symbol run failed)
+    if(has_${name})
+        message("has ${name};")
+    endif()
+endforeach()
+"""
+
+
+def test_checks_tell_the_truth(project):
+    """A check that says yes to everything makes a project call functions that are not there."""
+    said = project.configure({"CMakeLists.txt": CHECKS})
+    assert re.findall(r"has (\w+);", said) == ["malloc", "sin", "run"], said
+
+
+CHAIN = {
+    "CMakeLists.txt": """
+cmake_minimum_required(VERSION 3.16)
+project(chain C)
+add_subdirectory(inner)
+add_library(outer STATIC outer.c)
+target_link_libraries(outer PRIVATE inner)
+vxplug_add_plugin(plugin plugin.c LIBRARIES outer)
+target_compile_definitions(plugin_vxm PRIVATE LAST=1)
+target_link_options(plugin_vxm PRIVATE -Wl,--image-base=0x2000000)
+""",
+    "inner/CMakeLists.txt": """
+add_library(inner STATIC inner.c)
+target_compile_definitions(inner INTERFACE TIMES=10)
+target_link_libraries(inner INTERFACE m)
+""",
+    "inner/inner.c": "#include <math.h>\nint inner(int v) { volatile double d = v; return (int)sqrt(d); }\n",
+    "outer.c": "int inner(int);\nint outer(int v) { return TIMES * inner(v); }\n",
+    "plugin.c": "#include <vxplug.h>\nint outer(int);\nVX_EXPORT int32_t f(int32_t v) { return outer(v) + LAST; }\n"
+                "VX_EXPORT uint32_t place(void) { return (uint32_t)&outer; }\n",
+}
+
+
+def test_libraries_of_libraries(project):
+    """A plugin of a library is linked with what that library needs, by CMake's own link line, and nothing else."""
+    project.configure(CHAIN, "-DCMAKE_BUILD_TYPE=Release")
+    with project.build().sandbox() as box:
+        assert [box.f(16), box.f(81)] == [41, 91]
+        assert box.place() > 0x2000000
+    link = (project.folder / "build" / "CMakeFiles" / "plugin_vxm.dir" / "link.txt").read_text()
+    archives = [Path(word).name for word in link.split() if word.endswith(".a")]
+    assert archives == ["libouter.a", "libinner.a"]  # and none of the compiler's own, out of its cache
