@@ -80,8 +80,8 @@ def load_segments(elf: Elf, base: int = 0) -> list[Loaded]:
         check(segment.start >= lowest, f"segment {number}: shares a page with an earlier one, or precedes it")
         lowest = (segment.start + segment.size + PAGE - 1) // PAGE * PAGE
         total += segment.size
-        check(total <= IMAGE_MAX, f"image larger than {IMAGE_MAX} bytes")
         found.append(segment)
+    check(total <= IMAGE_MAX, f"the image takes {total} bytes of memory, over the limit of {IMAGE_MAX}")
     check(found, "no PT_LOAD segment")
     return found
 

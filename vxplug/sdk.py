@@ -13,7 +13,9 @@ from typing import Any
 
 from .dwarf import Declarations, SdkError, export_of, import_of
 from .elfstrip import strip_debug
+from .errors import PluginFormatError
 from .interface import Import, Interface, decode_note, encode_note
+from .plugin import Plugin
 from .reproduce import absolute_flags, prefix_maps
 from .types import HandleType, StreamType
 
@@ -258,7 +260,12 @@ def _checked(sources: Sequence[str | os.PathLike[str]]) -> list[Path]:
 def _write(target: Path, data: bytes, debug: str) -> None:
     """The plugin, and its debug information where it was asked for; none of an earlier build stays."""
     beside = target.with_name(target.name + ".debug")
-    target.write_bytes(data if debug == "inside" else strip_debug(data))
+    shipped = data if debug == "inside" else strip_debug(data)
+    try:
+        Plugin(shipped)
+    except PluginFormatError as error:  # what the loader will not take is the author's error, now
+        raise SdkError(str(error)) from None
+    target.write_bytes(shipped)
     if debug == "beside":
         beside.write_bytes(data)
     else:

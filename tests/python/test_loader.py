@@ -61,7 +61,7 @@ EDITS = {
     "ends above": lambda e: e.load(0, "vaddr", 0xFFFDF000),
     "both writable and executable": lambda e: [e.load(n, "flags", 7) for n in range(len(e._loads()))],
     "shares a page": lambda e: e.load(1, "vaddr", e.load_value(0, "vaddr")),
-    "image larger than": lambda e: e.load(len(e._loads()) - 1, "memsz", 0x8000001),
+    "bytes of memory, over the limit of 134217728": lambda e: e.load(len(e._loads()) - 1, "memsz", 0x8000001),
     "dynamically linked": lambda e: e.load(0, "type", 3),
     "no PT_LOAD segment": lambda e: [e.load(0, "type", 4) for _ in list(e._loads())],
     "is not in executable memory": lambda e: e.header("entry", 0x10, "I"),

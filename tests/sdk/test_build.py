@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -49,6 +50,13 @@ REFUSALS = {
 def test_refusals_name_the_place(tmp_path, source):
     """Without it an author would get a plugin that lies about its types, or a message without a place."""
     assert REFUSALS[source] in _refused(tmp_path, source)
+
+
+def test_an_image_that_no_sandbox_takes(tmp_path):
+    """Without it the author would hear of the limit from those who cannot load the plugin."""
+    source = "#include <vxplug.h>\nstatic char table[128 << 20];\nVX_EXPORT uint32_t at(int i) { return (uint32_t)&table[i]; }\n"
+    said = re.search(r"takes (\d+) bytes of memory, over the limit of 134217728", _refused(tmp_path, source))
+    assert said and 128 << 20 < int(said.group(1)) < 129 << 20
 
 
 def test_unknown_file(tmp_path):
