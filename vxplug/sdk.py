@@ -317,6 +317,11 @@ def build(
     return target
 
 
+def _library(sdk: Path, checked: bool) -> list[Path]:
+    """The SDK's own sources.  What -fsanitize=undefined calls is left out where nothing can have been compiled so."""
+    return [path for path in sorted((sdk / "lib").glob("*.c")) if checked or path.name != "vx_undefined.c"]
+
+
 def _build(
     paths: Sequence[Path], sdk: Path, flags: Sequence[str], ldflags: Sequence[str], cxx: bool,
     cc: str | None, progress: Callable[[str], None],
@@ -326,7 +331,7 @@ def _build(
     extra = [p for p in paths if p.suffix in (".o", ".a")]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        library = sorted((sdk / "lib").glob("*.c"))
+        library = _library(sdk, bool(extra or ldflags) or any("-fsanitize" in flag for flag in flags))
         objects = _compile_all([*code, *library], folder, flags, cc, progress) + extra
         draft, final, note = folder / "draft", folder / "final", folder / "note.s"
         _link(objects, draft, ldflags, cxx, cc)
