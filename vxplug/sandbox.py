@@ -68,7 +68,7 @@ class _Output:
         if not hasattr(target, "write"):
             target(data)
         elif _takes_text(target):
-            target.write(self._text(data, target))
+            target.write(_encodable(self._text(data, target), target))
         elif getattr(target, "isatty", bool)():
             _write_all(target, self._text(data, target).encode())
         else:
@@ -100,6 +100,18 @@ def _write_all(target: Any, data: bytes) -> None:
 def _takes_text(target: Any) -> bool:
     """Text files have an encoding (io.TextIOBase); the rest is asked in bytes."""
     return hasattr(target, "encoding")
+
+
+# What a text file may do with characters that its encoding lacks (io.TextIOBase.errors), other than fail.
+_FORGIVING = ("replace", "ignore", "backslashreplace", "namereplace", "xmlcharrefreplace")
+
+
+def _encodable(text: str, target: Any) -> str:
+    """As sys.stderr shows what its encoding lacks: guests must not choose an exception of the host's."""
+    encoding = target.encoding
+    if not isinstance(encoding, str) or getattr(target, "errors", None) in _FORGIVING:
+        return text
+    return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def _imports(plugin: Plugin, given: dict[str, Any], trace: Trace | None) -> list[tuple[int, _vx.Function, Any]]:

@@ -297,6 +297,23 @@ def test_output_to_files(limits_plugin, kind):
         assert text == TEXT
 
 
+@pytest.mark.parametrize(("encoding", "errors", "written"), [
+    ("ascii", "strict", b"say \\xe9 \\u20ac \\U0001f600"),
+    ("latin-1", "strict", b"say \xe9 \\u20ac \\U0001f600"),
+    ("ascii", "surrogateescape", b"say \\xe9 \\u20ac \\U0001f600"),
+    ("ascii", "replace", b"say ? ? ?"),
+    ("utf-16-le", "strict", "say é € \U0001f600".encode("utf-16-le")),
+])
+def test_output_to_narrow_text_files(limits_plugin, encoding, errors, written):
+    """Without it a guest could end its call in UnicodeEncodeError, which an application takes for its own mistake."""
+    target = io.TextIOWrapper(io.BytesIO(), encoding, errors)
+    with limits_plugin.sandbox(stdout=target) as box:
+        for piece in ("say é ", "€ \U0001f600"):
+            box.say(piece)
+    target.flush()
+    assert target.buffer.getvalue() == written
+
+
 def test_output_that_would_block(limits_plugin):
     """A raw file that does not block says so by None: without the error the rest would be gone, and nobody would know."""
     ours, theirs = os.pipe()
