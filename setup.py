@@ -32,7 +32,7 @@ def matching(*patterns: str) -> list[str]:
 
 
 def compile_flags() -> list[str]:
-    flags = ["-std=c11", "-O2", "-Wall", "-Wextra", "-fvisibility=hidden", *switch_flags()]
+    flags = ["-std=c11", "-O3", "-Wall", "-Wextra", "-fvisibility=hidden", *switch_flags()]
     if os.environ.get("VXPLUG_WERROR") == "1":
         flags.append("-Werror")
     if os.environ.get("VXPLUG_COVERAGE"):

@@ -340,6 +340,8 @@ static bool read_modrm(insn *in) {
     in->reg = (modrm >> 3 & 7u) | (in->rex & 4) << 1;
     in->rm = (modrm & 7u) | (in->rex & 1) << 3;
     in->mem = modrm < 0xc0;
+    in->sib = false;
+    in->index = RSP; /* none */
     return !in->mem || address(in, modrm);
 }
 
@@ -432,7 +434,7 @@ static bool registers_ok(const insn *in, const accept *a) {
 static bool index_ok(const insn *in, const accept *a) {
     if (a->regs & VSIB)
         return in->sib && in->index <= 7;
-    return !in->sib || in->index == RSP || named(in->index); /* without a SIB byte there is no index to read */
+    return in->index == RSP || named(in->index);
 }
 
 static bool vvvv_ok(const insn *in, const accept *a) {

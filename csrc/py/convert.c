@@ -171,7 +171,7 @@ static bool convert_integer(const Place *place, const char *ctype, Range range, 
 static bool integer_words(const Place *place, const CodeInfo *info, PyObject *value,
                           uint32_t *words)
 {
-    uint64_t bits;
+    uint64_t bits = 0;
     if (!convert_integer(place, info->ctype, (Range){info->low, info->high}, value, &bits))
         return false;
     put_words(info, bits, words);
