@@ -1,17 +1,6 @@
 /* Unit tests of the core's parts, without Python.  Each check names what it would lose. */
+#include "check.h"
 #include "core/internal.h"
-
-#include <stdio.h>
-
-static int failures;
-
-static void check(bool ok, const char *what, int line) {
-    if (!ok) {
-        printf("core.c:%d: %s\n", line, what);
-        failures++;
-    }
-}
-#define CHECK(x) check((x), #x, __LINE__)
 
 /* --- decoder: lengths from the Intel SDM's formats ---------------------------------------------- */
 
@@ -266,6 +255,5 @@ int main(void) {
     test_images();
     vx_sandbox_free(box);
     vx_plugin_unref(plugin);
-    printf("%s\n", failures == 0 ? "core: all checks passed" : "core: FAILED");
-    return failures != 0;
+    return checked("core");
 }

@@ -1,19 +1,9 @@
 /* Unit tests of owncode.c: which cache a sandbox uses, what is guarded, and what is dropped when. */
+#include "check.h"
 #include "core/internal.h"
 
-#include <stdio.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-static int failures;
-
-static void check(bool ok, const char *what, int line) {
-    if (!ok) {
-        printf("own.c:%d: %s\n", line, what);
-        failures++;
-    }
-}
-#define CHECK(x) check((x), #x, __LINE__)
 
 /* 10000 int3; the guest's own code goes to DATA, two pages that it may write and execute. */
 #define TEXT 0x10000u
@@ -266,6 +256,5 @@ int main(void) {
     test_ticks();
     test_fork_in_a_tick();
     test_fork_between_calls();
-    printf("%s\n", failures == 0 ? "own: all checks passed" : "own: FAILED");
-    return failures != 0;
+    return checked("own");
 }

@@ -1,5 +1,6 @@
 /* Unit tests of slab.c and reserve.c: what may be touched around a window, whose it is, and how many of the
  * process's mappings it takes.  The judge is the kernel: what it copies for us, and /proc/self/maps. */
+#include "check.h"
 #include "core/internal.h"
 
 #include <stdio.h>
@@ -7,16 +8,6 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-static int failures;
-
-static void check(bool ok, const char *what, int line) {
-    if (!ok) {
-        printf("space.c:%d: %s\n", line, what);
-        failures++;
-    }
-}
-#define CHECK(x) check((x), #x, __LINE__)
 
 #define TEXT 0x10000u
 #define DATA 0x11000u
@@ -196,6 +187,5 @@ int main(void) {
     test_slabs();
     test_mappings();
     test_slab_without_mappings();
-    printf("%s\n", failures == 0 ? "space: all checks passed" : "space: FAILED");
-    return failures != 0;
+    return checked("space");
 }

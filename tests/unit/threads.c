@@ -1,24 +1,18 @@
 /* Threads with a sandbox each of one plugin: what they share is translation, links, the snapshot, reservations and
  * the watchdog.  Under ThreadSanitizer this is where a lock that is not there shows. */
+#include "check.h"
 #include "core/internal.h"
 
 #include <pthread.h>
-#include <stdio.h>
 
 enum { THREADS = 4, ROUNDS = 600, FUNCTIONS = 96, SIZE = 16, FIRST = 0x10010 };
 
 static vx_plugin *plugin;
-static _Atomic unsigned failures, running;
+static _Atomic unsigned running;
 
 /* One that is interrupted while its thread calls; replaced under the lock. */
 static pthread_mutex_t target_lock = PTHREAD_MUTEX_INITIALIZER;
 static vx_sandbox *target;
-
-static void check(bool ok, const char *what, int line) {
-    if (!ok && failures++ < 10)
-        printf("threads.c:%d: %s\n", line, what);
-}
-#define CHECK(x) check((x), #x, __LINE__)
 
 /* Function k gives n + k, or n where that is 0: with a direct branch, which is linked. */
 static void write_code(uint8_t *code) {
@@ -115,6 +109,5 @@ int main(void) {
         storm();
         vx_plugin_unref(plugin);
     }
-    printf("%s\n", failures == 0 ? "threads: all checks passed" : "threads: FAILED");
-    return failures != 0;
+    return checked("threads");
 }
