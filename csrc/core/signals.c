@@ -80,9 +80,10 @@ static _Atomic uint64_t cutting_since; /* a tick that cuts system calls short wa
  * EINTR at the next one, to whoever knows how to end.  The kernel asks the signal's own flags, all threads' at that. */
 static void cut_system_calls(bool cut) {
     struct sigaction now;
-    bool ok = os_sigaction(TICK_SIGNAL, NULL, &now) && (now.sa_flags & SA_SIGINFO) && now.sa_sigaction == on_tick_signal;
+    if (!os_sigaction(TICK_SIGNAL, NULL, &now) || !(now.sa_flags & SA_SIGINFO) || now.sa_sigaction != on_tick_signal)
+        return;
     now.sa_flags = cut ? now.sa_flags & ~SA_RESTART : now.sa_flags | SA_RESTART;
-    if (ok && os_sigaction(TICK_SIGNAL, &now, NULL))
+    if (os_sigaction(TICK_SIGNAL, &now, NULL))
         atomic_store(&cutting_since, cut ? os_now_ns() : 0);
 }
 
