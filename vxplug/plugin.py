@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 import io
 import os
@@ -207,7 +206,8 @@ class Plugin(Binary):
     def portable(self) -> Plugin:
         """The same plugin, whose pickles, and those of its sandboxes and functions, carry its code: for
         processes that do not have the file."""
-        twin = copy.copy(self)
+        twin = object.__new__(type(self))
+        twin.__dict__.update(self.__dict__)
         twin._portable = True
         twin._origin = self  # which pickles know, as long as it lives
         plugins = twin._interface.classes.plugins  # values of its types carry the code too
@@ -215,9 +215,7 @@ class Plugin(Binary):
         return twin
 
     def __copy__(self) -> Plugin:
-        twin = object.__new__(type(self))
-        twin.__dict__.update(self.__dict__)
-        return twin
+        return self  # immutable, and its values know by which plugin they pickle
 
     def __reduce__(self) -> tuple[Any, ...]:
         return pickling.load_plugin, (self.digest, self._path, self._data if self._portable else None)

@@ -111,6 +111,7 @@ def test_a_known_plugin_is_shared(guest_path):
     again = pickle.loads(pickle.dumps(plugin))
     assert again is plugin
     assert copy.deepcopy(plugin)._core is plugin._core and plugin.portable()._core is plugin._core
+    assert copy.copy(plugin) is plugin  # a twin's values would not know it, once the plugin is gone
 
 
 def test_a_sandbox_comes_back_fresh_with_its_limits(guest_path):
