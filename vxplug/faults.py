@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from types import CodeType, FrameType, FunctionType, TracebackType
 from typing import Any
 
+from . import _vx
 from .binary import Binary
 from .errors import GuestEnd, GuestExit, GuestFault, GuestTimeout, PolicyError, escape
 from .linux.calls import NAMES
@@ -151,6 +152,14 @@ def _detail(info: dict[str, Any], frames: Sequence[Frame], limits: dict[str, Any
     return text
 
 
+def _time_limit(info: dict[str, Any], limits: dict[str, Any]) -> Any:
+    """The one that was reached: that of a call outside, still open, whose time is over, or else its own."""
+    outside = _vx.overdue()
+    if outside is not None and outside[0] == "timeout":
+        return f"{outside[1]:g}"
+    return limits["timeout"] if info["function"] else limits["init_timeout"]
+
+
 # ---- the exception ----
 
 
@@ -158,8 +167,7 @@ def _exception(info: dict[str, Any], frames: list[Frame], limits: dict[str, Any]
     kind, where = info["kind"], _where(info, frames)
     end = where + _last_words(info["stderr"])
     if kind == "timeout":
-        limit = limits["timeout"] if info["function"] else limits["init_timeout"]
-        return GuestTimeout(f"time limit of {limit} s reached {end}")
+        return GuestTimeout(f"time limit of {_time_limit(info, limits)} s reached {end}")
     if kind == "exit":
         return GuestExit(f"the plugin called exit({info['code']}) {end}", info["code"])
     if kind == "syscall":

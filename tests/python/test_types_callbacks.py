@@ -8,6 +8,7 @@ import gc
 import sys
 import threading
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -53,6 +54,7 @@ VX_EXPORT int32_t use(void) { return kept(1); }
 VX_EXPORT int32_t keep_and_call(number f) { kept = f; return f(0); }
 VX_EXPORT int32_t call_at(uint32_t address, int32_t n) { return ((number)(uintptr_t)address)(n); }
 VX_EXPORT uint32_t address_of(number f) { return (uint32_t)(uintptr_t)f; }
+VX_EXPORT void forever(void) { for (;;) __asm__ volatile(""); }
 VX_EXPORT int32_t tail(number f, int32_t n) { return f(n); }
 VX_EXPORT int32_t sum_to(number f, int32_t n) { int32_t t = 0; for (int32_t i = 0; i < n; i++) t += f(i); return t; }
 VX_EXPORT double floats(double (*f)(double), float (*g)(float), double x) { return f(x) * 1000 + g((float)x) + f(x + 1) * g(2) / f(3); }
@@ -340,6 +342,14 @@ def test_time_limit_covers_callbacks(plugin):
         with pytest.raises(vxplug.GuestTimeout):
             box.sum_to(lambda n: threading.Event().wait(0.05) or 0, 1000)
         assert box.call(lambda n: n, 1) == 1
+
+
+@pytest.mark.parametrize(("outer", "inner"), [(0.2, 25.0), (25.0, 0.2), (0.2, None)])
+def test_a_time_limit_is_named_by_the_call_that_it_is_of(plugin, outer, inner):
+    """Without it who reads the message would raise a limit that was never reached."""
+    with plugin.sandbox(timeout=outer, imports=IMPORTS) as box, plugin.sandbox(timeout=inner, imports=IMPORTS) as other:
+        with ThreadPoolExecutor(1) as pool, pytest.raises(vxplug.GuestTimeout, match="time limit of 0.2 s reached in forever"):
+            pool.submit(box.call, lambda n: other.forever() or 0, 1).result()  # the main thread's callbacks end by a signal
 
 
 def test_imports_are_checked_at_load(plugin):
