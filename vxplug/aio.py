@@ -9,11 +9,13 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from functools import partial
+from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 from . import _vx
+from .classes import Stream
 from .pickling import sandbox_of
 
 if TYPE_CHECKING:
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 # asyncio and concurrent.futures are imported where they are used: they are large, and most programs import
 # plugins without them.
 
-__all__ = ["call"]
+__all__ = ["call", "iterate"]
 
 # How often a guest that is to stop is told so: an interrupt that comes before the call has begun is lost.
 RETRY = 0.01
@@ -105,21 +107,49 @@ async def _stop(turn: _Turn, future: asyncio.Future[Any]) -> None:
         future.exception()  # that of the interrupt: it has been dealt with
 
 
-async def call(function: _vx.Function, /, *args: Any, **kwargs: Any) -> Any:
-    """Call an exported function without blocking the event loop.
-
-    Cancelling the task interrupts the guest; the task ends when the guest has, and the sandbox is then
-    back in its initial state, as after any fault (``on_fault``).
-    """
+async def _run(sandbox: Sandbox, work: Callable[[], Any]) -> Any:
+    """The result of ``work``, which calls the sandbox, from a thread; cancelled with the task that waits for it."""
     import asyncio
 
-    turn = _Turn(sandbox_of(function), partial(function, *args, **kwargs))
+    turn = _Turn(sandbox, work)
     future = asyncio.get_running_loop().run_in_executor(_get_executor(), turn.run)
     try:
         return await asyncio.shield(future)
     except asyncio.CancelledError:
         await _stop(turn, future)
         raise
+
+
+async def call(function: _vx.Function | MethodType, /, *args: Any, **kwargs: Any) -> Any:
+    """Call an exported function, or a method of a handle, without blocking the event loop.
+
+    Cancelling the task interrupts the guest; the task ends when the guest has, and the sandbox is then
+    back in its initial state, as after any fault (``on_fault``).
+    """
+    exported: Any = function
+    if isinstance(function, MethodType) and isinstance(function.__self__, _vx.Handle):
+        exported = function.__func__
+    return await _run(sandbox_of(exported), partial(function, *args, **kwargs))
+
+
+def iterate(stream: Stream, /) -> AsyncGenerator[bytes, None]:
+    """The pieces of a stream, ``async for piece in iterate(stream)``, without blocking the event loop.
+
+    Cancelling the task that waits for a piece interrupts the guest, as in :func:`call`.  A loop that is left early
+    closes the stream: at once if the generator is closed (``contextlib.aclosing``), else when Python forgets it.
+    """
+    if not isinstance(stream, Stream):
+        raise TypeError(f"expected a stream, got {type(stream).__name__}")
+    return _pieces(stream, stream.__box__.trap.__self__)  # type: ignore[attr-defined]
+
+
+async def _pieces(stream: Stream, sandbox: Sandbox) -> AsyncGenerator[bytes, None]:
+    try:
+        while (piece := await _run(sandbox, partial(next, stream, None))) is not None:
+            yield piece
+    finally:
+        if not stream.closed:
+            await _run(sandbox, stream.close)  # the plugin's function goes on to its end
 
 
 class Calls:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import vxplug
-from vxplug import cli, profile, sdk
+from vxplug import aio, cli, profile, sdk
 from vxplug import setuptools as integration
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "api.md"
@@ -82,7 +82,9 @@ def _commands(parser: argparse.ArgumentParser) -> str:
 
 
 def reference() -> str:
-    modules = [("vxplug", vxplug), ("vxplug.profile", profile), ("vxplug.sdk", sdk), ("vxplug.setuptools", integration)]
+    modules = [
+        ("vxplug", vxplug), ("vxplug.aio", aio), ("vxplug.profile", profile), ("vxplug.sdk", sdk), ("vxplug.setuptools", integration),
+    ]
     parts = [HEAD, *(_module(title, module) for title, module in modules), _commands(cli._parser())]
     return "\n\n".join(part.strip() for part in parts) + "\n"
 

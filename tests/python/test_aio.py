@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 
 import pytest
@@ -22,7 +23,37 @@ VX_EXPORT uint32_t work(uint32_t n) {
     for (uint32_t i = 0; i < n; i++) { h = h * 31 + i; __asm__ volatile("" : "+r"(h)); }
     return ++calls;
 }
+typedef struct counter { int32_t value; } counter;
+static counter only;
+VX_HANDLE(counter, NULL);
+VX_METHOD(counter, counter_add, add);
+VX_METHOD(counter, counter_spin, spin);
+VX_EXPORT counter *counter_new(void) { return &only; }
+VX_EXPORT int32_t counter_add(counter *self, int32_t n) { return self->value += n; }
+VX_EXPORT void counter_spin(counter *self) { for (;;) __asm__ volatile("" : : "r"(self)); }
+static uint32_t ended;
+VX_EXPORT uint32_t count_ended(void) { return ended; }
+VX_EXPORT vx_stream letters(uint32_t count, uint32_t spin_at) {
+    for (uint32_t i = 0; i < count; i++) {
+        while (i == spin_at) __asm__ volatile("");
+        char letter = 'a' + i % 26;
+        if (!vx_yield(&letter, 1)) break;
+    }
+    ended++;
+    return VX_END;
+}
+VX_EXPORT vx_stream stubborn(void) {
+    while (vx_yield("x", 1)) {}
+    for (;;) __asm__ volatile("");
+    return VX_END;
+}
+VX_EXPORT vx_stream broken(void) {
+    vx_yield("a", 1);
+    vx_raise(VX_ValueError, "no more");
+    return VX_END;
+}
 """
+NEVER = 1 << 31
 
 
 @pytest.fixture(scope="session")
@@ -132,3 +163,103 @@ def test_only_exported_functions(box):
     with pytest.raises(AttributeError, match="no export 'nothing'"):
         box.aio.nothing  # noqa: B018
     assert "add" in dir(box.aio)
+
+
+def test_methods_of_handles(box):
+    """A plugin of objects has nothing else to call: without it such a plugin would block the loop."""
+    async def main():
+        counter = await box.aio.counter_new()
+        assert [await vxplug.aio.call(counter.add, 2), await vxplug.aio.call(counter.add, n=3)] == [2, 5]
+        task = asyncio.ensure_future(vxplug.aio.call(counter.spin))
+        await asyncio.sleep(0.05)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert counter.closed and await box.aio.add(1, 2) == 3  # the sandbox is back where it began
+        with pytest.raises(vxplug.Error, match="died when its sandbox was reset"):
+            await vxplug.aio.call(counter.add, 1)
+        with pytest.raises(TypeError, match="exported function, got method"):
+            await vxplug.aio.call(contextlib.ExitStack().close)
+
+    asyncio.run(main())
+
+
+def test_pieces_of_a_stream(box):
+    """A stream read in the loop would stop everything else for as long as each piece takes."""
+    async def main():
+        stream = await box.aio.letters(5, NEVER)
+        assert [piece async for piece in vxplug.aio.iterate(stream)] == [b"a", b"b", b"c", b"d", b"e"]
+        assert stream.closed and box.count_ended() == 1
+        assert [piece async for piece in vxplug.aio.iterate(stream)] == []
+        got = []
+        with pytest.raises(ValueError, match="no more"):
+            async for piece in vxplug.aio.iterate(box.broken()):
+                got.append(piece)
+        assert got == [b"a"]
+        with pytest.raises(TypeError, match="expected a stream"):
+            vxplug.aio.iterate(iter([b""]))
+
+    asyncio.run(main())
+
+
+def test_streams_and_calls_in_turn(box):
+    """Between pieces the sandbox is free for other tasks."""
+    async def letters():
+        return b"".join([piece async for piece in vxplug.aio.iterate(box.letters(26, NEVER))])
+
+    async def main():
+        *texts, count = await asyncio.gather(letters(), letters(), letters(), box.aio.count())
+        assert texts == [b"abcdefghijklmnopqrstuvwxyz"] * 3 and count == 1
+
+    asyncio.run(main())
+
+
+def test_cancelling_a_stream_ends_the_guest(box):
+    """Without the interrupt the guest would go on making a piece that nobody waits for."""
+    got = []
+
+    async def read():
+        async for piece in vxplug.aio.iterate(box.letters(5, 2)):
+            got.append(piece)
+
+    async def main():
+        with pytest.raises((asyncio.TimeoutError, TimeoutError)):
+            await asyncio.wait_for(read(), 0.3)
+        assert got == [b"a", b"b"] and await box.aio.add(1, 2) == 3
+        assert [piece async for piece in vxplug.aio.iterate(box.letters(2, NEVER))] == [b"a", b"b"]
+
+    started = time.monotonic()
+    asyncio.run(main())
+    assert time.monotonic() - started < 10
+
+
+def test_a_stream_that_is_left_early_is_closed(box):
+    """Without it the plugin's function would keep what it holds as long as the generator lives."""
+    async def main():
+        stream = box.letters(5, NEVER)
+        async with contextlib.aclosing(vxplug.aio.iterate(stream)) as pieces:
+            async for piece in pieces:
+                assert piece == b"a"
+                break
+        assert stream.closed and box.count_ended() == 1
+        await box.aio.count()  # the sandbox was not reset
+        assert box.count_ended() == 1 and box.count() == 2
+
+    asyncio.run(main())
+
+
+def test_cancelling_while_a_stream_is_closed(box):
+    """A function that never ends when it is told that nobody wants more would hold the task to the time limit."""
+    async def leave():
+        async with contextlib.aclosing(vxplug.aio.iterate(box.stubborn())) as pieces:
+            async for piece in pieces:
+                break
+
+    async def main():
+        with pytest.raises((asyncio.TimeoutError, TimeoutError)):
+            await asyncio.wait_for(leave(), 0.3)
+        assert await box.aio.add(1, 2) == 3
+
+    started = time.monotonic()
+    asyncio.run(main())
+    assert time.monotonic() - started < 10
