@@ -1,8 +1,8 @@
 """Builds whose bytes depend on nothing but the sources and the toolchain's version.
 
 The compiler is told to shorten every path.  It cannot be told so for libc, libc++ and compiler-rt, which
-zig compiles when it links; but their paths are in debug information only, and a reproducible plugin has
-that beside it or not at all.
+zig compiles when it links, once for all builds that share its cache: debug information names the folder, and the
+installation of zig, of whichever was first.  But a reproducible plugin has that beside it or not at all.
 """
 
 from __future__ import annotations

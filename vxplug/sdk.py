@@ -77,13 +77,15 @@ def _compile(source: Path, target: Path, flags: Sequence[str], cc: str | None) -
 
 
 def _compile_all(
-    sources: Sequence[Path], folder: Path, flags: Sequence[str], cc: str | None, progress: Callable[[str], None]
+    sources: Sequence[tuple[Path, Sequence[str]]], folder: Path, cc: str | None, progress: Callable[[str], None]
 ) -> list[Path]:
+    """The objects of sources, each with its flags."""
     objects = [folder / f"{number}.o" for number in range(len(sources))]
 
     def work(number: int) -> None:
-        _compile(sources[number], objects[number], flags, cc)
-        progress(sources[number].name)
+        source, flags = sources[number]
+        _compile(source, objects[number], flags, cc)
+        progress(source.name)
 
     with ThreadPoolExecutor(min(os.cpu_count() or 1, 4)) as pool:
         list(pool.map(work, range(len(sources))))
@@ -317,9 +319,16 @@ def build(
     return target
 
 
-def _library(sdk: Path, checked: bool) -> list[Path]:
-    """The SDK's own sources.  What -fsanitize=undefined calls is left out where nothing can have been compiled so."""
-    return [path for path in sorted((sdk / "lib").glob("*.c")) if checked or path.name != "vx_undefined.c"]
+def _library(sdk: Path, flags: Sequence[str], checked: bool, cc: str | None) -> list[tuple[Path, Sequence[str]]]:
+    """The SDK's own sources.  What -fsanitize=undefined calls is left out where nothing can have been compiled so.
+
+    Their folder is their own: zig keeps what it compiled, and the next plugin's debug information would name the folder
+    that the first was built in.
+    """
+    checked = checked or any("-fsanitize" in flag for flag in flags)
+    if cc is None:
+        flags = [*flags, f"-ffile-compilation-dir={sdk / 'lib'}"]
+    return [(path, flags) for path in sorted((sdk / "lib").glob("*.c")) if checked or path.name != "vx_undefined.c"]
 
 
 def _build(
@@ -331,8 +340,8 @@ def _build(
     extra = [p for p in paths if p.suffix in (".o", ".a")]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        library = _library(sdk, bool(extra or ldflags) or any("-fsanitize" in flag for flag in flags))
-        objects = _compile_all([*code, *library], folder, flags, cc, progress) + extra
+        library = _library(sdk, flags, bool(extra or ldflags), cc)
+        objects = _compile_all([*((path, flags) for path in code), *library], folder, cc, progress) + extra
         draft, final, note = folder / "draft", folder / "final", folder / "note.s"
         _link(objects, draft, ldflags, cxx, cc)
         interface = _interface(draft)

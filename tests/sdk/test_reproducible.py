@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,25 @@ def test_from_another_working_directory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "elsewhere")
     sdk.build([folder / "src" / "plugin.c"], tmp_path / "plugin.vxm", reproducible=True)
     assert (tmp_path / "plugin.vxm").read_bytes() == outputs[0]
+
+
+def _folders(plugin: Path) -> dict[str, str]:
+    """The folder that each unit of the debug information was compiled in, by the source's name."""
+    with plugin.open("rb") as file:
+        tops = [unit.get_top_DIE().attributes for unit in ELFFile(file).get_dwarf_info().iter_CUs()]
+        return {os.path.basename(top["DW_AT_name"].value.decode()): top["DW_AT_comp_dir"].value.decode() for top in tops}
+
+
+def test_the_runtime_is_of_the_sdks_folder(tmp_path, monkeypatch):
+    """The toolchain compiles it once for all: debug information would name the folder of whatever was built first."""
+    flag = f"-DNEVER_COMPILED_BEFORE={time.time_ns()}"
+    for name in ("one", "two"):
+        folder = _project(tmp_path / name, "plugin.c", C_SOURCE, 1_000_000_000)
+        monkeypatch.chdir(folder)
+        sdk.build(["src/plugin.c"], "plugin.vxm", cflags=[flag])
+        folders = _folders(folder / "plugin.vxm")
+        assert folders["plugin.c"] == str(folder)
+        assert {folders["vx_main.c"], folders["vx_raise.c"]} == {str(sdk.sdk_path() / "lib")}
 
 
 @pytest.mark.parametrize("debug", ["inside", "beside", "none"])
