@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import shlex
@@ -336,6 +337,8 @@ def main() -> int:
     line how), 2 when the command line is not understood, 130 after Ctrl-C.  ``run`` ends with the program's own,
     or 124 at its time limit; ``cc``, ``c++``, ``ar`` and ``ranlib`` with the tool's.  Output has no colour.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: text of a plugin's may be any
     try:
         return _main(sys.argv[1:])
     except BrokenPipeError:

@@ -50,6 +50,8 @@ VX_EXPORT vx_stream count(uint32_t n) {
 VX_EXPORT enum colour other(enum colour c) { return c == RED ? GREEN : RED; }
 VX_EXPORT double big(void) { return 1e308 * 10; }
 VX_EXPORT void apply(void (*f)(void)) { f(); }
+VX_DOC(name, "Ça va.");
+VX_EXPORT const char *name(void) { return "h\xc3\xa9"; }
 """
 
 
@@ -191,3 +193,12 @@ def test_output_and_json_do_not_mix(build_plugin):
 def test_streams_are_shown_in_pieces(build_plugin):
     """They were shown as the repr of an iterator once."""
     assert command("call", build_plugin(TYPES), "count", "3").stdout == "ababab"
+
+
+@pytest.mark.parametrize(("arguments", "says"), [(["call", "name"], "h\\xe9"), (["inspect"], "\\xc7a va."), (["stubs"], "\\xc7a va.")])
+def test_text_that_standard_output_cannot_encode(build_plugin, arguments, says):
+    """Without it a plugin's text would end the command in a traceback of Python's."""
+    first, *rest = arguments
+    done = subprocess.run([sys.executable, "-m", "vxplug", first, str(build_plugin(TYPES)), *rest], capture_output=True, text=True,
+                          env=os.environ | {"PYTHONIOENCODING": "ascii"}, check=False)
+    assert (done.returncode, done.stderr) == (0, "") and says in done.stdout
