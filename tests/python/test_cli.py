@@ -51,7 +51,7 @@ VX_EXPORT enum colour other(enum colour c) { return c == RED ? GREEN : RED; }
 VX_EXPORT double big(void) { return 1e308 * 10; }
 VX_EXPORT void apply(void (*f)(void)) { f(); }
 VX_DOC(name, "Ça va.");
-VX_EXPORT const char *name(void) { return "h\xc3\xa9"; }
+VX_EXPORT const char *name(void) { return "hé"; }
 """
 
 
