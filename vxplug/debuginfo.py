@@ -160,6 +160,14 @@ class _Frames:
         return Rule(row["cfa"].reg, row["cfa"].offset, saved)
 
 
+def _stable(file: str) -> str:
+    """A source's name.  The toolchain compiles libc and its support library once for all the plugins of a machine, and
+    names their files by whatever installation and folder were first; some by both, one after the other.
+    """
+    _, toolchain, rest = file.rpartition("/ziglang/lib/")
+    return f"zig/lib/{rest}" if toolchain else file
+
+
 class DebugInfo:
     """What the plugin's file, or the file beside it, knows about addresses.  Never raises."""
 
@@ -221,4 +229,4 @@ class DebugInfo:
         if function is None and found is None:
             return None
         file, line = found if found is not None else (None, None)
-        return Frame(function or f"{address:#010x}", None if file is None else escape(file), line or None)
+        return Frame(function or f"{address:#010x}", None if file is None else escape(_stable(file)), line or None)

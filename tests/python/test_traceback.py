@@ -73,6 +73,18 @@ def test_frames_through_libc(box):
     assert "qsort" in [name for name, _ in found]
 
 
+def test_frames_of_the_toolchain_have_names_of_their_own(build_plugin):
+    """Its libraries are compiled once for a machine: they would be named by the folder of whatever was built first."""
+    code = "#include <vxplug.h>\nVX_EXPORT int64_t divide(int64_t a, int64_t b) { return a / b; }\n" \
+           "#include <stdlib.h>\nVX_EXPORT void give_up(void) { abort(); }\n"
+    with vxplug.open(build_plugin(code)).sandbox() as box:
+        *inner, (function, file, _) = ended(box.divide, 1, 0).traceback
+        assert function == "divide" and Path(str(file)).is_absolute() and inner
+        assert all(str(file).startswith("zig/lib/compiler_rt/") for _, file, _ in inner)
+        files = {name: file for name, file, _ in ended(box.give_up).traceback}
+        assert files["abort"] == "zig/lib/libc/musl/src/exit/abort.c"
+
+
 def test_a_call_at_the_end_of_a_function_is_that_function(build_plugin):
     """A return address may be the next function's first byte: one less is the call."""
     plugin = vxplug.open(build_plugin(SOURCE.read_text().replace("innermost((int *)4);\n    abort", "abort")))
