@@ -50,7 +50,15 @@ class Record:
         return self._key() == other._key() if type(other) is type(self) else NotImplemented
 
     def __hash__(self) -> int:
-        return hash(self._key())
+        """Kept: the same record may be part of others in more ways than can be counted."""
+        own = self.__dict__
+        if "_hash" not in own:
+            own["_hash"] = hash(self._key())
+        return own["_hash"]  # type: ignore[no-any-return]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the hash, which is another in the next process."""
+        return {name: value for name, value in self.__dict__.items() if name != "_hash"}
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)!r}' for name in self._compared)})"

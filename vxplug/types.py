@@ -309,6 +309,7 @@ class Types:
 
     def __init__(self) -> None:
         self.found: list[Type] = []
+        self._same: dict[Type, Type] = {}  # equal rows are one type: comparing them again looks no deeper
         self._costs: list[tuple[int, int]] = []  # Python objects of a value, depth
 
     def ref(self, value: object, what: str) -> Type:
@@ -336,7 +337,7 @@ class Types:
         type, cost, depth = _READERS[str(kind)](self, row, f"type {number}")
         check(cost <= OBJECTS_MAX, f"type {number} has values of more than {OBJECTS_MAX} parts")
         check(depth <= DEPTH_MAX, f"type {number} is nested more than {DEPTH_MAX} deep")
-        self.found.append(type)
+        self.found.append(self._same.setdefault(type, type))
         self._costs.append((cost, depth))
 
     def read_enum(self, row: dict[str, Any], what: str) -> tuple[Type, int, int]:

@@ -10,6 +10,7 @@ import pytest
 import vxplug
 from vxplug import _vx
 from vxplug.interface import Export, Interface, decode_note, encode_note
+from vxplug.records import Record
 from vxplug.types import ArrayType, EnumType, Member, NumbersType, OptionalType, PointerType, StructType
 
 ENUM = {"kind": "enum", "name": "e", "base": "i32", "members": [["A", 0]]}
@@ -137,6 +138,24 @@ def test_hostile_uses(params, result, text):
     """Without it a type could stand where no call can pass it."""
     with pytest.raises(vxplug.PluginFormatError, match=text):
         decode_note(_note([ENUM, STRUCT, ARRAY, TEXTS, *POINTERS], params, result))
+
+
+def test_wide_types_in_many_functions(monkeypatch):
+    """Without it a note of 80 KB could keep whoever opens the file busy for hours: a type's hash went through all of its parts,
+    for each function that takes it."""
+    looks = 0
+
+    def counted(self, key=Record._key):
+        nonlocal looks
+        looks += 1
+        assert looks < 20_000
+        return key(self)
+
+    monkeypatch.setattr(Record, "_key", counted)
+    few = _change(STRUCT, members=[[f"m{n}", "i8", 0, 0] for n in range(15)])
+    many = _change(STRUCT, name="t", members=[[f"m{n}", 0, 0, 0] for n in range(4000)])
+    functions = [{"kind": "function", "params": [2] * 60, "result": "i32"}] * 3000
+    decode_note(_note([few, many, {"kind": "pointer", "target": 1, "mode": "in"}, *functions]))
 
 
 def test_old_notes_know_no_types():
