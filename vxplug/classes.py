@@ -23,6 +23,7 @@ from .types import (
     StreamType,
     StructType,
     Type,
+    is_output,
 )
 
 if TYPE_CHECKING:
@@ -300,7 +301,7 @@ class Classes:
         if isinstance(type, NumbersType):
             return GenericAlias(array.array, (SCALARS[type.item],)) if type.mode == "out" else Buffer
         if isinstance(type, FunctionType):
-            return _CALLABLE[[self.call_annotation(p) for p in type.params], self.call_annotation(type.result)]
+            return self.function_annotation(type)
         if isinstance(type, StreamType):
             return Iterator[bytes]
         if isinstance(type, OptionalType):
@@ -311,6 +312,18 @@ class Classes:
     def in_memory(self, type: Type) -> Any:
         """The same for what stands in memory: text is a pointer there, which may be NULL."""
         return Optional[str] if type == TEXT else self.annotation(type)
+
+    def function_annotation(self, type: FunctionType) -> Any:
+        """The same for a callback: of what its pointers lead to, None leaves what is there."""
+        given = [] if type.result == "none" else [self.call_annotation(type.result)]
+        given += [self.result(param) for param in type.params if is_output(param)]
+        result = _TUPLE[tuple(given)] if len(given) > 1 else given[0] if given else None
+        return _CALLABLE[[self.call_annotation(self._lent(param)) for param in type.params], result]
+
+    @staticmethod
+    def _lent(type: Type) -> Type:
+        """Numbers that C passes are as those that it gives: an array."""
+        return NumbersType(type.item, "out") if isinstance(type, NumbersType) else type
 
     def call_annotation(self, type: Type) -> Any:
         """The same for what a callback takes and gives: pointers and text may be NULL."""

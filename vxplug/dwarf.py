@@ -8,8 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from .cdecl import bare_type, children, declare, lengths, name_of, number_of, parameters, spell, type_of
 from .errors import Error
-from .interface import Export, Import
+from .extent import over_the_limits
+from .interface import PARAMS_MAX, Export, Import
 from .types import (
     NULLABLE,
     POINTERS,
@@ -25,6 +27,7 @@ from .types import (
     StreamType,
     StructType,
     Type,
+    fit_a_call,
     has_text,
     is_call_param,
     is_call_result,
@@ -50,7 +53,7 @@ _INTEGERS = {
 _DWARF_ENCODINGS = {2: "DW_ATE_boolean", 4: "DW_ATE_float", 5: "DW_ATE_signed", 6: "DW_ATE_signed_char",
                     7: "DW_ATE_unsigned", 8: "DW_ATE_unsigned_char"}
 _STRUCTS = {"vx_view": "view", "vx_mut": "mut", "vx_bytes": "bytes"}
-_QUALIFIERS = ("DW_TAG_const_type", "DW_TAG_volatile_type", "DW_TAG_typedef", "DW_TAG_restrict_type")
+_PLAIN_STRUCT = "take a plain struct"
 _PASS_BY_REFERENCE = 4  # DW_CC_pass_by_reference: a C++ class with a constructor or destructor of its own
 
 
@@ -70,78 +73,30 @@ class _Context:
     words: frozenset[str]
     handles: Mapping[str, HandleType]
     result: bool = False
+    place: str = "function, parameter"  # as VX_OUT and its like take it
+    callback: bool = False  # of a function that the host gives
     stream: StreamType | None = None  # where a result may be one
 
 
 class _Unsupported(Exception):
-    """A C type with no place in an interface; the text says what of it, where that is not the whole."""
+    """A C type with no place in an interface: which, why where it does not show, and what to write instead; in the type
+    of a function also of which part it is."""
 
+    def __init__(self, what: str, advice: str = "", why: str = "", part: str = "") -> None:
+        super().__init__(what, advice, why, part)
+        self.what, self.advice, self.why, self.part = what, advice, why, part
 
-def _name(die: Any) -> str | None:
-    attribute = die.attributes.get("DW_AT_name")
-    return None if attribute is None else attribute.value.decode("utf-8", "replace")
-
-
-def _number(die: Any, attribute: str, default: int = 0) -> int:
-    found = die.attributes.get(attribute)
-    return default if found is None or not isinstance(found.value, int) else found.value
-
-
-def _type_of(die: Any) -> Any:
-    return die.get_DIE_from_attribute("DW_AT_type") if "DW_AT_type" in die.attributes else None
-
-
-def _children(die: Any, tag: str) -> list[Any]:
-    return [child for child in die.iter_children() if child.tag == tag]
-
-
-def _spell(die: Any) -> str:
-    """The C spelling of a type, for prototypes and errors."""
-    if die is None:
-        return "void"
-    if die.tag == "DW_TAG_array_type":
-        return f"{_spell(_type_of(die))}[]"
-    if die.tag == "DW_TAG_subroutine_type":
-        return _declare(_type_of(die), "", _children(die, "DW_TAG_formal_parameter"))
-    if die.tag == "DW_TAG_pointer_type" and getattr(_type_of(die), "tag", "") == "DW_TAG_subroutine_type":
-        function = _type_of(die)
-        return _declare(_type_of(function), "(*)", _children(function, "DW_TAG_formal_parameter"))
-    inner = _spell(_type_of(die)) if die.tag in ("DW_TAG_const_type", "DW_TAG_pointer_type") else ""
-    if die.tag == "DW_TAG_const_type":
-        return f"const {inner}"
-    if die.tag == "DW_TAG_pointer_type":
-        return f"{inner} *".replace("* *", "**")
-    prefix = {"DW_TAG_structure_type": "struct ", "DW_TAG_union_type": "union ",
-              "DW_TAG_enumeration_type": "enum "}.get(die.tag, "")
-    return prefix + (_name(die) or "(unnamed)")
-
-
-def _declare(result: Any, name: str, parameters: list[Any]) -> str:
-    spelled = [_spell_parameter(_spell(_type_of(p)), _name(p) or "") for p in parameters]
-    return f"{_spell(result)} {name}({', '.join(spelled) or 'void'})".replace("* ", "*")
-
-
-def _spell_parameter(type: str, name: str) -> str:
-    if "(*)" in type:
-        return type.replace("(*)", f"(*{name})", 1)
-    return f"{type} {name}".strip().replace("* ", "*")
-
-
-def _bare(die: Any) -> tuple[Any, str | None, bool]:
-    """A type without typedefs and qualifiers, the outermost name it has, and whether const was among them."""
-    name, const = None, False
-    while die is not None and die.tag in _QUALIFIERS:
-        const |= die.tag == "DW_TAG_const_type"
-        name = name or (_name(die) if die.tag == "DW_TAG_typedef" else None)
-        die = _type_of(die)
-    return die, name, const
+    def __str__(self) -> str:
+        why, advice = f", {self.why}," if self.why else "", f": {self.advice}" if self.advice else ""
+        return f"type {self.what}{why} is not supported{advice}"
 
 
 def _base_code(die: Any) -> str:
-    encoding = _DWARF_ENCODINGS.get(_number(die, "DW_AT_encoding"), "")
-    code = _INTEGERS.get((encoding, _number(die, "DW_AT_byte_size")))
+    encoding = _DWARF_ENCODINGS.get(number_of(die, "DW_AT_encoding"), "")
+    code = _INTEGERS.get((encoding, number_of(die, "DW_AT_byte_size")))
     if code is None:
-        raise _Unsupported(f"'{_name(die)}'")
+        floating = encoding == "DW_ATE_float"
+        raise _Unsupported(f"'{name_of(die)}'", "use double" if floating else "numbers are integers of 8 to 64 bits, bool, float, double")
     return code
 
 
@@ -154,142 +109,170 @@ def _python_name(name: str) -> str:
 
 def _plain(die: Any, owner: str) -> Type:
     """A number, enum, struct, union or array; ``owner`` names what has no name of its own."""
-    bare, name, _ = _bare(die)
+    bare, name, _ = bare_type(die)
     if bare is None:
         raise _Unsupported("'void'")
     if bare.tag == "DW_TAG_base_type":
         return _base_code(bare)
     if bare.tag == "DW_TAG_enumeration_type":
-        return _enum(bare, _name(bare) or name)
+        return _enum(bare, name_of(bare) or name)
     if bare.tag in ("DW_TAG_structure_type", "DW_TAG_union_type", "DW_TAG_class_type"):
-        return _struct(bare, _name(bare) or name or owner)
+        return _struct(bare, name_of(bare) or name or owner)
     if bare.tag == "DW_TAG_array_type":
         return _array(bare, owner)
     if bare.tag == "DW_TAG_pointer_type" and _is_const_text(bare):
         return TEXT
-    raise _Unsupported(f"'{_spell(die)}'")
+    raise _Unsupported(f"'{spell(die)}'", "in memory the only pointers are const char *; hold an address that only C uses as a uint32_t")
 
 
 def _enum(die: Any, name: str | None) -> Type:
-    holder = _type_of(die)
-    size = _number(die, "DW_AT_byte_size", 4)
-    members = [(_python_name(_name(m) or ""), _number(m, "DW_AT_const_value")) for m in _children(die, "DW_TAG_enumerator")]
+    holder = type_of(die)
+    size = number_of(die, "DW_AT_byte_size", 4)
+    members = [(_python_name(name_of(m) or ""), number_of(m, "DW_AT_const_value")) for m in children(die, "DW_TAG_enumerator")]
     negative = any(value < 0 for _, value in members)
-    base = _base_code(_bare(holder)[0]) if holder is not None else f"{'i' if negative else 'u'}{8 * size}"
+    base = _base_code(bare_type(holder)[0]) if holder is not None else f"{'i' if negative else 'u'}{8 * size}"
     if name is None or not members or base == "bool":
         return base  # nothing to call it by: its numbers
     if base[0] == "u":
         members = [(m, v % (1 << 8 * size)) for m, v in members]  # DWARF may write a large one as negative
-    return EnumType(name, base, tuple(members))
+    return _bounded(EnumType(name, base, tuple(members)), die)
 
 
 def _struct(die: Any, name: str) -> Type:
     if "DW_AT_declaration" in die.attributes:
-        raise _Unsupported(f"'{name}', whose members are not known here")
-    if _number(die, "DW_AT_calling_convention") == _PASS_BY_REFERENCE:
-        raise _Unsupported(f"'{name}', a class with constructors or destructors")
-    if _children(die, "DW_TAG_inheritance"):
-        raise _Unsupported(f"'{name}', a class with a base")
+        raise _Unsupported(f"'{name}'", f"include what defines it, or say VX_HANDLE({name}, destroy)", "whose members are not known here")
+    if number_of(die, "DW_AT_calling_convention") == _PASS_BY_REFERENCE:
+        raise _Unsupported(f"'{name}'", _PLAIN_STRUCT, "a class with constructors or destructors")
+    if children(die, "DW_TAG_inheritance"):
+        raise _Unsupported(f"'{name}'", _PLAIN_STRUCT, "a class with a base")
     members = tuple(_members(die, name, 0))
     if not members:
-        raise _Unsupported(f"'{name}', which has no members")
+        raise _Unsupported(f"'{name}'", f"say VX_HANDLE({name}, destroy) of what only C looks into", "which has no members")
     if die.tag == "DW_TAG_union_type" and any(has_text(member.type) for member in members):
-        raise _Unsupported(f"'{name}', a union with text, of which nobody knows whether it is there,")
-    return StructType(name, _number(die, "DW_AT_byte_size"), members, die.tag == "DW_TAG_union_type")
+        raise _Unsupported(f"'{name}'", "nobody would know whether the text is there; put it beside the union", "a union with text")
+    return _bounded(StructType(name, number_of(die, "DW_AT_byte_size"), members, die.tag == "DW_TAG_union_type"), die)
+
+
+def _bounded(type: Type, die: Any) -> Type:
+    problem = over_the_limits(type)
+    if problem is not None:
+        raise _Unsupported(f"'{spell(die)}'", "take the bytes as vx_view or vx_mut, many numbers as a vx_array", problem)
+    return type
 
 
 def _members(die: Any, struct: str, base: int) -> list[Member]:
     found: list[Member] = []
-    for number, child in enumerate(_children(die, "DW_TAG_member")):
+    for number, child in enumerate(children(die, "DW_TAG_member")):
         if "DW_AT_external" in child.attributes or "DW_AT_declaration" in child.attributes:
             continue  # a static member of C++
         bit = base + _bit_offset(child)
-        inner = _bare(_type_of(child))[0]
-        name = _name(child)
+        inner = bare_type(type_of(child))[0]
+        name = name_of(child)
         if name is None and inner.tag == "DW_TAG_structure_type":
             found += _members(inner, struct, bit)  # C11: members of an anonymous struct are its owner's
             continue
         name = _python_name(name or f"anonymous{number}")
         try:
-            type = _plain(_type_of(child), f"{struct}_{name}")
+            type = _plain(type_of(child), f"{struct}_{name}")
         except _Unsupported as error:
-            raise _Unsupported(f"{error} of member {name}") from None
-        found.append(Member(name, type, bit, _number(child, "DW_AT_bit_size")))
+            raise _Unsupported(f"{error.what} of member {name}", error.advice, error.why) from None
+        found.append(Member(name, type, bit, number_of(child, "DW_AT_bit_size")))
     return found
 
 
 def _bit_offset(die: Any) -> int:
     if "DW_AT_bit_offset" in die.attributes:
-        raise _Unsupported("a bit-field as old DWARF has it (compile with -gdwarf-5)")
+        raise _Unsupported("a bit-field as old DWARF has it", "compile with -gdwarf-5")
     if "DW_AT_data_bit_offset" in die.attributes:
-        return _number(die, "DW_AT_data_bit_offset")
-    return 8 * _number(die, "DW_AT_data_member_location")
+        return number_of(die, "DW_AT_data_bit_offset")
+    return 8 * number_of(die, "DW_AT_data_member_location")
 
 
 def _array(die: Any, owner: str) -> Type:
-    counts = []
-    for dimension in _children(die, "DW_TAG_subrange_type"):
-        upper = _number(dimension, "DW_AT_upper_bound", -1)
-        counts.append(_number(dimension, "DW_AT_count", upper + 1))
+    counts = lengths(die)
     if not counts or 0 in counts:
-        raise _Unsupported("an array without a length")
-    item_die = _type_of(die)
+        raise _Unsupported(f"'{spell(die)}'", "give it one, or take a vx_array", "an array without a length")
+    item_die = type_of(die)
     item: Type = _plain(item_die, owner)
-    bare = _bare(item_die)[0]
-    text = bare.tag == "DW_TAG_base_type" and _name(bare) == "char"
+    bare = bare_type(item_die)[0]
+    text = bare.tag == "DW_TAG_base_type" and name_of(bare) == "char"
     for count in reversed(counts):
         item = ArrayType(item, count, text)
         text = False
-    return item
+    return _bounded(item, die)
 
 
 # --- parameters and results ---------------------------------------------------------------------------
 
 
 def _is_char(die: Any) -> bool:
-    bare = _bare(die)[0]
-    return bare is not None and bare.tag == "DW_TAG_base_type" and _name(bare) == "char"
+    bare = bare_type(die)[0]
+    return bare is not None and bare.tag == "DW_TAG_base_type" and name_of(bare) == "char"
 
 
 def _is_const_text(pointer: Any) -> bool:
-    target = _type_of(pointer)
-    return _is_char(target) and _bare(target)[2]
+    target = type_of(pointer)
+    return _is_char(target) and bare_type(target)[2]
 
 
 def _pointer(die: Any, context: _Context, owner: str) -> Type:
     """const tells what is read; what is written is a struct, or was declared so."""
-    target, const = _type_of(die), _bare(_type_of(die))[2]
-    bare, name, _ = _bare(target)
-    words, result = context.words, context.result
+    target = type_of(die)
+    bare, name, _ = bare_type(target)
     if bare is None:
         return "u32"  # void *: an address, a number to Python
     if bare.tag == "DW_TAG_subroutine_type":
-        function = _function(bare, owner, context.handles)
-        if result and not is_callable_here(function):
-            raise _Unsupported(f"'{_spell(die)}', a function that takes or gives what Python cannot pass")
-        return function
-    handle = context.handles.get(name or "") or context.handles.get(_name(bare) or "")
+        return _function_pointer(die, bare, context, owner)
+    handle = context.handles.get(name or "") or context.handles.get(name_of(bare) or "")
     if handle is not None:
         return handle
-    if bare.tag == "DW_TAG_pointer_type" and "out" in words:
+    if bare.tag == "DW_TAG_pointer_type" and "out" in context.words:
         given = _pointer(bare, _Context(frozenset(), context.handles, True), owner)
         if isinstance(given, HandleType) or given == TEXT:
             return PointerType(given, "out")
     if _is_const_text(die):
         return TEXT
     inner = _plain(target, owner)
-    if result:
-        if not isinstance(inner, StructType):
-            raise _Unsupported(f"'{_spell(die)}': of pointers, only those to structs and const char * are results")
+    return _pointer_result(die, inner) if context.result else _pointer_parameter(die, inner, context)
+
+
+def _pointer_result(die: Any, inner: Type) -> Type:
+    if isinstance(inner, StructType):
         return PointerType(inner, "in")
+    raise _Unsupported(f"'{spell(die)}'", "of pointers only those to structs, and const char *, are results; give vx_bytes or a vx_new_array")
+
+
+def _pointer_parameter(die: Any, inner: Type, context: _Context) -> Type:
+    words, const = context.words, bare_type(type_of(die))[2]
     if inner == TEXT:
-        raise _Unsupported(f"'{_spell(die)}': a pointer to text is one that the function writes, VX_OUT")
+        raise _Unsupported(f"'{spell(die)}'", f"a pointer to text is one that the function writes, VX_OUT({context.place})")
     mode = "out" if "out" in words else "inout" if "inout" in words or not const else "in"
     if const and mode != "in":
-        raise _Unsupported(f"'{_spell(die)}', declared as written but const")
+        raise _Unsupported(f"'{spell(die)}'", "take away const, or the declaration", "declared as written but const")
     if not isinstance(inner, StructType) and not words & {"out", "inout"}:
-        raise _Unsupported(f"'{_spell(die)}': for one value say VX_OUT or VX_INOUT, for many take a vx_array")
+        raise _Unsupported(f"'{spell(die)}'", _values_advice(inner, const, context))
     return PointerType(inner, mode)
+
+
+def _values_advice(inner: Type, const: bool, context: _Context) -> str:
+    """Of a pointer to numbers nobody knows how many there are."""
+    many = f"vx_{'' if const else 'mut_'}array_{inner}" if isinstance(inner, str) and inner != "bool" else "a vx_array"
+    one = "take it without the pointer" if const else f"say VX_OUT({context.place}) or VX_INOUT({context.place})"
+    if context.callback and not const:
+        one = "take a pointer to a struct that has it"
+    return f"for one value {one}, for many take {many}"
+
+
+def _function_pointer(die: Any, function: Any, context: _Context, owner: str) -> Type:
+    try:
+        type = _function(function, owner, context.handles)
+    except _Unsupported as error:
+        why = f"whose {error.part} is {error.what}" + (f", {error.why}" if error.why else "") if error.part else error.why
+        raise _Unsupported(f"'{spell(die)}'", error.advice, why) from None
+    if (context.result or context.callback) and not is_callable_here(type):
+        raise _Unsupported(f"'{spell(die)}'", "it may not give vx_view or a vx_array, nor take a struct with text by value",
+                           "a function that Python cannot call")
+    return type
 
 
 _ARRAY_NAME = re.compile(r"vx_(array|mut_array|new_array)_([iuf]\d+)")
@@ -307,76 +290,107 @@ def _sdk_struct(name: str) -> Type | None:
 def _optional(type: Type, die: Any) -> Type:
     if (isinstance(type, str) and type in NULLABLE) or (isinstance(type, POINTERS) and is_input(type)):
         return OptionalType(type)
-    raise _Unsupported(f"'{_spell(die)}', declared VX_NULLABLE, which it cannot be")
+    raise _Unsupported(f"'{spell(die)}'", "only pointers, vx_view, vx_mut and vx_arrays can be NULL", "declared VX_NULLABLE")
 
 
 def _function(die: Any, owner: str, handles: Mapping[str, HandleType]) -> FunctionType:
-    if _children(die, "DW_TAG_unspecified_parameters"):
-        raise _Unsupported("a function with variable arguments")
-    context = _Context(frozenset(), handles)
-    listed = [_any(_type_of(p), context, owner) for p in _children(die, "DW_TAG_formal_parameter")]
-    result = _any(_type_of(die), context, f"{owner}_result")
-    for type, usable in [*((p, is_call_param(p)) for p in listed), (result, is_call_result(result))]:
-        if not usable:
-            raise _Unsupported(f"a function that takes or gives what a callback cannot ({type})")
-    return FunctionType(tuple(listed), result)
+    """The type of a function that the host gives; what is refused names its part."""
+    if children(die, "DW_TAG_unspecified_parameters"):
+        raise _Unsupported(f"'{spell(die)}'", "declare each parameter", "a function with variable arguments")
+    listed = children(die, "DW_TAG_formal_parameter")
+    params = tuple(_call_part(p, number, owner, handles) for number, p in enumerate(listed, 1))
+    if not fit_a_call(params):
+        raise _Unsupported(f"'{spell(die)}'", "take pointers to them", "a function with larger structs by value than a call takes")
+    return FunctionType(params, _call_part(die, 0, f"{owner}_result", handles))
+
+
+def _call_part(die: Any, number: int, owner: str, handles: Mapping[str, HandleType]) -> Type:
+    """A parameter, or as number 0 the result."""
+    part = f"parameter {name_of(die) or number}" if number else "result"
+    try:
+        type = _any(type_of(die), _Context(frozenset(), handles, result=not number, callback=True), owner)
+        if not (is_call_param(type) if number else is_call_result(type)):
+            raise _Unsupported(f"'{spell(type_of(die))}'", _call_advice(type, number == 0))
+    except _Unsupported as error:
+        raise _Unsupported(error.what, error.advice, error.why, part) from None
+    return type
+
+
+def _call_advice(type: Type, result: bool) -> str:
+    """What to write instead of a type that functions of the host's do not take, or do not give."""
+    verb = "gives" if result else "takes"
+    if isinstance(type, NumbersType):
+        return f"a function of the host's {verb} numbers as vx_array_{type.item}"
+    if isinstance(type, FunctionType):
+        return "a function of the host's gives no functions, which would end with the call; take one as a parameter of an export"
+    if isinstance(type, str):
+        return f"a function of the host's {verb} bytes as vx_view"
+    if result:
+        return "a function of the host's gives no structs with text; let it give the text as const char *"
+    return "text that a function of the host's changed would have no owner; make the pointer const"
 
 
 def _any(die: Any, context: _Context, owner: str) -> Type:
-    bare, name, _ = _bare(die)
+    bare, name, _ = bare_type(die)
     if bare is None:
         return "none"
     if bare.tag == "DW_TAG_pointer_type":
         return _pointer(bare, context, owner)
-    if bare.tag == "DW_TAG_enumeration_type" and (_name(bare) or name) == "vx_stream":
+    if bare.tag == "DW_TAG_enumeration_type" and (name_of(bare) or name) == "vx_stream":
         if context.stream is None:
-            raise _Unsupported("'vx_stream', which only the result of an exported function is,")
+            raise _Unsupported("'vx_stream'", "only an exported function gives one, as its result")
         return context.stream
     if bare.tag == "DW_TAG_structure_type":
-        known = _sdk_struct(_name(bare) or name or "")
+        known = _sdk_struct(name_of(bare) or name or "")
         if known is not None:
             return known
     type = _plain(die, owner)
     if isinstance(type, ArrayType):
-        raise _Unsupported(f"'{_spell(die)}'")
+        raise _Unsupported(f"'{spell(die)}'", "arrays stand in structs only")
     return type
 
 
 def _parameter(die: Any, number: int, function: str, declared: Declarations) -> tuple[str, Type]:
-    name = _name(die) or f"arg{number}"
+    name = name_of(die) or f"arg{number}"
     words = declared.words.get((function, name), frozenset())
+    context = _Context(words, declared.handles, place=f"{function}, {name}")
     try:
-        type = _any(_type_of(die), _Context(words, declared.handles), f"{function}_{name}")
-        if isinstance(type, StructType) and has_text(type):
-            raise _Unsupported(f"'{_spell(_type_of(die))}' by value, whose text nobody could keep: take a pointer to it;")
-        if type in ("none", "bytes") or (isinstance(type, NumbersType) and type.mode == "out"):
-            raise _Unsupported(f"'{_spell(_type_of(die))}'")
-        if words & {"out", "inout"} and not isinstance(type, PointerType):
-            raise _Unsupported(f"'{_spell(_type_of(die))}', declared as written, which only a pointer can be")
+        type = _any(type_of(die), context, f"{function}_{name}")
+        _check_parameter(type, type_of(die), words)
         if "nullable" in words:
-            type = _optional(type, _type_of(die))
+            type = _optional(type, type_of(die))
     except _Unsupported as error:
-        raise SdkError(f"{function}(): parameter {name}: type {error} is not supported") from None
+        raise SdkError(f"{function}(): parameter {name}: {error}") from None
     return _python_name(name), type
+
+
+def _check_parameter(type: Type, die: Any, words: frozenset[str]) -> None:
+    shown = f"'{spell(die)}'"
+    if isinstance(type, StructType) and has_text(type):
+        raise _Unsupported(f"{shown} by value with text", "nobody could keep what its text points to; take a pointer to it")
+    if isinstance(type, StructType) and not fit_a_call([type]):
+        raise _Unsupported(f"{shown} by value", f"{type.size} bytes are more than a call takes; take a pointer to it")
+    if type == "bytes" or (isinstance(type, NumbersType) and type.mode == "out"):
+        taken = "vx_view" if isinstance(type, str) else f"vx_array_{type.item}"  # type: ignore[union-attr]
+        raise _Unsupported(shown, f"that is a result; take {taken}")
+    if words & {"out", "inout"} and not isinstance(type, PointerType):
+        raise _Unsupported(shown, "only what a pointer leads to can be", "declared as written")
 
 
 def _result(die: Any, function: str, declared: Declarations) -> Type:
     try:
-        context = _Context(frozenset(), declared.handles, True, declared.stream)
-        type = _any(_type_of(die), context, f"{function}_result")
+        context = _Context(frozenset(), declared.handles, True, stream=declared.stream)
+        type = _any(type_of(die), context, f"{function}_result")
         if type in ("view", "mut") or (isinstance(type, NumbersType) and type.mode != "out"):
-            raise _Unsupported(f"'{_spell(_type_of(die))}'")
+            given = "vx_bytes" if isinstance(type, str) else f"vx_new_array_{type.item}"  # type: ignore[union-attr]
+            raise _Unsupported(f"'{spell(type_of(die))}'", f"nobody would know who frees it; give {given}")
     except _Unsupported as error:
-        raise SdkError(f"{function}(): result type {error} is not supported") from None
+        raise SdkError(f"{function}(): result {error}") from None
     return type
 
 
-def _prototype(die: Any, name: str, parameters: list[Any]) -> str:
-    return _declare(_type_of(die), name, parameters)
-
-
 def _check_declarations(name: str, parameters: list[Any], declared: Declarations) -> None:
-    known = {_name(p) for p in parameters}
+    known = {name_of(p) for p in parameters}
     for function, parameter in declared.words:
         if function == name and parameter not in known:
             raise SdkError(f"{name}(): VX_OUT, VX_INOUT or VX_NULLABLE of {parameter}, which is no parameter")
@@ -384,24 +398,27 @@ def _check_declarations(name: str, parameters: list[Any], declared: Declarations
 
 def export_of(die: Any, name: str, address: int, doc: str | None, declared: Declarations) -> Export:
     """The export of a function's DWARF entry.  Raises SdkError with function, parameter and type."""
-    parameters = _children(die, "DW_TAG_formal_parameter")
-    if _children(die, "DW_TAG_unspecified_parameters"):
-        raise SdkError(f"{name}(): variable arguments are not supported")
-    _check_declarations(name, parameters, declared)
+    listed = children(die, "DW_TAG_formal_parameter")
+    if children(die, "DW_TAG_unspecified_parameters"):
+        raise SdkError(f"{name}(): variable arguments are not supported: declare each parameter")
+    if len(listed) > PARAMS_MAX:
+        raise SdkError(f"{name}(): {len(listed)} parameters are more than {PARAMS_MAX}: take a struct")
+    _check_declarations(name, listed, declared)
     result = _result(die, name, declared)
-    params = tuple(_parameter(p, number, name, declared) for number, p in enumerate(parameters))
+    params = tuple(_parameter(p, number, name, declared) for number, p in enumerate(listed))
+    if not fit_a_call(type for _, type in params):
+        raise SdkError(f"{name}(): its structs by value are more than a call takes: take pointers to them")
     for parameter, type in params:
         if isinstance(result, StreamType) and not outlives_call(type):
             raise SdkError(f"{name}(): parameter {parameter}: a stream has no outputs and no callbacks")
-    return Export(name, address, doc, _prototype(die, name, parameters), params, result)
+    return Export(name, address, doc, declare(type_of(die), name, listed), params, result)
 
 
 def import_of(die: Any, name: str, address: int, declared: Declarations) -> Import:
     """The import whose VX_IMPORT made the variable of this DWARF entry, a pointer to the function."""
-    function = _bare(_type_of(_bare(_type_of(die))[0]))[0]
+    function = bare_type(type_of(bare_type(type_of(die))[0]))[0]
     try:
         type = _function(function, name, declared.handles)
     except _Unsupported as error:
-        raise SdkError(f"import {name}(): type {error} is not supported") from None
-    assert isinstance(type, FunctionType)
-    return Import(name, address, _prototype(function, name, _children(function, "DW_TAG_formal_parameter")), type)
+        raise SdkError(f"import {name}(): {error.part + ': ' if error.part else ''}{error}") from None
+    return Import(name, address, declare(type_of(function), name, parameters(function)), type)

@@ -165,19 +165,28 @@ def has_text(type: Type) -> bool:
 
 def is_callable_here(type: FunctionType) -> bool:
     """Whether Python can call such a function of the plugin's, as it calls exports."""
-    return type.result != "view" and not any(isinstance(p, StructType) and has_text(p) for p in type.params)
+    lent = type.result == "view" or isinstance(type.result, NumbersType)
+    return not lent and not any(isinstance(p, StructType) and has_text(p) for p in type.params)
 
 
 def is_call_param(type: Type) -> bool:
+    """Whether C can pass it to a function of the host's.  What Python gives for a pointer is written back."""
     if isinstance(type, str):
         return type in SIZES or type in CALL_PARAMS
-    return isinstance(type, (EnumType, StructType, HandleType)) or (isinstance(type, PointerType) and type.mode == "in")
+    if isinstance(type, PointerType):
+        return type.mode == "in" or (type.mode == "inout" and not has_text(type.target))
+    if isinstance(type, NumbersType):
+        return type.mode != "out"
+    return isinstance(type, (EnumType, StructType, HandleType)) or (isinstance(type, FunctionType) and is_callable_here(type))
 
 
 def is_call_result(type: Type) -> bool:
+    """Whether a function of the host's can give it to C."""
     if isinstance(type, str):
         return type in SIZES or type in CALL_RESULTS
-    return isinstance(type, EnumType) or (isinstance(type, StructType) and not has_text(type))
+    if isinstance(type, (PointerType, NumbersType)):
+        return type.mode == "in" and not (isinstance(type, PointerType) and has_text(type.target))
+    return isinstance(type, (EnumType, HandleType)) or (isinstance(type, StructType) and not has_text(type))
 
 
 def outlives_call(type: Type) -> bool:
@@ -199,7 +208,8 @@ def is_output(type: Type) -> bool:
     return isinstance(inner, PointerType) and inner.mode != "in"
 
 
-def _is_packed(type: ArrayType) -> bool:
+def is_packed(type: ArrayType) -> bool:
+    """Whether Python has it as bytes."""
     return type.text or type.item == "u8"
 
 
@@ -387,7 +397,7 @@ class Types:
         array = ArrayType(item, count, flag(row.get("text"), f"{what}: text"))
         check(not array.text or item == "i8" or item == "u8", f"{what}: text of something other than char")
         cost, depth = self._cost(row.get("item"))
-        return array, 1 if _is_packed(array) else 1 + count * cost, depth + 1
+        return array, 1 if is_packed(array) else 1 + count * cost, depth + 1
 
     def read_pointer(self, row: dict[str, Any], what: str) -> tuple[Type, int, int]:
         mode = _mode(row, what)
@@ -421,7 +431,8 @@ class Types:
         check(all(is_call_param(param) for param in params), f"{what}: a parameter that no callback has")
         check(is_call_result(result), f"{what}: a result that no callback has")
         check(fit_a_call(params), f"{what}: structs by value are larger than a call may have")
-        return FunctionType(params, result), 1, 1
+        inner = [self._cost(ref) for ref, param in zip(listed, params, strict=True) if isinstance(param, FunctionType)]
+        return FunctionType(params, result), 1 + sum(c for c, _ in inner), 1 + max((d for _, d in inner), default=0)
 
     def read_stream(self, row: dict[str, Any], what: str) -> tuple[Type, int, int]:
         part = (integer(row.get(n), 1, (1 << 32) - 1, f"{what}: {n}") for n in ("open", "alloc", "next", "close"))

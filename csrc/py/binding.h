@@ -401,8 +401,8 @@ void *call_failed(const Function *function, Call *call, vx_status status);
 
 /* ---- pointer.c: functions that the guest gives by their address ---- */
 
-/* The callable of a result; None for 0. */
-PyObject *pointer_get(const Function *giver, uint32_t address);
+/* The callable of an address, called "ROLE of GIVER()"; None for 0. */
+PyObject *pointer_get(Box *box, const Function *prototype, const char *role, PyObject *giver, uint32_t address);
 
 /* ---- arguments.c: arguments to parameters, as CPython matches them ---- */
 
@@ -542,13 +542,39 @@ int callback_traverse(Box *box, visitproc visit, void *arg);
 /* For the hook, which holds the GIL. */
 vx_callback_end callback_serve(Box *box, Call *call, vx_callback *callback);
 
+/* ---- visit.c: one call of a host function ---- */
+
+typedef struct Visit {
+    Box *box;
+    Call *call;
+    Function *prototype;     /* held */
+    PyObject *callable;      /* held */
+    vx_callback *callback;
+    uint32_t words[MAX_WORDS];
+    PyObject *values[MAX_PARAMETERS];
+    unsigned count;          /* of values that there are */
+    bool bad_memory;         /* the guest passed a pointer to what is not its memory */
+} Visit;
+
+/* All of it.  False with an exception, or with bad_memory. */
+bool visit_run(Visit *visit);
+/* Guest memory that the guest said; any pointer that is not NULL for no bytes.  NULL with bad_memory. */
+void *visit_memory(Visit *visit, uint32_t address, uint64_t size, int rights);
+
+/* ---- answer.c: what a host function gives ---- */
+
+/* `value` is what the callable returned.  Both as visit_run. */
+bool answer_give(Visit *visit, PyObject *value);
+/* What it wrote to the arrays it got for what the guest lends to be written; runs no Python code. */
+bool answer_write_back(Visit *visit);
+
 /* ---- handle.c: the type Handle ---- */
 
 extern PyType_Spec handle_spec;
 /* With the box locked: the living handle of the address, or a new one; None for 0. */
 PyObject *handle_get(Box *box, const Layout *layout, uint32_t address);
 /* With the box locked: the address for the guest; 0 with an exception: not to be used here. */
-uint32_t handle_word(const Function *function, unsigned index, PyObject *value);
+uint32_t handle_word(const Box *box, const Place *place, PyObject *value);
 /* With the box locked and its memory new: handles of before are dead, and what was to be destroyed is gone. */
 void handle_forget_all(Box *box);
 /* The destructors that had to wait, at the end of the outermost call. */
@@ -563,6 +589,8 @@ PyObject *stream_open(const Function *function, Call *call, uint32_t *words, Lea
 /* ---- numbers.c: arrays of numbers ---- */
 
 bool numbers_lease(const Function *function, unsigned index, PyObject *value, Lease *lease);
+/* Whether they are the layout's; else an exception. */
+bool numbers_fit(const Place *place, const Layout *layout, const Py_buffer *buffer);
 /* An array.array of `count` zeros, and its memory, which stays until the array is given away. */
 PyObject *numbers_create(State *state, Code code, uint32_t count, void **memory);
 

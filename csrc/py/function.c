@@ -43,7 +43,7 @@ static PyObject *take_memory_result(Function *self, Call *call, const vx_result 
         return handle;
     }
     if (self->result == CODE_CALLBACK) {
-        PyObject *function = pointer_get(self, result->eax);
+        PyObject *function = pointer_get(self->box, self->result_layout->prototype, "result", self->name, result->eax);
         if (function == NULL)
             error_keep(call);
         return function;
@@ -370,22 +370,30 @@ static bool add_parameters(Function *self, PyObject *sequence)
     return ok && stream_possible(self);
 }
 
+/* What a host function gives differs: buffers without an owner, and no text in structs. */
+static bool is_result(bool prototype, Code code, const Layout *layout)
+{
+    if (!prototype)
+        return code_is_result(code) && !(code == CODE_NUMBERS && layout->in);
+    if (code == CODE_CALLBACK || (layout != NULL && layout->text))
+        return false;
+    return code == CODE_VIEW || (code_is_result(code) && !(code == CODE_NUMBERS && layout->out));
+}
+
 static bool set_result(Function *self, PyObject *type)
 {
     Code code;
     if (!parse_type(type, "result of", self->name, &code, &self->result_layout))
         return false;
     bool prototype = self->box == NULL;
-    bool usable = code_is_result(code) || (code == CODE_VIEW && prototype);
-    bool text = code == CODE_STRUCT && self->result_layout->text;
-    if (!usable || (prototype && (code == CODE_CALLBACK || text))) {
+    if (!is_result(prototype, code, self->result_layout)) {
         PyErr_Format(PyExc_ValueError, "result of %U cannot be %S", self->name, type);
         return false;
     }
     self->result = (uint8_t)code;
-    if (code == CODE_BYTES || code == CODE_NUMBERS)
+    if (code == CODE_BYTES || (code == CODE_NUMBERS && !prototype))
         self->result_size = BYTES_RESULT_SIZE;
-    else if (code == CODE_VIEW)
+    else if (code == CODE_VIEW || code == CODE_NUMBERS)
         self->result_size = VIEW_RESULT_SIZE;
     else if (code == CODE_STRUCT)
         self->result_size = self->result_layout->size;
@@ -427,7 +435,7 @@ static Function *function_alloc(PyTypeObject *type, PyObject *box, PyObject *nam
 
 static bool usable_in_a_box(const Function *prototype)
 {
-    bool usable = prototype->result != CODE_VIEW;
+    bool usable = prototype->result != CODE_VIEW && prototype->result != CODE_NUMBERS;
     for (unsigned i = 0; usable && i < prototype->parameter_count; i++) {
         const Parameter *parameter = &prototype->parameters[i];
         usable = parameter->code != CODE_STRUCT || !parameter->layout->text;

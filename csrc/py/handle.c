@@ -125,17 +125,17 @@ static bool take_out_of_use(Handle *self)
     return self->destroy != 0;
 }
 
-uint32_t handle_word(const Function *function, unsigned index, PyObject *value)
+uint32_t handle_word(const Box *box, const Place *place, PyObject *value)
 {
     const Handle *self = (Handle *)value;
     const char *why = why_dead(self);
-    if (self->box != function->box)
+    if (self->box != box)
         why = "belongs to another sandbox";
     if (why == NULL)
         return self->address;
     PyObject *type = error_class("Error");
     if (type != NULL)
-        error_argument(function, index, type, "the %s %s", Py_TYPE(value)->tp_name, why);
+        error_place(place, type, "the %s %s", Py_TYPE(value)->tp_name, why);
     Py_XDECREF(type);
     return 0;
 }

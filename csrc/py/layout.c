@@ -165,12 +165,18 @@ static bool set_pointer(Layout *self)
     return add_below(self, self->target);
 }
 
-/* Of a prototype: calling a function of a sandbox goes another way. */
-static bool set_prototype(Layout *self, PyObject *function)
+/* Of a prototype: calling a function of a sandbox goes another way.  Those that it takes make it deeper. */
+static bool set_prototype(Layout *self, PyObject *object)
 {
-    if (function == NULL || !function_check(function) || ((Function *)function)->box != NULL)
+    if (object == NULL || !function_check(object) || ((Function *)object)->box != NULL)
         return refuse("not a prototype");
-    self->prototype = (Function *)Py_NewRef(function);
+    const Function *function = (const Function *)object;
+    for (unsigned i = 0; i < function->parameter_count; i++)
+        if (function->parameters[i].code == CODE_CALLBACK && self->depth <= function->parameters[i].layout->depth)
+            self->depth = function->parameters[i].layout->depth + 1;
+    if (self->depth > MAX_DEPTH)
+        return refuse("nested too deep");
+    self->prototype = (Function *)Py_NewRef(object);
     self->size = 4;
     return true;
 }

@@ -196,7 +196,8 @@ static bool object_word(const Function *function, Call *call, const Lease *lease
         *word = callback_lend(function->box, call, parameter->layout->prototype, lease->object);
         return *word != 0;
     }
-    *word = handle_word(function, lease->parameter, lease->object);
+    Place place = place_argument(function, lease->parameter);
+    *word = handle_word(function->box, &place, lease->object);
     if (*word == 0)
         error_keep(call);
     return *word != 0;

@@ -30,18 +30,20 @@ static bool same_format(Code code, const char *format)
     return *format == wanted;
 }
 
+bool numbers_fit(const Place *place, const Layout *layout, const Py_buffer *buffer)
+{
+    if (buffer->itemsize == (Py_ssize_t)layout->size && same_format(layout->code, buffer->format))
+        return true;
+    return error_place(place, PyExc_TypeError, "expected numbers of format '%c', got format '%s'",
+                       typecode(layout->code), buffer->format != NULL ? buffer->format : "B");
+}
+
 bool numbers_lease(const Function *function, unsigned index, PyObject *value, Lease *lease)
 {
     const Layout *layout = function->parameters[index].layout;
     int flags = PyBUF_FORMAT | PyBUF_C_CONTIGUOUS | (layout->out ? PyBUF_WRITABLE : 0);
-    if (!lease_buffer(function, index, value, flags, lease))
-        return false;
-    const Py_buffer *buffer = &lease->buffer;
-    if (buffer->itemsize == (Py_ssize_t)layout->size && same_format(layout->code, buffer->format))
-        return true;
-    return error_argument(function, index, PyExc_TypeError,
-                          "expected numbers of format '%c', got format '%s'", typecode(layout->code),
-                          buffer->format != NULL ? buffer->format : "B");
+    Place place = place_argument(function, index);
+    return lease_buffer(function, index, value, flags, lease) && numbers_fit(&place, layout, &lease->buffer);
 }
 
 static PyObject *zeros(PyObject *type, Code code, uint32_t count)

@@ -22,17 +22,17 @@ static PyObject *pointer_vectorcall(PyObject *object, PyObject *const *args, siz
     return NULL;
 }
 
-PyObject *pointer_get(const Function *giver, uint32_t address)
+PyObject *pointer_get(Box *box, const Function *prototype, const char *role, PyObject *giver, uint32_t address)
 {
     if (address == 0)
         return Py_NewRef(Py_None);
-    PyObject *name = PyUnicode_FromFormat("result of %U()", giver->name);
-    Function *self = name != NULL ? function_of(giver->result_layout->prototype, giver->box, name) : NULL;
+    PyObject *name = PyUnicode_FromFormat("%s of %U()", role, giver);
+    Function *self = name != NULL ? function_of(prototype, box, name) : NULL;
     Py_XDECREF(name);
     if (self == NULL)
         return NULL;
     self->address = (vx_gaddr){address};
-    self->generation = giver->box->generation;
+    self->generation = box->generation;
     self->vectorcall = pointer_vectorcall;
     return (PyObject *)self;
 }

@@ -46,6 +46,15 @@ def _wide(levels):
     return rows
 
 
+def _functions(levels, width):
+    """Each takes the one before it many times over."""
+    return [{"kind": "function", "params": [i - 1] * width if i else [], "result": "none"} for i in range(levels)]
+
+
+def _takes(row, result="none"):
+    return [TEXTS, row, {"kind": "function", "params": [1] if result == "none" else [], "result": result}]
+
+
 REFUSED = {
     "itself": ([{"kind": "array", "item": 0, "count": 2, "text": False}], "does not come before it"),
     "a circle": ([_change(STRUCT, members=[["a", 1, 0, 0]]), _change(STRUCT, name="t", members=[["a", 0, 0, 0]])],
@@ -79,6 +88,16 @@ REFUSED = {
     "pointer to text that is read": ([{"kind": "pointer", "target": "str", "mode": "inout"}], "text that is not given back"),
     "a callback that gives text in a struct": ([_change(STRUCT, members=[["a", "str", 0, 0]]),
                                                 {"kind": "function", "params": [], "result": 0}], "a result that no callback has"),
+    "functions that take functions": (_functions(20, 2), "more than 65536 parts"),
+    "functions deep in functions": (_functions(40, 1), "nested more than"),
+    "a callback that takes what C does not have": (_takes({"kind": "numbers", "item": "i32", "mode": "out"}), "a parameter that no callback has"),
+    "a callback that answers text": (_takes({"kind": "pointer", "target": 0, "mode": "inout"}), "a parameter that no callback has"),
+    "a callback that only writes": (_takes({"kind": "pointer", "target": "i32", "mode": "out"}), "a parameter that no callback has"),
+    "a callback that takes what Python cannot call": (_takes({"kind": "function", "params": [], "result": "view"}), "a parameter that no callback has"),
+    "a callback that gives a pointer to be written": (_takes({"kind": "pointer", "target": "i32", "mode": "inout"}, 1), "a result that no callback has"),
+    "a callback that gives text by pointer": (_takes({"kind": "pointer", "target": 0, "mode": "in"}, 1), "a result that no callback has"),
+    "a callback that gives owned numbers": (_takes({"kind": "numbers", "item": "i32", "mode": "out"}, 1), "a result that no callback has"),
+    "a callback that gives a function": (_takes({"kind": "function", "params": [], "result": "none"}, 1), "a result that no callback has"),
     "member of bytes": ([_change(STRUCT, members=[["a", "bytes", 0, 0]])], "memory can hold"),
     "shadowing member": ([_change(STRUCT, members=[["__class__", "i8", 0, 0]])], "reserved by Python"),
     "keyword": ([_change(STRUCT, members=[["class", "i8", 0, 0]])], "is a Python keyword"),

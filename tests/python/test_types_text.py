@@ -221,14 +221,14 @@ def test_annotations_and_stubs(plugin, build_plugin):
 @pytest.mark.parametrize(("source", "says"), [
     ("struct p { char *name; };\nVX_EXPORT int32_t f(const struct p *p) { return 0; }", "type 'char *' of member name is not supported"),
     ("struct p { const char *name; };\nVX_EXPORT int32_t f(struct p p) { return 0; }",
-     "type 'struct p' by value, whose text nobody could keep: take a pointer to it; is not supported"),
+     "type 'struct p' by value with text is not supported: nobody could keep what its text points to; take a pointer to it"),
     ("union p { const char *name; int32_t n; };\nVX_EXPORT int32_t f(const union p *p) { return 0; }",
-     "type 'p', a union with text, of which nobody knows whether it is there, is not supported"),
-    ("struct p { const char *name; };\nVX_EXPORT void f(struct p (*g)(void)) { g(); }", "a function that takes or gives what a callback cannot"),
-    ("VX_EXPORT void f(const char **text) {}", "type 'const char **': a pointer to text is one that the function writes, VX_OUT"),
+     "type 'p', a union with text, is not supported: nobody would know whether the text is there; put it beside the union"),
+    ("struct p { const char *name; };\nVX_EXPORT void f(struct p (*g)(void)) { g(); }", "type 'struct p (*)(void)', whose result is 'struct p', is not supported: a function of the host's gives no structs with text"),
+    ("VX_EXPORT void f(const char **text) {}", "type 'const char **' is not supported: a pointer to text is one that the function writes, VX_OUT(f, text)"),
     ("struct p { int32_t (*f)(int32_t); };\nVX_EXPORT int32_t f(const struct p *p) { return 0; }", "of member f is not supported"),
     ("struct p { const struct p *next; };\nVX_EXPORT int32_t f(const struct p *p) { return 0; }", "of member next is not supported"),
-    ("VX_EXPORT vx_view (*f(void))(void) { return 0; }", "a function that takes or gives what Python cannot pass is not supported"),
+    ("VX_EXPORT vx_view (*f(void))(void) { return 0; }", "f(): result type 'vx_view (*)(void)', a function that Python cannot call, is not supported: it may not give vx_view"),
 ])
 def test_what_the_build_refuses(tmp_path, source, says):
     """An author learns at the build which member or type it is, and what to do."""

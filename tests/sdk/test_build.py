@@ -34,14 +34,42 @@ REFUSALS = {
     "#include <vxplug.h>\nstruct s { int *a; };\nVX_EXPORT int f(struct s v) { return *v.a; }\n":
         "f(): parameter v: type 'int *' of member a",
     "#include <vxplug.h>\nVX_EXPORT int f(const double *v) { return *v > 0; }\n":
-        "f(): parameter v: type 'const double *': for one value say VX_OUT or VX_INOUT",
+        "f(): parameter v: type 'const double *' is not supported: for one value take it without the pointer, for many take vx_array_f64",
+    "#include <vxplug.h>\nVX_EXPORT int f(int *v) { return *v; }\n":
+        "f(): parameter v: type 'int *' is not supported: for one value say VX_OUT(f, v) or VX_INOUT(f, v), for many take vx_mut_array_i32",
     "#include <vxplug.h>\nVX_EXPORT int f(int (*g)(int, ...)) { return g(1); }\n":
-        "f(): parameter g: type a function with variable arguments",
-    "#include <vxplug.h>\nVX_EXPORT int f(int (*g)(int *)) { return g(0); }\n": "f(): parameter g: type 'int *'",
+        "f(): parameter g: type 'int (*)(int, ...)', a function with variable arguments, is not supported: declare each parameter",
+    "#include <vxplug.h>\nVX_EXPORT int f(int (*g)(char, int *)) { return g(0, 0); }\n":
+        "f(): parameter g: type 'int (*)(char, int *)', whose parameter 2 is 'int *', is not supported: "
+        "for one value take a pointer to a struct that has it, for many take vx_mut_array_i32",
     "#include <vxplug.h>\nVX_IMPORT(long double, g, (void));\nVX_EXPORT int f(void) { return g() > 0; }\n":
-        "import g(): type 'long double'",
+        "import g(): result: type 'long double' is not supported: use double",
+    "#include <vxplug.h>\nVX_IMPORT(void, g, (vx_bytes data));\nVX_EXPORT void f(void) { g(vx_take(0, 0)); }\n":
+        "import g(): parameter 1: type 'vx_bytes' is not supported: a function of the host's takes bytes as vx_view",
+    "#include <vxplug.h>\nVX_EXPORT int f(vx_new_array_i32 (*g)(void)) { return g().len; }\n":
+        "whose result is 'vx_new_array_i32', is not supported: a function of the host's gives numbers as vx_array_i32",
+    "#include <vxplug.h>\nVX_EXPORT int f(int (*(*g)(void))(int)) { return g()(1); }\n":
+        "whose result is 'int (*)(int)', is not supported: a function of the host's gives no functions",
+    "#include <vxplug.h>\nVX_EXPORT int f(int (*g)(vx_view (*)(void))) { return g(0); }\n":
+        "whose parameter 1 is 'vx_view (*)(void)', a function that Python cannot call, is not supported: it may not give vx_view",
+    "#include <vxplug.h>\nstruct s { const char *t; };\nVX_EXPORT void f(void (*g)(struct s *)) { g(0); }\n":
+        "whose parameter 1 is 'struct s *', is not supported: text that a function of the host's changed would have no owner; "
+        "make the pointer const",
+    "#include <vxplug.h>\nstruct s { char raw[2000000]; };\nVX_EXPORT int f(const struct s *v) { return v->raw[0]; }\n":
+        "f(): parameter v: type 'char [2000000]' of member raw, of 2000000 bytes where 1048576 are the limit, is not supported: "
+        "take the bytes as vx_view or vx_mut, many numbers as a vx_array",
+    "#include <vxplug.h>\nstruct s { int many[300][300]; };\nVX_EXPORT int f(struct s *v) { return v->many[0][0]; }\n":
+        "f(): parameter v: type 'int [300][300]' of member many, of 90301 numbers and other parts where 65536 are the limit, is not",
+    "#include <vxplug.h>\nstruct s { int a[600]; };\nVX_EXPORT int f(struct s v) { return v.a[0]; }\n":
+        "f(): parameter v: type 'struct s' by value is not supported: 2400 bytes are more than a call takes; take a pointer to it",
+    "#include <vxplug.h>\nstruct s { int a[150]; };\nVX_EXPORT int f(struct s v, struct s w) { return v.a[0] + w.a[0]; }\n":
+        "f(): its structs by value are more than a call takes: take pointers to them",
+    "#include <vxplug.h>\nVX_EXPORT vx_view f(void) { return (vx_view){0, 0}; }\n":
+        "f(): result type 'vx_view' is not supported: nobody would know who frees it; give vx_bytes",
+    "#include <vxplug.h>\nVX_EXPORT void f(vx_new_array_u8 v) {}\n":
+        "f(): parameter v: type 'vx_new_array_u8' is not supported: that is a result; take vx_array_u8",
     "#include <vxplug.h>\nVX_OUT(f, w);\nVX_EXPORT int f(int *v) { return *v; }\n": "f(): VX_OUT, VX_INOUT or VX_NULLABLE of w",
-    "#include <vxplug.h>\nVX_EXPORT int *f(void) { return 0; }\n": "f(): result type 'int *'",
+    "#include <vxplug.h>\nVX_EXPORT int *f(void) { return 0; }\n": "f(): result type 'int *' is not supported: of pointers only those to structs",
     "#include <vxplug.h>\nint missing(int);\nVX_EXPORT int f(int a) { return missing(a); }\n": "missing",
 }
 

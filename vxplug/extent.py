@@ -1,0 +1,31 @@
+"""How much there is of a type: what a note's reader would refuse, the build refuses by its C name."""
+
+from __future__ import annotations
+
+from .types import DEPTH_MAX, MEMBERS_MAX, OBJECTS_MAX, SIZE_MAX, ArrayType, EnumType, StructType, Type, is_packed, size_of
+
+__all__ = ["over_the_limits"]
+
+
+def _parts(type: Type) -> int:
+    """Python objects of a value, as a note's reader counts them."""
+    if isinstance(type, StructType):
+        return 1 + sum(_parts(member.type) for member in type.members)
+    return 1 + type.count * _parts(type.item) if isinstance(type, ArrayType) and not is_packed(type) else 1
+
+
+def _depth(type: Type) -> int:
+    if isinstance(type, StructType):
+        return 1 + max(_depth(member.type) for member in type.members)
+    return 1 + _depth(type.item) if isinstance(type, ArrayType) else 0
+
+
+def over_the_limits(type: Type) -> str | None:
+    """Which limit of a note a type that is made of checked ones breaks, in words; or None."""
+    if size_of(type) > SIZE_MAX:
+        return f"of {size_of(type)} bytes where {SIZE_MAX} are the limit"
+    if isinstance(type, (EnumType, StructType)) and len(type.members) > MEMBERS_MAX:
+        return f"of {len(type.members)} members where {MEMBERS_MAX} are the limit"
+    if _parts(type) > OBJECTS_MAX:
+        return f"of {_parts(type)} numbers and other parts where {OBJECTS_MAX} are the limit"
+    return f"nested more than {DEPTH_MAX} deep" if _depth(type) > DEPTH_MAX else None
