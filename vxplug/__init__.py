@@ -13,6 +13,7 @@ from .errors import (
     GuestFault,
     GuestMemoryError,
     GuestTimeout,
+    MissingImportError,
     PluginFormatError,
     PolicyError,
 )
@@ -39,6 +40,7 @@ __all__ = [
     "GuestTimeout",
     "LinuxPolicy",
     "Mapping",
+    "MissingImportError",
     "Plugin",
     "PluginFormatError",
     "PolicyError",

@@ -12,6 +12,7 @@ __all__ = [
     "GuestFault",
     "GuestMemoryError",
     "GuestTimeout",
+    "MissingImportError",
     "PluginFormatError",
     "PolicyError",
 ]
@@ -23,6 +24,13 @@ class Error(Exception):
 
 class PluginFormatError(Error, ImportError):
     """The file is not a valid plugin; the text says what is wrong and where."""
+
+
+class MissingImportError(Error, ImportError):
+    """The plugin needs host functions that were not given; the text has their prototypes.
+
+    ``name`` is the module's that was imported, and ``path`` the plugin's, where there is one.
+    """
 
 
 class GuestEnd(Error):

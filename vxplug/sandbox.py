@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from . import _vx, pickling
-from .errors import Error
+from .errors import Error, MissingImportError
 from .faults import from_trap
 from .plugin import Plugin
 
@@ -114,13 +114,14 @@ def _encodable(text: str, target: Any) -> str:
     return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
-def _imports(plugin: Plugin, given: dict[str, Any], trace: Trace | None) -> list[tuple[int, _vx.Function, Any]]:
+def _imports(plugin: Plugin, given: dict[str, Any], trace: Trace | None, module: str | None) -> list[tuple[int, _vx.Function, Any]]:
     """What the binding wants of each import; all must be given, and nothing that the plugin does not know."""
     if not given and not plugin.imports:
         return []
     missing = [function.prototype for name, function in plugin.imports.items() if name not in given]
     if missing:
-        raise Error(f"imports: the plugin needs host functions that were not given: {'; '.join(missing)}")
+        text = f"imports: the plugin needs host functions that were not given: {'; '.join(missing)}"
+        raise MissingImportError(text, name=module, path=plugin.path)
     unknown = sorted(map(str, given.keys() - plugin.imports.keys()))
     if unknown:
         has = ", ".join(plugin.imports) or "nothing"
@@ -148,7 +149,8 @@ class Sandbox:
     a line for each system call and import.
 
     Raises GuestFault, GuestTimeout, GuestExit or PolicyError when the plugin's initialisation ends
-    so; GuestMemoryError when the limits do not hold the plugin.
+    so; GuestMemoryError when the limits do not hold the plugin; MissingImportError when it needs host functions
+    that ``imports`` has not.
     """
 
     def __init__(
@@ -192,7 +194,7 @@ class Sandbox:
             linux=self._linux,
             trace=tracer,
             raw=False,
-            imports=_imports(plugin, dict(imports or {}), watched),
+            imports=_imports(plugin, dict(imports or {}), watched, module),
             new_life=None if self._linux is None else self._linux.end_process,
         )
         self._module = module

@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import functools
 import gc
+import pickle
 import sys
 import threading
 import weakref
@@ -354,8 +355,9 @@ def test_a_time_limit_is_named_by_the_call_that_it_is_of(plugin, outer, inner):
 
 def test_imports_are_checked_at_load(plugin):
     """Without it a missing function would show in the middle of a call, a mistyped one never."""
-    with pytest.raises(vxplug.Error) as caught:
+    with pytest.raises(vxplug.MissingImportError) as caught:
         plugin.sandbox(imports={"now": IMPORTS["now"]})
+    assert caught.value.name is None and caught.value.path == plugin.path
     assert "were not given: int32_t lookup(const char *, vx_view); pos shift(pos, const pos *, color, _Bool)" in str(caught.value)
     with pytest.raises(vxplug.Error, match="no use for nwo, x; it imports lookup, now, shift"):
         plugin.sandbox(imports={**IMPORTS, "x": len, "nwo": len})
@@ -376,6 +378,14 @@ def test_imports_of_the_hook(build_plugin, tmp_path, monkeypatch):
         import plain
 
         assert importing.twice() == 3.0 and plain.one() == 1
+        del sys.modules["importing"]
+        vxplug.install(imports={"now": IMPORTS["now"]})
+        with pytest.raises(ImportError, match="needs host functions that were not given: int32_t lookup") as caught:
+            import importing
+        assert isinstance(caught.value, vxplug.Error) and "importing" not in sys.modules
+        again = pickle.loads(pickle.dumps(caught.value))
+        for error in (caught.value, again):
+            assert (error.name, error.path) == ("importing", str(tmp_path / "importing.vxm"))
     finally:
         vxplug.uninstall()
         for name in ("importing", "plain"):
