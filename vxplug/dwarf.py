@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import keyword
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from .cdecl import bare_type, children, declare, lengths, name_of, number_of, parameters, spell, type_of
-from .errors import Error
+from .cnames import check_distinct, enumerator, python_name
+from .errors import SdkError
 from .extent import over_the_limits
 from .interface import PARAMS_MAX, Export, Import
 from .types import (
@@ -36,11 +36,7 @@ from .types import (
     outlives_call,
 )
 
-__all__ = ["Declarations", "SdkError", "export_of", "import_of"]
-
-
-class SdkError(Error):
-    """The build failed; the text is what the compiler or linker printed, or what is wrong."""
+__all__ = ["Declarations", "export_of", "import_of"]
 
 
 _INTEGERS = {
@@ -100,10 +96,6 @@ def _base_code(die: Any) -> str:
     return code
 
 
-def _python_name(name: str) -> str:
-    return name + "_" if keyword.iskeyword(name) else name  # PEP 8's way out
-
-
 # --- what stands in memory ----------------------------------------------------------------------------
 
 
@@ -128,14 +120,15 @@ def _plain(die: Any, owner: str) -> Type:
 def _enum(die: Any, name: str | None) -> Type:
     holder = type_of(die)
     size = number_of(die, "DW_AT_byte_size", 4)
-    members = [(_python_name(name_of(m) or ""), number_of(m, "DW_AT_const_value")) for m in children(die, "DW_TAG_enumerator")]
+    members = [(enumerator(m, name, die), number_of(m, "DW_AT_const_value")) for m in children(die, "DW_TAG_enumerator")]
     negative = any(value < 0 for _, value in members)
     base = _base_code(bare_type(holder)[0]) if holder is not None else f"{'i' if negative else 'u'}{8 * size}"
     if name is None or not members or base == "bool":
         return base  # nothing to call it by: its numbers
     if base[0] == "u":
         members = [(m, v % (1 << 8 * size)) for m, v in members]  # DWARF may write a large one as negative
-    return _bounded(EnumType(name, base, tuple(members)), die)
+    check_distinct([m for m, _ in members], f"enumerators of {name}", die)
+    return _bounded(EnumType(python_name(name, "enum", die), base, tuple(members)), die)
 
 
 def _struct(die: Any, name: str) -> Type:
@@ -150,7 +143,8 @@ def _struct(die: Any, name: str) -> Type:
         raise _Unsupported(f"'{name}'", f"say VX_HANDLE({name}, destroy) of what only C looks into", "which has no members")
     if die.tag == "DW_TAG_union_type" and any(has_text(member.type) for member in members):
         raise _Unsupported(f"'{name}'", "nobody would know whether the text is there; put it beside the union", "a union with text")
-    return _bounded(StructType(name, number_of(die, "DW_AT_byte_size"), members, die.tag == "DW_TAG_union_type"), die)
+    check_distinct([member.name for member in members], f"members of {name}", die)
+    return _bounded(StructType(python_name(name, "struct", die), number_of(die, "DW_AT_byte_size"), members, die.tag == "DW_TAG_union_type"), die)
 
 
 def _bounded(type: Type, die: Any) -> Type:
@@ -171,7 +165,7 @@ def _members(die: Any, struct: str, base: int) -> list[Member]:
         if name is None and inner.tag == "DW_TAG_structure_type":
             found += _members(inner, struct, bit)  # C11: members of an anonymous struct are its owner's
             continue
-        name = _python_name(name or f"anonymous{number}")
+        name = python_name(name or f"anonymous{number}", f"member of {struct}", child)
         try:
             type = _plain(type_of(child), f"{struct}_{name}")
         except _Unsupported as error:
@@ -361,7 +355,7 @@ def _parameter(die: Any, number: int, function: str, declared: Declarations) -> 
             type = _optional(type, type_of(die))
     except _Unsupported as error:
         raise SdkError(f"{function}(): parameter {name}: {error}") from None
-    return _python_name(name), type
+    return python_name(name, f"{function}(): parameter", die), type
 
 
 def _check_parameter(type: Type, die: Any, words: frozenset[str]) -> None:
@@ -406,12 +400,13 @@ def export_of(die: Any, name: str, address: int, doc: str | None, declared: Decl
     _check_declarations(name, listed, declared)
     result = _result(die, name, declared)
     params = tuple(_parameter(p, number, name, declared) for number, p in enumerate(listed))
+    check_distinct([parameter for parameter, _ in params], f"parameters of {name}()", die)
     if not fit_a_call(type for _, type in params):
         raise SdkError(f"{name}(): its structs by value are more than a call takes: take pointers to them")
     for parameter, type in params:
         if isinstance(result, StreamType) and not outlives_call(type):
             raise SdkError(f"{name}(): parameter {parameter}: a stream has no outputs and no callbacks")
-    return Export(name, address, doc, declare(type_of(die), name, listed), params, result)
+    return Export(python_name(name, "function", die), address, doc, declare(type_of(die), name, listed), params, result)
 
 
 def import_of(die: Any, name: str, address: int, declared: Declarations) -> Import:
@@ -421,4 +416,4 @@ def import_of(die: Any, name: str, address: int, declared: Declarations) -> Impo
         type = _function(function, name, declared.handles)
     except _Unsupported as error:
         raise SdkError(f"import {name}(): {error.part + ': ' if error.part else ''}{error}") from None
-    return Import(name, address, declare(type_of(function), name, parameters(function)), type)
+    return Import(python_name(name, "import", die), address, declare(type_of(function), name, parameters(function)), type)

@@ -15,6 +15,7 @@ __all__ = [
     "MissingImportError",
     "PluginFormatError",
     "PolicyError",
+    "SdkError",
 ]
 
 
@@ -24,6 +25,10 @@ class Error(Exception):
 
 class PluginFormatError(Error, ImportError):
     """The file is not a valid plugin; the text says what is wrong and where."""
+
+
+class SdkError(Error):
+    """The build failed; the text is what the compiler or linker printed, or what is wrong."""
 
 
 class MissingImportError(Error, ImportError):

@@ -11,9 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from .dwarf import Declarations, SdkError, export_of, import_of
+from .cnames import python_name
+from .dwarf import Declarations, export_of, import_of
 from .elfstrip import strip_debug
-from .errors import PluginFormatError
+from .errors import PluginFormatError, SdkError
 from .interface import Import, Interface, decode_note, encode_note
 from .plugin import Plugin
 from .reproduce import absolute_flags, prefix_maps
@@ -141,7 +142,8 @@ class _Linked:
             if name.startswith("vx_declare_"):
                 word, first, second, *more = (self.text(name) or "").split(" ")
                 if word == "method":
-                    methods.setdefault(first, []).append((more[0], second))
+                    name = python_name(more[0], f"VX_METHOD({first}, {second}, …):")
+                    methods.setdefault(first, []).append((name, python_name(second, "function")))
                 else:
                     words[first, second] = words.get((first, second), frozenset()) | {word}
         parts = (self.symbols[f"vx_stream_{part}_"].entry.st_value for part in ("open", "alloc", "next", "close"))
@@ -153,7 +155,7 @@ class _Linked:
         for name in self.symbols:
             if name.startswith("vx_handle_"):
                 type = name.removeprefix("vx_handle_")
-                found[type] = HandleType(type, self._word(name), tuple(methods.pop(type, ())))
+                found[type] = HandleType(python_name(type, "VX_HANDLE"), self._word(name), tuple(methods.pop(type, ())))
         for type, ((method, _), *_) in methods.items():
             raise SdkError(f"VX_METHOD({type}, …, {method}): {type} is no VX_HANDLE")
         return found
@@ -346,7 +348,10 @@ def _build(
         _link(objects, draft, ldflags, cxx, cc)
         interface = _interface(draft)
         encoded = encode_note(interface)
-        decode_note(encoded)  # what the loader will not take is the author's error, now
+        try:
+            decode_note(encoded)
+        except PluginFormatError as error:  # what the loader will not take is the author's error, now
+            raise SdkError(str(error)) from None
         note.write_text(_note_source(encoded))
         _compile(note, folder / "note.o", [], cc)
         _link([*objects, folder / "note.o"], final, ldflags, cxx, cc)

@@ -70,6 +70,16 @@ REFUSALS = {
         "f(): parameter v: type 'vx_new_array_u8' is not supported: that is a result; take vx_array_u8",
     "#include <vxplug.h>\nVX_OUT(f, w);\nVX_EXPORT int f(int *v) { return *v; }\n": "f(): VX_OUT, VX_INOUT or VX_NULLABLE of w",
     "#include <vxplug.h>\nVX_EXPORT int *f(void) { return 0; }\n": "f(): result type 'int *' is not supported: of pointers only those to structs",
+    "#include <vxplug.h>\nstruct s { int a;\nint __init__; };\nVX_EXPORT int f(struct s v) { return v.a; }\n":
+        "plugin.c:3: member of s __init__ cannot be a name in Python: it is reserved by Python; call it something else",
+    "#include <vxplug.h>\nenum e {\nA,\n_missing_ };\nVX_EXPORT int f(enum e v) { return v; }\n":
+        "plugin.c:2: enumerator _missing_ of e cannot be a name in Python's enums: call it something else",
+    "#include <vxplug.h>\n\nVX_EXPORT int __call__(int a) { return a; }\n": "plugin.c:3: function __call__ cannot be a name in Python",
+    "#include <vxplug.h>\nstruct s { int in, in_; };\nVX_EXPORT int f(struct s v) { return v.in; }\n":
+        "plugin.c:2: two members of s are called in_ in Python: rename one",
+    "#include <vxplug.h>\nVX_EXPORT int f(int in, int in_) { return in + in_; }\n":
+        "plugin.c:2: two parameters of f() are called in_ in Python: rename one",
+    "#include <vxplug.h>\nVX_EXPORT int del(int a) { return a; }\nVX_EXPORT int del_(int a) { return a; }\n": "two exports share a name",
     "#include <vxplug.h>\nint missing(int);\nVX_EXPORT int f(int a) { return missing(a); }\n": "missing",
 }
 
