@@ -80,12 +80,19 @@ def core_sources() -> list[Path]:
     return sorted([*core.glob("*.c"), *core.glob("*.S")])
 
 
+def compile_with_core(sources: list[Path], output: Path, *flags: str, core: list[Path] | None = None) -> None:
+    """Build C for the tests together with the core, which has the sanitizers of the extension module then."""
+    checks = os.environ.get("VXPLUG_SANITIZE")
+    sanitized = [f"-fsanitize={checks}", "-fno-omit-frame-pointer"] if checks else []
+    compile_c([*sources, *(core or core_sources())], output, *flags, *sanitized, "-pthread", f"-I{ROOT / 'csrc'}",
+              f"-I{ROOT / 'sdk/include'}")
+
+
 @cache
 def library() -> ctypes.CDLL:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "probe.so"
-        compile_c([ROOT / "tests/insn/probe.c", *core_sources()], path, "-shared", "-fPIC", "-pthread",
-                  f"-I{ROOT / 'csrc'}", f"-I{ROOT / 'sdk/include'}")
+        compile_with_core([ROOT / "tests/insn/probe.c"], path, "-shared", "-fPIC")
         lib = ctypes.CDLL(str(path))
     lib.probe_open.restype = lib.probe_code.restype = c_void_p
     lib.probe_table.restype = POINTER(_Op)

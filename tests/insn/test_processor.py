@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from .probe import ROOT, compile_c, core_sources
+from .probe import ROOT, compile_c, compile_with_core, core_sources
 from .vectors import rows
 
 HERE = Path(__file__).parent
@@ -51,8 +51,7 @@ def build_differ(folder: Path, core: list[Path], *flags: str) -> Path:
     """The driver with this core, drawing from forms.def and from what vectors.py lists."""
     (folder / "vector_forms.def").write_text(rows())
     path = folder / "differ"
-    compile_c([HERE / "differ.c", HERE / "forms.c", *core], path, "-pthread", *flags, f"-I{folder}",
-              f"-I{ROOT / 'csrc'}", f"-I{ROOT / 'sdk/include'}")
+    compile_with_core([HERE / "differ.c", HERE / "forms.c"], path, *flags, f"-I{folder}", core=core)
     return path
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from .probe import ROOT, compile_c, core_sources
+from .probe import compile_c, compile_with_core
 
 HERE = Path(__file__).parent
 PT_LOAD, PF_X, PF_RWX = 1, 1, 7
@@ -41,8 +41,7 @@ def natively(program) -> str:
 @pytest.fixture(scope="module")
 def sandboxed(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("rewrite") / "rewrite_run"
-    compile_c([HERE / "rewrite_run.c", *core_sources()], path, "-pthread", f"-I{ROOT / 'csrc'}",
-              f"-I{ROOT / 'sdk/include'}")
+    compile_with_core([HERE / "rewrite_run.c"], path)
     return path
 
 
