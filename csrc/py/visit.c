@@ -130,8 +130,6 @@ static bool take_arguments(Visit *visit)
     return true;
 }
 
-/* ---- one call ---- */
-
 /* ---- the call ---- */
 
 /* Conversions of what it gives may run Python code too, so soundness is asked last but for bytes. */
