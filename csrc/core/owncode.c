@@ -204,8 +204,9 @@ void own_free(vx_sandbox *box) {
     if (own == NULL)
         return;
     if (box->cache == own->cache) {
-        cache_unref(box->cache);
         box->cache = NULL;
+        atomic_signal_fence(memory_order_seq_cst); /* before it is gone: see attach in run.c */
+        cache_unref(own->cache);
     }
     box->own = NULL;
     release(own);

@@ -62,12 +62,15 @@ void run_use_cache(vx_sandbox *box) {
     run_needs(box, box->cache->uses);
 }
 
+/* A tick may come at any instruction, and looks into the box's cache: it is never one that is gone. */
 static void attach(vx_sandbox *box, vx_cache *cache) {
-    if (box->cache == cache)
+    vx_cache *before = box->cache;
+    if (before == cache)
         return;
     cache_ref(cache);
-    cache_unref(box->cache);
     box->cache = cache;
+    atomic_signal_fence(memory_order_seq_cst);
+    cache_unref(before);
     run_use_cache(box);
     empty_host_stack(box);
 }

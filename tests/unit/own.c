@@ -1,11 +1,12 @@
-/* Unit tests of owncode.c: which cache a sandbox uses, what is guarded, and what is dropped when. */
+/* Unit tests of owncode.c, and of attach in run.c: which cache a sandbox uses, what is guarded, and what is dropped when. */
 #include "check.h"
 #include "core/internal.h"
 
+#include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-/* 10000 int3; the guest's own code goes to DATA, two pages that it may write and execute. */
+/* 10000 mov, 10010 fld1; the guest's own code goes to DATA, two pages that it may write and execute. */
 #define TEXT 0x10000u
 #define DATA 0x20000u
 #define RWX (VX_PROT_READ | VX_PROT_WRITE | VX_PROT_EXEC)
@@ -19,7 +20,7 @@ typedef struct world {
 } world;
 
 static world open_world(void) {
-    static const uint8_t text[] = {0xb8, 1, 0, 0, 0, 0xcc}; /* mov eax, 1; int3 */
+    static const uint8_t text[] = {0xb8, 1, 0, 0, 0, 0xcc, [16] = 0xd9, 0xe8, 0xcc}; /* mov eax, 1; int3; fld1; int3 */
     vx_segment segments[] = {{TEXT, 0x1000, sizeof text, VX_PROT_READ | VX_PROT_EXEC, text, 0},
                              {DATA, 0x2000, 0, VX_PROT_READ | VX_PROT_WRITE, "", 0}};
     vx_image image = {.segments = segments, .count = 2, .entry = TEXT};
@@ -212,6 +213,59 @@ static int status_of(pid_t pid) {
     return waitpid(pid, &status, 0) == pid && WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }
 
+/* --- a cache that goes while a tick comes ---------------------------------------------------------- */
+
+static vx_sandbox *watched;
+static vx_cache *going; /* by the test's own reference still there */
+static volatile unsigned steps, looked_at_nothing;
+
+/* Where a tick could come: what would it look at? */
+static void on_step(int signal) {
+    (void)signal;
+    steps++;
+    looked_at_nothing += watched->cache == going && going->references == 1;
+}
+
+static void trap_each(bool on) {
+    if (on)
+        __asm__ volatile("pushfq\n orl $0x100, (%%rsp)\n popfq" : : : "memory", "cc");
+    else
+        __asm__ volatile("pushfq\n andl $~0x100, (%%rsp)\n popfq" : : : "memory", "cc");
+}
+
+static void watch(vx_sandbox *box) {
+    struct sigaction action = {.sa_handler = on_step, .sa_flags = SA_ONSTACK};
+    CHECK(sigaction(SIGTRAP, &action, NULL) == 0);
+    watched = box;
+    going = box->cache;
+    cache_ref(going);
+    steps = looked_at_nothing = 0;
+    trap_each(true);
+}
+
+/* The cache did go, and was none of the box's by then.  Without it a tick at the wrong instruction reads freed memory. */
+static void unwatch(void) {
+    trap_each(false);
+    CHECK(steps > 100 && going->references == 1 && looked_at_nothing == 0);
+    cache_unref(going);
+}
+
+static void test_no_tick_sees_what_is_gone(void) {
+    world w = open_world();
+    const vx_block *block;
+    vx_trap_kind why;
+    CHECK(value_at(w.box, TEXT) == 1);
+    w.box->state->eip = TEXT + 16; /* needs another cache, for floating point */
+    watch(w.box);
+    CHECK(run_find_block(w.box, &block, &why) == VX_OK);
+    unwatch();
+    CHECK(region_protect(w.box, DATA, 0x2000, RWX) && put(w.box, DATA, 7) && value_at(w.box, DATA) == 7);
+    watch(w.box);
+    own_free(w.box);
+    unwatch();
+    close_world(w);
+}
+
 /* Parent and child went on in the middle of one cache: neither writes to it again. */
 static void test_fork_in_a_tick(void) {
     run_endless(fork_once);
@@ -256,5 +310,6 @@ int main(void) {
     test_ticks();
     test_fork_in_a_tick();
     test_fork_between_calls();
+    test_no_tick_sees_what_is_gone();
     return checked("own");
 }
