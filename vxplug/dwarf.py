@@ -154,7 +154,8 @@ def _bounded(type: Type, die: Any) -> Type:
     return type
 
 
-def _members(die: Any, struct: str, base: int) -> list[Member]:
+def _members(die: Any, struct: str, base: int, place: str = "") -> list[Member]:
+    """``place`` is where an anonymous struct stands in its owners, so that what has no name in it gets one of its own."""
     found: list[Member] = []
     for number, child in enumerate(children(die, "DW_TAG_member")):
         if "DW_AT_external" in child.attributes or "DW_AT_declaration" in child.attributes:
@@ -163,9 +164,9 @@ def _members(die: Any, struct: str, base: int) -> list[Member]:
         inner = bare_type(type_of(child))[0]
         name = name_of(child)
         if name is None and inner.tag == "DW_TAG_structure_type":
-            found += _members(inner, struct, bit)  # C11: members of an anonymous struct are its owner's
+            found += _members(inner, struct, bit, f"{place}{number}_")  # C11: members of an anonymous struct are its owner's
             continue
-        name = python_name(name or f"anonymous{number}", f"member of {struct}", child)
+        name = python_name(name or f"anonymous{place}{number}", f"member of {struct}", child)
         try:
             type = _plain(type_of(child), f"{struct}_{name}")
         except _Unsupported as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import dataclasses
 import enum
 import gc
@@ -21,37 +22,40 @@ import vxplug
 
 from . import native, structs
 
-COUNT = 40
-STRUCTS = structs.generate(2024, COUNT)
+STRUCTS = structs.generate(2024, 60)
 SOURCE = structs.source(STRUCTS)
+ROOM = 4096  # more words than any of them has
 
 
 @pytest.fixture(scope="module")
 def pair(build_plugin, tmp_path_factory):
     """(sandbox, cffi module) of the generated structs."""
-    declarations = [(structs.ENUM_TEXT, False)]
-    declarations += [(structs.declaration(s, False), s.packed) for s in STRUCTS]
-    declarations += [(f"{p};", False) for s in STRUCTS for p in structs.prototypes(s)]
+    declarations = [(f"{structs.NATIVE.format(s.name)};", False) for s in STRUCTS]
     module = native.load(tmp_path_factory.mktemp("native"), declarations, SOURCE)
     with vxplug.open(build_plugin(SOURCE)).sandbox() as box:
         yield box, module
 
 
 @given(data=st.data())
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=200, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 def test_generated_structs(pair, data):
-    """Without it an offset, a width, a sign or a direction could be wrong for some shape of struct."""
+    """Without it an offset, a width, a sign or a direction could be wrong for some shape of struct or union."""
     box, module = pair
     struct = data.draw(st.sampled_from(STRUCTS))
-    first, second = data.draw(structs.values(struct)), data.draw(structs.values(struct))
-    classes, name = box.plugin.types, struct.name
-    one, two = structs.to_python(struct, first, classes), structs.to_python(struct, second, classes)
-    expected = getattr(module.lib, f"hash_{name}")(module.ffi.new(f"struct {name} *", first)[0])
-    assert box[f"hash_{name}"](one) == expected
-    assert box[f"hash_in_{name}"](one) == expected
-    for result in (box[f"echo_{name}"](one), box[f"keep_{name}"](one)):
-        assert result == one and type(result) is classes[name]
-    assert box[f"swap_{name}"](one, two) == (7, two, one)
+    name, room = struct.name, array.array("Q", bytes(8 * ROOM))
+    plain = [data.draw(structs.values(struct)) for _ in range(2)]
+    one, two = (structs.to_python(struct, value, box.plugin.types) for value in plain)
+    words = array.array("Q", structs.words(struct, plain[0]))
+    count = getattr(module.lib, f"native_{name}")(*(module.ffi.from_buffer("unsigned long[]", a) for a in (words, room)))
+    expected = room[:count].tolist()
+    for function in ("dump", "dump_in"):
+        assert room[: box[f"{function}_{name}"](one, room)].tolist() == expected
+    seen = []
+    relayed = box[f"through_{name}"](one, lambda *given: seen.extend(given) or two)
+    results = (box[f"make_{name}"](words), box[f"echo_{name}"](one), box[f"keep_{name}"](one), *seen)
+    for result in results:
+        assert structs.words(struct, result) == expected and type(result) is box.plugin.types[name] and result == one
+    assert box[f"swap_{name}"](one, two) == (7, two, one) and relayed == two
 
 
 GUEST = r"""
@@ -63,6 +67,7 @@ enum wide { SMALL, LARGE = 0xffffffff };
 typedef union number { int32_t i; float f; uint8_t raw[8]; double d; struct { uint16_t low, high; } parts; unsigned bits : 5; } number;
 typedef struct pos { int16_t x; double y; } pos;
 struct inner { int8_t a; struct { int32_t b, c; }; union { int32_t d; float e; }; };
+struct twins { struct { union { int32_t a; float b; }; }; struct { union { int32_t c; float d; }; }; };
 typedef struct named { char name[8]; uint8_t raw[4]; int8_t list[3]; number n; color c; color c3 : 3; } named;
 struct __attribute__((packed)) packed { uint8_t a; uint64_t b; uint16_t c; };
 struct aligned { uint8_t a; uint32_t b __attribute__((aligned(16))); };
@@ -72,6 +77,7 @@ VX_EXPORT color next(color c) { return c == RED ? GREEN : c == GREEN ? BLUE : (c
 VX_EXPORT enum wide widen(enum wide w) { return w == SMALL ? LARGE : SMALL; }
 VX_EXPORT named echo_named(named n) { return n; }
 VX_EXPORT struct inner echo_inner(struct inner i) { return i; }
+VX_EXPORT struct twins echo_twins(struct twins t) { return t; }
 VX_EXPORT number echo_number(number n) { return n; }
 VX_EXPORT uint64_t packed_sum(struct packed p, struct aligned q) { return p.a + p.b + p.c + q.a + q.b; }
 VX_EXPORT uint32_t big_sum(big b) { uint32_t t = 0; for (int i = 0; i < 250; i++) t += b.words[i]; return t; }
@@ -166,6 +172,8 @@ def test_anonymous_members(box):
     value = inner(1, 2, 3, union(e=1.5))
     result = box.echo_inner(value)
     assert result == value and result.anonymous2.e == 1.5 and result.anonymous2.d == 0x3FC00000
+    twins = box.twins(box.twins_anonymous0_0(a=1), box.twins_anonymous1_0(d=1.5))
+    assert box.echo_twins(twins) == twins and box.echo_twins(twins).anonymous1_0.c == 0x3FC00000
 
 
 def test_unions(box):
