@@ -17,6 +17,10 @@ static uint32_t last; /* result of the last call out */
 uint32_t behave_eax, behave_edx, behave_pop;
 double behave_st0;
 
+/* Stubs of imports of whatever type the harness says in the note. */
+VX_IMPORT(void, lent_first, (void));
+VX_IMPORT(void, lent_second, (void));
+
 static uint32_t byte(void) { return at < script_size ? script[at++] : 0; }
 
 static uint32_t word(void) {
@@ -44,6 +48,7 @@ static uint32_t number(const uint32_t *frame) {
     case 11: return 0xfffe0000u - byte(); /* the end of the guest's space */
     case 12: return (uint32_t)script;
     case 13: return 1u << (kind >> 4) << (byte() & 16);
+    case 14: return kind & 16 ? (uint32_t)lent_first : (uint32_t)behave_eax;
     default: return (frame[1 + (kind >> 4)] + 0xfff) & ~0xfffu;
     }
 }
@@ -61,6 +66,7 @@ static void call_out(const uint32_t *frame, int host) {
 /* A function that is likely one of the host's, with any arguments; whoever pops them, the stack is as before. */
 static void call_lent(const uint32_t *frame) {
     uint32_t kind = byte(), function = kind & 1 ? frame[1 + (kind >> 1 & 3)] : number(frame), words[6], result;
+    if (kind & 8) function = (uint32_t)(kind & 16 ? lent_first : lent_second);
     for (unsigned i = 0; i < 6; i++) words[i] = number(frame);
     __asm__ volatile("mov %%esp, %%edi\n push 20(%1)\n push 16(%1)\n push 12(%1)\n push 8(%1)\n push 4(%1)\n push (%1)\n"
                      "call *%2\n mov %%edi, %%esp"

@@ -21,10 +21,11 @@ from .driver import Reader, require
 
 with driver.instrumented():
     import vxplug
-    from vxplug.interface import PARAM_TYPES, RESULT_TYPES, Export, Interface, encode_note
+    from vxplug.interface import PARAM_TYPES, RESULT_TYPES, Export, Import, Interface, encode_note
     from vxplug.types import (
         INTEGERS as RANGES, MODES, SIZES as SCALARS, ArrayType, EnumType, FunctionType, HandleType, Member, NumbersType,
-        OptionalType, PointerType, StructType, Type, fit_a_call, is_call_param, is_call_result, size_of,
+        OptionalType, PointerType, StructType, Type, fit_a_call, is_call_param, is_call_result, is_callable_here, is_output,
+        size_of,
     )
 
 from . import plugins
@@ -35,6 +36,7 @@ NUMBERS = [code for code in sorted(SCALARS) if code != "bool"]
 MEMORY = 4 << 20
 BASE = plugins.built("guest")
 EXPORTS = vxplug.open(BASE).exports
+STUBS = {name: function.address for name, function in vxplug.open(BASE).imports.items()}
 RELEASE = vxplug.open(BASE)._interface.release
 INTEGERS = (0, 1, -1, 127, 128, 255, 256, 2**15, 2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**63 - 1, 2**63, 2**64 - 1, 2**64, -(2**63), 2**400)
 FLOATS = (0.0, -0.0, 1.5, 1e39, -1e308, math.inf, -math.inf, math.nan, 5e-324)
@@ -44,9 +46,10 @@ SIZES = (0, 1, 15, 16, 17, 4095, 4096, 4097, 65536, 70000)
 
 
 @functools.lru_cache(maxsize=64)  # each holds what it read of its debug information
-def plugin_for(params: tuple[Type, ...], result: Type) -> vxplug.Plugin:
+def plugin_for(params: tuple[Type, ...], result: Type, imported: tuple[FunctionType, ...]) -> vxplug.Plugin:
     target = Export("target", EXPORTS["target"].address, None, "", tuple((f"p{i}", code) for i, code in enumerate(params)), result)
-    interface = Interface(None, RELEASE, (EXPORTS["load"], EXPORTS["add"], target))
+    imports = tuple(Import(name, address, "", type) for (name, address), type in zip(STUBS.items(), imported, strict=False))
+    interface = Interface(None, RELEASE, (EXPORTS["load"], EXPORTS["add"], target), imports)
     return vxplug.open(plugins.with_note(BASE, encode_note(interface)))
 
 
@@ -80,9 +83,30 @@ def draw_memory_type(reader: Reader, depth: int) -> Type:
     return draw_struct(reader, depth)
 
 
-def draw_function(reader: Reader) -> FunctionType:
-    params = tuple(CALL_PARAMS[reader.byte() % len(CALL_PARAMS)] for _ in range(reader.byte() % 4))
-    return FunctionType(params, CALL_RESULTS[reader.byte() % len(CALL_RESULTS)])
+def draw_call_type(reader: Reader, result: bool, depth: int) -> Type:
+    """What C passes to a function of the host's, or takes from it."""
+    choice, codes = reader.byte(), CALL_RESULTS if result else CALL_PARAMS
+    if choice < 112:
+        return codes[choice % len(codes)]
+    if choice < 144:
+        return NumbersType(NUMBERS[choice % len(NUMBERS)], "in" if result or choice & 16 else "inout")
+    if choice < 160:
+        return HandleType("Owned", EXPORTS["target"].address) if choice & 4 else HandleType("Lent", 0)
+    if choice < 192 and not result and depth:
+        function = draw_function(reader, depth - 1)
+        return function if is_callable_here(function) else "i32"
+    inner = draw_value_type(reader, 2)
+    return inner if choice < 208 else PointerType(inner, "in" if result or choice & 1 else "inout")
+
+
+def draw_function(reader: Reader, depth: int = 2) -> FunctionType:
+    params = tuple(draw_call_type(reader, False, depth) for _ in range(reader.byte() % 4))
+    return FunctionType(params if fit_a_call(params) else (), draw_call_type(reader, True, depth))
+
+
+def draw_value_type(reader: Reader, depth: int) -> Type:
+    inner = draw_memory_type(reader, depth)
+    return StructType(f"A{reader.at}", size_of(inner), (Member("items", inner, 0),)) if isinstance(inner, ArrayType) else inner
 
 
 def draw_special(reader: Reader, result: bool) -> Type:
@@ -90,8 +114,9 @@ def draw_special(reader: Reader, result: bool) -> Type:
     choice = reader.byte()
     if choice % 3 == 0:
         return NumbersType(NUMBERS[choice // 3 % len(NUMBERS)], "out" if result else ("in", "inout")[choice & 1])
-    if choice % 3 == 1 and not result:
-        return draw_function(reader)
+    if choice % 3 == 1:
+        function = draw_function(reader)
+        return function if not result or is_callable_here(function) else "none"
     return HandleType("Owned", EXPORTS["target"].address) if choice & 4 else HandleType("Lent", 0)
 
 
@@ -101,9 +126,7 @@ def draw_type(reader: Reader, codes: list[str], result: bool) -> Type:
         return codes[choice % len(codes)]
     if choice < 160:
         return draw_special(reader, result)
-    inner = draw_memory_type(reader, 3)
-    if isinstance(inner, ArrayType):
-        inner = StructType(f"A{reader.at}", size_of(inner), (Member("items", inner, 0),))
+    inner = draw_value_type(reader, 3)
     if choice < 208:
         return inner
     pointer = PointerType(inner, "in" if result else MODES[choice % 3])
@@ -139,20 +162,44 @@ def buffer(reader: Reader) -> Any:
 class Host:
     """What the guest's calls out meet: callables that answer, fail or call back, as the input says."""
 
-    def __init__(self, reader: Reader, box: vxplug.Sandbox, classes: Any) -> None:
+    box: vxplug.Sandbox  # set when it is there
+
+    def __init__(self, reader: Reader, classes: Any) -> None:
         self.actions = itertools.cycle(reader.take(6) or b"\0")
-        self.box, self.classes = box, classes
+        self.classes = classes
         self.things: list[Any] = []  # handles that results were
+        self.functions: list[tuple[FunctionType, Any]] = []  # of the guest's
 
     def function(self, type: FunctionType) -> Callable[..., Any]:
         def called(*arguments: Any) -> Any:
             for code, value in zip(type.params, arguments, strict=True):
                 check_callback_argument(code, value)
-            return self.act(type.result, next(self.actions))
+                self.keep(code, value)
+            return self.act(type, next(self.actions))
 
         return called
 
-    def act(self, result: Type, action: int) -> Any:
+    def keep(self, type: Type, value: Any) -> None:
+        """What the guest gave, to be used later, also when it is dead."""
+        if isinstance(type, HandleType) and value is not None:
+            self.things.append(value)
+        if isinstance(type, FunctionType) and value is not None:
+            self.functions.append((type, value))
+        if isinstance(type, NumbersType) and type.mode == "inout":
+            value.reverse()
+
+    def call_guest(self, reader: Reader) -> None:
+        for type, function in self.functions[-1:]:
+            inputs = [p.target if isinstance(p, PointerType) else p for p in type.params]
+            function(*[argument(reader, p, self.classes, self) for p in inputs])
+
+    def answer(self, type: FunctionType, reader: Reader) -> Any:
+        given = [] if type.result == "none" else [argument(reader, type.result, self.classes, self)]
+        given += [None if reader.byte() & 1 else argument(reader, p.target, self.classes, self)
+                  for p in type.params if isinstance(p, PointerType) and is_output(p)]
+        return given[0] if len(given) == 1 else tuple(given)
+
+    def act(self, type: FunctionType, action: int) -> Any:
         if action % 8 == 0:
             raise KeyError(action)
         if action % 8 == 1:
@@ -161,7 +208,9 @@ class Host:
             self.box.reset()
         if action % 8 == 3:
             return object()
-        return argument(Reader(bytes([action & 127, action])), result, self.classes, self) if result != "none" else None
+        if action % 8 == 4:
+            self.call_guest(Reader(bytes([action & 127])))
+        return self.answer(type, Reader(bytes([action & 127, action, action >> 3])))
 
 
 def numbers(reader: Reader, type: NumbersType) -> Any:
@@ -271,8 +320,7 @@ def call(box: vxplug.Sandbox, result: Type, arguments: list[Any], host: Host) ->
         check_error(error)
     else:
         check_result(result, value)
-        if isinstance(result, HandleType) and value is not None:
-            host.things.append(value)
+        host.keep(result, value)
 
 
 def draw_arguments(reader: Reader, host: Host, params: tuple[Type, ...]) -> list[Any]:
@@ -283,6 +331,13 @@ def draw_arguments(reader: Reader, host: Host, params: tuple[Type, ...]) -> list
         return []  # a union takes no part that is wrong
 
 
+def script(flags: int, rest: bytes) -> bytes:
+    """What guest.c is to do: as the input says, but that alone seldom hits on a call of what is lent."""
+    start = bytes([13, 8 | flags & 16]) if flags & 32 else b""  # an import, with what follows as arguments
+    start += bytes([13, 1 | flags >> 6 & 2]) if flags & 64 else b""  # the first or second argument
+    return (start + rest)[:4096]
+
+
 def one_input(data: bytes) -> None:
     reader = Reader(data)
     result = draw_type(reader, RESULTS, True)
@@ -290,19 +345,25 @@ def one_input(data: bytes) -> None:
     if not fit_a_call(params):
         return  # the loader refuses it: the note's harness
     flags = reader.byte()
-    plugin = plugin_for(params, result)
+    imported = tuple(draw_function(reader) for _ in range(flags >> 3 & 3))[: len(STUBS)]
+    plugin = plugin_for(params, result, imported)
     outputs = len(plugin.exports["target"].outputs)
-    box = plugin.sandbox(memory=MEMORY, stack=1 << 16, timeout=0.02, stdout=len, stderr=len,
-                         on_fault="poison" if flags & 1 else "reset")
-    host = Host(reader, box, plugin.exports["target"].classes)
+    host = Host(reader, plugin.exports["target"].classes)
+    box = host.box = plugin.sandbox(memory=MEMORY, stack=1 << 16, timeout=0.02, stdout=len, stderr=len,
+                                    on_fault="poison" if flags & 1 else "reset",
+                                    imports={name: host.function(f.type) for name, f in plugin.imports.items()})
     arguments = draw_arguments(reader, host, params)
     before = references(arguments)
     try:
-        box["load"](reader.rest()[:4096])
+        box["load"](script(flags, reader.rest()))
     except vxplug.GuestTimeout:
         return  # the machine is busy with something else
     for _ in range(1 + (flags >> 1 & 3)):
         call(box, result if outputs == (result != "none") else StructType("several", 1, ()), arguments, host)
+    try:
+        host.call_guest(reader)
+    except Exception as error:
+        check_error(error)
     require(references(arguments) == before, "a reference is lost or kept")
     check_arguments(arguments)
     require(box.memory_used <= MEMORY, "memory limit")
