@@ -11,7 +11,7 @@ from typing import Any
 
 from .elf import PT_LOAD, SHNUM_MAX, Elf
 from .errors import Error, escape
-from .interface import Export
+from .interface import Export, described
 from .metered import Metered
 from .plugin import Plugin, open as open_plugin
 
@@ -78,7 +78,7 @@ def _show_exports(found: dict[str, Any]) -> None:
     if found["imports"]:
         print("\nneeds of the host, as sandbox(imports={…}):")
     for function in found["imports"]:
-        print(f"            {function['prototype']}")
+        print(f"            {described(function['name'], function['prototype'])}")
 
 
 def _show_parts(found: dict[str, Any]) -> None:

@@ -110,6 +110,11 @@ class Import(Record):
     type: FunctionType
 
 
+def described(name: str, prototype: str) -> str:
+    """What an import is: its prototype, and the name in Python where that is another."""
+    return prototype if f"{name}(" in prototype else f"{prototype} as {name}"
+
+
 class Interface(Record, aside=("classes", "version")):
     doc: str | None
     release: int

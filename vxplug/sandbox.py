@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from . import _vx, pickling
 from .errors import Error, MissingImportError
 from .faults import from_trap
+from .interface import described
 from .plugin import Plugin
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ def _imports(plugin: Plugin, given: dict[str, Any], trace: Trace | None, module:
     """What the binding wants of each import; all must be given, and nothing that the plugin does not know."""
     if not given and not plugin.imports:
         return []
-    missing = [function.prototype for name, function in plugin.imports.items() if name not in given]
+    missing = [described(name, function.prototype) for name, function in plugin.imports.items() if name not in given]
     if missing:
         text = f"imports: the plugin needs host functions that were not given: {'; '.join(missing)}"
         raise MissingImportError(text, name=module, path=plugin.path)

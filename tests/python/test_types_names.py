@@ -58,6 +58,14 @@ def test_keywords_end_in_an_underscore(plugin):
     assert plugin.exports["del_"].prototype == "struct in del(struct in in, is is)", "C's own names"
 
 
+def test_imports_are_asked_for_by_their_name_in_python(plugin, path):
+    """Without it who loads the plugin would give `import`, as its prototype has it, and be told that it has no use for that."""
+    with pytest.raises(vxplug.MissingImportError, match=r"not given: int32_t import\(int32_t\) as import_$"):
+        plugin.sandbox()
+    shown = subprocess.run([sys.executable, "-m", "vxplug", "inspect", path], check=True, capture_output=True, text=True).stdout
+    assert "            int32_t import(int32_t) as import_\n" in shown
+
+
 def test_tools(plugin, path, tmp_path):
     """Without it stubs would be no Python, or the command line not find what inspect shows."""
     text = stub_text(plugin)
