@@ -45,7 +45,7 @@ enum {
 /* sizeof(vx_bytes) on i386: pointer, length, owner. */
 #define BYTES_RESULT_SIZE 12
 #define VIEW_RESULT_SIZE 8 /* and of vx_view */
-/* A `const char *` result is a name or a message; data travels in vx_bytes. */
+/* A `const char *` result is a name or a message; data travels in vx_bytes.  Messages of memory.c name both. */
 #define MAX_STRING_RESULT ((size_t)64 << 20)
 /* Bytes of all text that one struct points to. */
 #define MAX_MEMBER_TEXT ((size_t)1 << 20)

@@ -300,7 +300,7 @@ PyObject *memory_string_result(const Function *function, Call *call, uint32_t ad
     size_t size = vx_guest_strlen(core, at, MAX_STRING_RESULT);
     const char *text = size == SIZE_MAX ? NULL : vx_guest_pointer(core, at, size + 1, VX_PROT_READ);
     if (text == NULL) {
-        error_fault(function, call, address, "str result without an end in readable memory");
+        error_fault(function, call, address, "str result without an end in 64 MiB of readable memory");
         return NULL;
     }
     return kept(call, memory_decode(text, size));
@@ -313,7 +313,7 @@ static PyObject *decode(const Function *function, Call *call, const Layout *layo
     PyObject *object = codec_decode(layout, bytes, &reader);
     if (!reader.failed)
         return kept(call, object);
-    error_fault(function, call, reader.address, "str in a struct without an end in readable memory, or too long");
+    error_fault(function, call, reader.address, "str in a struct without an end in readable memory, or all of them longer than 1 MiB");
     return NULL;
 }
 
