@@ -1,6 +1,7 @@
 /* Unit tests of owncode.c, and of attach in run.c: which cache a sandbox uses, what is guarded, and what is dropped when. */
 #include "check.h"
 #include "core/internal.h"
+#include "trap_flag.h"
 
 #include <signal.h>
 #include <sys/wait.h>
@@ -226,13 +227,6 @@ static void on_step(int signal) {
     looked_at_nothing += watched->cache == going && going->references == 1;
 }
 
-static void trap_each(bool on) {
-    if (on)
-        __asm__ volatile("pushfq\n orl $0x100, (%%rsp)\n popfq" : : : "memory", "cc");
-    else
-        __asm__ volatile("pushfq\n andl $~0x100, (%%rsp)\n popfq" : : : "memory", "cc");
-}
-
 static void watch(vx_sandbox *box) {
     struct sigaction action = {.sa_handler = on_step, .sa_flags = SA_ONSTACK};
     CHECK(sigaction(SIGTRAP, &action, NULL) == 0);
@@ -240,12 +234,12 @@ static void watch(vx_sandbox *box) {
     going = box->cache;
     cache_ref(going);
     steps = looked_at_nothing = 0;
-    trap_each(true);
+    set_trap_flag();
 }
 
 /* The cache did go, and was none of the box's by then.  Without it a tick at the wrong instruction reads freed memory. */
 static void unwatch(void) {
-    trap_each(false);
+    clear_trap_flag();
     CHECK(steps > 100 && going->references == 1 && looked_at_nothing == 0);
     cache_unref(going);
 }

@@ -5,6 +5,7 @@
  * the instruction is executed: the watchdog's own, which becomes a tick, or one whose handler destroys what
  * it may.  The guests' results must not change. */
 #include "core/internal.h"
+#include "trap_flag.h"
 
 #include <stdio.h>
 #include <ucontext.h>
@@ -131,9 +132,6 @@ static void on_trap(int signal, siginfo_t *info, void *context) {
     count++;
     os_signal_thread(os_thread_id(), injected);
 }
-
-static void set_trap_flag(void) { __asm__ volatile("pushfq\n orl $0x100, (%%rsp)\n popfq" : : : "memory", "cc"); }
-static void clear_trap_flag(void) { __asm__ volatile("pushfq\n andl $~0x100, (%%rsp)\n popfq" : : : "memory", "cc"); }
 
 static bool step_through(uint32_t (*run)(vx_sandbox *), vx_sandbox *box, uint32_t expected) {
     running = box;
