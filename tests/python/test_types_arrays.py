@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import array
 import ctypes
-import gc
 import inspect
 import struct
-import sys
 from typing import Optional
 
 import pytest
@@ -18,6 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import vxplug
+
+from .leaks import growth
 
 ITEMS = {
     "i8": ("int8_t", "b"), "u8": ("uint8_t", "B"), "i16": ("int16_t", "h"), "u16": ("uint16_t", "H"),
@@ -224,12 +224,6 @@ def test_references(box):
                 with pytest.raises((TypeError, BufferError)):
                     box.dot(values, wrong)
 
-    work()
-    gc.collect()
-    before = [sys.getrefcount(o) for o in (values, pair, array.array, box.pair)], sys.getallocatedblocks()
-    work()
-    gc.collect()
-    after = [sys.getrefcount(o) for o in (values, pair, array.array, box.pair)], sys.getallocatedblocks()
-    assert all(abs(a - b) < 20 for a, b in zip(after[0], before[0], strict=True))
-    assert after[1] - before[1] < 300, "less than one a round"
+    references, blocks = growth(work, (values, pair, array.array, box.pair))
+    assert references < 20 and blocks < 300, "less than one a round"
     values.append(1.0)  # no export is left

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import array
-import gc
 import inspect
-import sys
 
 import pytest
 
@@ -19,6 +17,7 @@ import vxplug
 from vxplug.stubs import stub_text
 
 from . import native
+from .leaks import growth
 
 TYPES = "typedef struct point { int16_t x; double y; uint8_t tag[3]; } point;\n"
 ARRAYS = """
@@ -361,11 +360,5 @@ def test_references(box):
                 with pytest.raises(TypeError):
                     box.moved(lambda p, n, q, wrong=wrong: wrong, point, True)
 
-    work()
-    gc.collect()
-    before = [sys.getrefcount(o) for o in (point, values, box.point, array.array)], sys.getallocatedblocks()
-    work()
-    gc.collect()
-    after = [sys.getrefcount(o) for o in (point, values, box.point, array.array)], sys.getallocatedblocks()
-    assert all(abs(a - b) < 5 for a, b in zip(after[0], before[0], strict=True))
-    assert after[1] - before[1] < 200, "less than one a round"
+    references, blocks = growth(work, (point, values, box.point, array.array))
+    assert references < 5 and blocks < 200, "less than one a round"

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 import vxplug
 
 from . import native, structs
+from .leaks import growth
 
 SCALARS = {ctype: code for ctype, code in structs.SCALARS.items() if ctype != "_Bool"}
 # Each callback value is used in a sum with another one, so that a lost register or x87 slot shows.
@@ -427,16 +428,10 @@ def test_references(box):
                 with pytest.raises(kind):
                     box.call(wrong, 1)
 
-    work()
-    gc.collect()
-    before = [sys.getrefcount(o) for o in (good, bad, odd, box.pos)], sys.getallocatedblocks()
-    work()
-    gc.collect()
-    after = [sys.getrefcount(o) for o in (good, bad, odd, box.pos)], sys.getallocatedblocks()
-    assert all(abs(a - b) < 5 for a, b in zip(after[0], before[0], strict=True))
-    assert after[1] - before[1] < 200, "less than one a round"
+    references, blocks = growth(work, (good, bad, odd, box.pos))
+    assert references < 5 and blocks < 200, "less than one a round"
     gone = weakref.ref(good)
-    del good, before, after
+    del good
     gc.collect()
     assert gone() is None
 
