@@ -10,7 +10,7 @@ from typing import Any
 from .cdecl import bare_type, children, declare, lengths, name_of, number_of, parameters, spell, type_of
 from .cnames import check_distinct, enumerator, python_name
 from .errors import SdkError
-from .extent import over_the_limits
+from .extent import call_over_the_limits, over_the_limits
 from .interface import PARAMS_MAX, Export, Import
 from .types import (
     NULLABLE,
@@ -296,7 +296,11 @@ def _function(die: Any, owner: str, handles: Mapping[str, HandleType]) -> Functi
     params = tuple(_call_part(p, number, owner, handles) for number, p in enumerate(listed, 1))
     if not fit_a_call(params):
         raise _Unsupported(f"'{spell(die)}'", "take pointers to them", "a function with larger structs by value than a call takes")
-    return FunctionType(params, _call_part(die, 0, f"{owner}_result", handles))
+    type = FunctionType(params, _call_part(die, 0, f"{owner}_result", handles))
+    problem = call_over_the_limits(type)
+    if problem is not None:
+        raise _Unsupported(f"'{spell(die)}'", "pass bytes as vx_view, many numbers as a vx_array", problem)
+    return type
 
 
 def _call_part(die: Any, number: int, owner: str, handles: Mapping[str, HandleType]) -> Type:

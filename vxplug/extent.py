@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
-from .types import DEPTH_MAX, MEMBERS_MAX, OBJECTS_MAX, SIZE_MAX, ArrayType, EnumType, StructType, Type, is_packed, size_of
+from .types import (
+    DEPTH_MAX,
+    MEMBERS_MAX,
+    OBJECTS_MAX,
+    SIZE_MAX,
+    ArrayType,
+    EnumType,
+    FunctionType,
+    PointerType,
+    StructType,
+    Type,
+    is_packed,
+    size_of,
+)
 
-__all__ = ["over_the_limits"]
+__all__ = ["call_over_the_limits", "over_the_limits"]
 
 
 def _parts(type: Type) -> int:
     """Python objects of a value, as a note's reader counts them."""
     if isinstance(type, StructType):
         return 1 + sum(_parts(member.type) for member in type.members)
+    if isinstance(type, FunctionType):
+        return 1 + sum(_parts(param) for param in type.params)
+    if isinstance(type, PointerType):
+        return _parts(type.target)
     return 1 + type.count * _parts(type.item) if isinstance(type, ArrayType) and not is_packed(type) else 1
 
 
@@ -29,3 +46,10 @@ def over_the_limits(type: Type) -> str | None:
     if _parts(type) > OBJECTS_MAX:
         return f"of {_parts(type)} numbers and other parts where {OBJECTS_MAX} are the limit"
     return f"nested more than {DEPTH_MAX} deep" if _depth(type) > DEPTH_MAX else None
+
+
+def call_over_the_limits(type: FunctionType) -> str | None:
+    """The same for what a function of the host's gets in one call."""
+    if _parts(type) <= OBJECTS_MAX:
+        return None
+    return f"whose parameters have {_parts(type)} numbers and other parts where {OBJECTS_MAX} are the limit"

@@ -431,8 +431,9 @@ class Types:
         check(all(is_call_param(param) for param in params), f"{what}: a parameter that no callback has")
         check(is_call_result(result), f"{what}: a result that no callback has")
         check(fit_a_call(params), f"{what}: structs by value are larger than a call may have")
-        inner = [self._cost(ref) for ref, param in zip(listed, params, strict=True) if isinstance(param, FunctionType)]
-        return FunctionType(params, result), 1 + sum(c for c, _ in inner), 1 + max((d for _, d in inner), default=0)
+        costs = [(self._cost(ref), param) for ref, param in zip(listed, params, strict=True)]
+        depth = max((d for (_, d), param in costs if isinstance(param, FunctionType)), default=0)
+        return FunctionType(params, result), 1 + sum(c for (c, _), _ in costs), 1 + depth
 
     def read_stream(self, row: dict[str, Any], what: str) -> tuple[Type, int, int]:
         part = (integer(row.get(n), 1, (1 << 32) - 1, f"{what}: {n}") for n in ("open", "alloc", "next", "close"))

@@ -95,6 +95,7 @@ typedef struct Call {
     PyObject *raised;          /* exception that the guest raised with vx_raise, the first */
     bool faulted;              /* guest code did not return: `trap` says why */
     const char *fault_text;    /* instead of the trap kind's own text */
+    char fault_room[256];      /* for one that is made up */
     uint64_t lingers_ns;       /* since when, while `suspended` is of on_linger's doing; or 0 */
     uint64_t checked_ms;       /* when Python's signal handlers last had their turn */
     vx_trap trap;
@@ -111,7 +112,8 @@ typedef struct Box {
     PyObject *sample;          /* the profiler's callable, or NULL */
     vx_sandbox *core;          /* NULL: not yet made, closed, or given up after a fork */
     PyObject *broken;          /* str: why calls are refused until a reset, or NULL */
-    uint64_t memory;           /* limits, for messages */
+    uint64_t memory;           /* limits, for messages and of `lent` */
+    uint64_t lent;             /* bytes copied from the guest for host functions that it calls now */
     uint64_t timeout_ns, init_timeout_ns;
     uint32_t stack_low;        /* lowest address of the guest's stack */
     uint32_t release;          /* guest address of vx_release_, or 0 */
@@ -475,8 +477,8 @@ typedef struct Texts {
     size_t size, room, places_room; /* bytes */
 } Texts;
 
-/* On the way out: whose memory, and how much text there may be yet.  With `failed`, the pointer
- * that led to no text, or to too much, and no exception. */
+/* On the way out: whose memory, and how much text there may be yet; the last pointer to text.  With `failed`
+ * it led to none, or to too much, and there is no exception. */
 typedef struct Reader {
     vx_sandbox *core;
     size_t left;
@@ -553,7 +555,8 @@ typedef struct Visit {
     uint32_t words[MAX_WORDS];
     PyObject *values[MAX_PARAMETERS];
     unsigned count;          /* of values that there are */
-    bool bad_memory;         /* the guest passed a pointer to what is not its memory */
+    uint64_t lent;           /* its part of Box.lent */
+    bool bad_memory;         /* the guest passed a pointer to what is not its memory, or to too much */
 } Visit;
 
 /* All of it.  False with an exception, or with bad_memory. */

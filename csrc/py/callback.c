@@ -122,7 +122,8 @@ static vx_callback_end visit_end(Visit *visit, bool ok)
     if (ok)
         return VX_CALLBACK_DONE;
     if (visit->bad_memory && !PyErr_Occurred()) {
-        visit->call->fault_text = "the plugin passed a host function memory that is not all its own";
+        if (visit->call->fault_text == NULL)
+            visit->call->fault_text = "the plugin passed a host function memory that is not all its own";
         return VX_CALLBACK_BAD_MEMORY;
     }
     error_keep(visit->call);
@@ -153,10 +154,12 @@ vx_callback_end callback_serve(Box *box, Call *call, vx_callback *callback)
     visit.prototype = (Function *)Py_NewRef(slot->prototype);
     visit.callable = Py_NewRef(slot->callable);
     visit.count = 0;
+    visit.lent = 0;
     visit.bad_memory = false;
     vx_callback_end end = visit_end(&visit, visit_run(&visit));
     for (unsigned i = 0; i < visit.count; i++)
         Py_DECREF(visit.values[i]);
+    box->lent -= visit.lent;
     Py_DECREF(visit.callable);
     Py_DECREF(visit.prototype);
     return end;

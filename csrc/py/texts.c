@@ -95,12 +95,12 @@ PyObject *texts_read(Reader *reader, uint32_t address)
         return Py_NewRef(Py_None);
     if (reader == NULL)
         return PyErr_Format(PyExc_SystemError, "text where no guest is");
+    reader->address = address;
     size_t size = vx_guest_strlen(reader->core, at, reader->left);
     const char *text = size == SIZE_MAX ? NULL
                                         : vx_guest_pointer(reader->core, at, size + 1, VX_PROT_READ);
     if (text == NULL) {
         reader->failed = true;
-        reader->address = address;
         return NULL;
     }
     reader->left -= size;

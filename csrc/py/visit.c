@@ -1,12 +1,36 @@
 /* One call of a host function by guest code: its arguments, by the type of the function, and the callable.
  *
  * The words are copied once, then examined; whatever they lead to is copied too, through the range check, since
- * the guest may run again before the callable is done with it.  answer.c has the way back. */
+ * the guest may run again before the callable is done with it.  A guest can name the same memory many times, in
+ * one call and in those that wait for it, so all the copies of a sandbox at a time are no larger than its memory may be.
+ * answer.c has the way back. */
 #include "binding.h"
 
+#include <stdio.h>
 #include <string.h>
 
 /* ---- arguments ---- */
+
+/* Before `size` bytes at `address` are copied for the argument that is taken now. */
+static bool lend(Visit *visit, uint32_t address, uint64_t size)
+{
+    Box *box = visit->box;
+    Call *call = visit->call;
+    if (size <= box->memory - box->lent) {
+        box->lent += size;
+        visit->lent += size;
+        return true;
+    }
+    snprintf(call->fault_room, sizeof call->fault_room,
+             "%.60s() was passed too much: for copies the memory limit of %llu bytes leaves %llu, and argument %u is "
+             "%llu bytes",
+             PyUnicode_AsUTF8(visit->prototype->name), (unsigned long long)box->memory,
+             (unsigned long long)(box->memory - box->lent), visit->count + 1, (unsigned long long)size);
+    call->fault_text = call->fault_room;
+    visit->bad_memory = true;
+    visit->callback->bad_address = address;
+    return false;
+}
 
 static PyObject *decode(Visit *visit, const Layout *layout, const void *bytes)
 {
@@ -16,6 +40,8 @@ static PyObject *decode(Visit *visit, const Layout *layout, const void *bytes)
         visit->bad_memory = true;
         visit->callback->bad_address = reader.address;
     }
+    if (object != NULL && !lend(visit, reader.address, MAX_MEMBER_TEXT - reader.left))
+        Py_CLEAR(object);
     return object;
 }
 
@@ -43,7 +69,7 @@ static PyObject *take_text(Visit *visit, uint32_t address)
     vx_gaddr at = {address};
     size_t size = vx_guest_strlen(visit->box->core, at, MAX_STRING_RESULT);
     const char *text = readable(visit, address, size == SIZE_MAX ? UINT64_MAX : size + 1);
-    return text != NULL ? memory_decode(text, size) : NULL;
+    return text != NULL && lend(visit, address, size) ? memory_decode(text, size) : NULL;
 }
 
 /* Decoding makes objects, so other code may run: it reads a copy. */
@@ -52,9 +78,11 @@ static PyObject *take_struct(Visit *visit, const Layout *layout, uint32_t addres
     if (address == 0)
         return Py_NewRef(Py_None);
     const void *memory = readable(visit, address, layout->size);
-    uint8_t *copy = memory != NULL ? PyMem_Malloc(layout->size) : NULL;
+    if (memory == NULL || !lend(visit, address, layout->size))
+        return NULL;
+    uint8_t *copy = PyMem_Malloc(layout->size);
     if (copy == NULL)
-        return memory != NULL ? PyErr_NoMemory() : NULL;
+        return PyErr_NoMemory();
     PyObject *object = decode(visit, layout, memcpy(copy, memory, layout->size));
     PyMem_Free(copy);
     return object;
@@ -63,7 +91,7 @@ static PyObject *take_struct(Visit *visit, const Layout *layout, uint32_t addres
 static PyObject *take_bytes(Visit *visit, const uint32_t *words, bool writable)
 {
     const char *memory = readable(visit, words[0], words[1]);
-    if (memory == NULL)
+    if (memory == NULL || !lend(visit, words[0], words[1]))
         return NULL;
     return writable ? PyByteArray_FromStringAndSize(memory, (Py_ssize_t)words[1])
                     : PyBytes_FromStringAndSize(memory, (Py_ssize_t)words[1]);
@@ -75,7 +103,7 @@ static PyObject *take_numbers(Visit *visit, const Layout *layout, const uint32_t
 {
     uint64_t size = (uint64_t)words[1] * layout->size;
     void *memory;
-    if (readable(visit, words[0], size) == NULL)
+    if (readable(visit, words[0], size) == NULL || !lend(visit, words[0], size))
         return NULL;
     PyObject *array = numbers_create(visit->box->state, layout->code, words[1], &memory);
     const void *data = array != NULL ? readable(visit, words[0], size) : NULL;

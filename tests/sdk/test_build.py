@@ -60,6 +60,8 @@ REFUSALS = {
         "take the bytes as vx_view or vx_mut, many numbers as a vx_array",
     "#include <vxplug.h>\nstruct s { int many[300][300]; };\nVX_EXPORT int f(struct s *v) { return v->many[0][0]; }\n":
         "f(): parameter v: type 'int [300][300]' of member many, of 90301 numbers and other parts where 65536 are the limit, is not",
+    "#include <vxplug.h>\nstruct s { int many[40000]; };\nVX_EXPORT void f(void (*g)(const struct s *, struct s *)) { g(0, 0); }\n":
+        "whose parameters have 80005 numbers and other parts where 65536 are the limit, is not supported: pass bytes as vx_view, many",
     "#include <vxplug.h>\nstruct s { int a[600]; };\nVX_EXPORT int f(struct s v) { return v.a[0]; }\n":
         "f(): parameter v: type 'struct s' by value is not supported: 2400 bytes are more than a call takes; take a pointer to it",
     "#include <vxplug.h>\nstruct s { int a[150]; };\nVX_EXPORT int f(struct s v, struct s w) { return v.a[0] + w.a[0]; }\n":
