@@ -111,7 +111,7 @@ static inline vx_status give(const vx_sandbox *box, vx_status status, const vx_t
     if (VX_UNLIKELY(status != VX_TRAP || trap->kind != VX_TRAP_RETURN))
         return status;
     result->eax = s->gpr[0], result->edx = s->gpr[2];
-    result->st0 = VX_UNLIKELY(box->cache->uses & NEEDS_X87) ? read_st0(s->fx) : 0;
+    result->st0 = VX_UNLIKELY(box->needs & NEEDS_X87) ? read_st0(s->fx) : 0; /* there may be no cache any more */
     return VX_OK;
 }
 
@@ -125,7 +125,8 @@ static __attribute__((noinline)) vx_status nested_call(vx_sandbox *box, uint32_t
     vx_status status = run_guest(box, ENTER_INTEGER, box->options.timeout_ns, trap);
     status = give(box, status, trap, result);
     *box->state = saved;
-    run_use_cache(box); /* which the nested call may have replaced */
+    if (box->cache != NULL) /* which the nested call may have replaced, or lost: then what comes next attaches one */
+        run_use_cache(box);
     box->state->guest_rsp = saved.stack_top;
     return status;
 }

@@ -225,6 +225,20 @@ VX_EXPORT uint32_t colliding(uint32_t rounds) {
     return wrong;
 }
 
+/* --- a cache that is lost while a call is open --- */
+VX_EXPORT int32_t calls_back(int32_t (*callback)(int32_t)) { return callback((int32_t)run_put(fresh(RWX), 5)); }
+VX_EXPORT int32_t use_avx(void) {
+    __asm__ volatile("vxorps %ymm0, %ymm0, %ymm0");
+    return 1;
+}
+/* The last thing that it does is a jump to a host function, which writes where the code is. */
+VX_EXPORT void prepare(void) { run_put(fresh(RWX), 5); }
+VX_EXPORT int32_t jumps_out(int32_t (*callback)(vx_mut), int32_t unused, int32_t room) {
+    __asm__ volatile("mov 4(%%esp), %%eax; mov %0, %%ecx; mov %%ecx, 4(%%esp); movl $6, 8(%%esp); jmp *%%eax"
+                     :: "m"(page));
+    __builtin_unreachable();
+}
+
 #ifdef EARLY
 /* Before the snapshot: code made by a constructor, in fresh memory and in the plugin's own text. */
 static uint8_t *made;

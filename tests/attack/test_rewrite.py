@@ -234,6 +234,50 @@ def test_fork_in_the_middle_of_a_call(plugin):
         assert os.waitstatus_to_exitcode(os.waitpid(children[0], 0)[1]) == 0
 
 
+NO_NEW_CACHE = """
+import resource, sys, vxplug
+box = vxplug.open(sys.argv[1]).sandbox(memory=64 << 20, timeout=60.0)
+def callback(value):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        return box.use_avx()
+    except MemoryError:
+        return value
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+print(box.calls_back(callback), box.use_avx())
+"""
+
+
+@pytest.mark.skipif(" avx " not in Path("/proc/cpuinfo").read_text(), reason="no AVX here")
+def test_no_new_cache_in_a_callback(build_plugin):
+    """Threat 28: a cache takes a descriptor.  Where the process has no more, the old one is gone all the same, while
+    the outer call is still to go on."""
+    command = [sys.executable, "-c", NO_NEW_CACHE, str(build_plugin(HERE / "rewrite.c"))]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, "5 1\n"), done.stderr[-2000:]
+
+
+def test_fork_in_the_last_act_of_a_call(plugin):
+    """Threat 28: the child gives up the cache when the host function writes to the guest's code, and nothing of the
+    call is left but its result."""
+    children: list[int] = []
+
+    def callback(memory: bytearray) -> int:
+        children.append(os.fork())
+        memory[1] = 9
+        return 7
+
+    with plugin.sandbox(**LIMITS) as box:
+        box.prepare()
+        result = box.jumps_out(callback, 0, 0)
+        if children[0] == 0:
+            os._exit(0 if result == 7 and box.run_fresh(3) == 3 else 1)
+        assert result == 7
+        assert os.waitstatus_to_exitcode(os.waitpid(children[0], 0)[1]) == 0
+
+
 FORK_IN_A_TICK = """
 import os, signal, sys, vxplug
 children, wrong = [], 0
