@@ -107,11 +107,12 @@ void *os_shared(size_t size) {
 }
 
 /* mremap(2): an old size of 0 maps shared pages once more.  Refused half way it leaves a hole, which has to be
- * reserved again before anyone else maps something there. */
+ * reserved again before anyone else maps something there.  Where the process has all mappings that it may have, both
+ * are refused before anything is done: then there is no hole, or taking all rights away would fail. */
 bool os_share(void *address, size_t size, void *shared) {
     if (mremap(shared, 0, size, MREMAP_MAYMOVE | MREMAP_FIXED, address) == address)
         return true;
-    VX_CHECK(os_unmap(address, size));
+    VX_CHECK(os_unmap(address, size) || os_protect(address, size, 0));
     return false;
 }
 

@@ -159,26 +159,59 @@ static void test_slabs(void) {
     slab_give(again.slab, again.low);
 }
 
-/* A process that has all mappings it may have gives windows back all the same: else it would lose them for good. */
-static void test_slab_without_mappings(void) {
-    enum { PAGES = 150000 };
-    window w = take();
-    CHECK(open_page(&w));
-    uint8_t *pages = mmap(NULL, (size_t)PAGES * VX_PAGE_SIZE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+enum { STRIPED = 150000 };
+
+/* All mappings that the process may have, the last ones included that only a new one takes. */
+static uint8_t *use_up_mappings(void) {
+    uint8_t *pages = mmap(NULL, (size_t)STRIPED * VX_PAGE_SIZE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     int stripes = 0;
-    while (stripes < PAGES / 2 && os_protect(pages + (size_t)stripes * 2 * VX_PAGE_SIZE, VX_PAGE_SIZE, VX_PROT_READ))
+    while (stripes < STRIPED / 2 && os_protect(pages + (size_t)stripes * 2 * VX_PAGE_SIZE, VX_PAGE_SIZE, VX_PROT_READ))
         stripes++;
     void *last;
     do
         last = mmap(NULL, VX_PAGE_SIZE, stripes % 2 ? PROT_READ : PROT_NONE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    while (stripes++ < PAGES / 2 && last != MAP_FAILED);
+    while (stripes++ < STRIPED / 2 && last != MAP_FAILED);
     if (last != MAP_FAILED)
         printf("space: this kernel's limit of mappings is not reached\n");
+    return pages;
+}
+
+static void give_back_mappings(uint8_t *pages) { munmap(pages, (size_t)STRIPED * VX_PAGE_SIZE); }
+
+/* A process that has all mappings it may have gives windows back all the same: else it would lose them for good. */
+static void test_slab_without_mappings(void) {
+    window w = take();
+    CHECK(open_page(&w));
+    uint8_t *pages = use_up_mappings();
     slab_give(w.slab, w.low);
-    munmap(pages, (size_t)PAGES * VX_PAGE_SIZE);
+    give_back_mappings(pages);
     window again = take();
     CHECK(again.low == w.low && is_unmapped(&again));
     slab_give(again.slab, again.low);
+}
+
+/* Nor does it end, when a guest is to get memory or to lose some: guests of many sandboxes can bring it there. */
+static void test_sandbox_without_mappings(void) {
+    vx_plugin *plugin = open_plugin();
+    vx_sandbox *box = open_box(plugin);
+    vx_gaddr at, shared_at;
+    void *shared = vx_shared_create(VX_PAGE_SIZE);
+    CHECK(vx_arena_alloc(box, VX_PAGE_SIZE, &at) == VX_OK && vx_arena_alloc(box, 1 << 18, &at) == VX_OK);
+    /* Pages of the guest's own on both sides are one mapping with the arena's. */
+    uint32_t below = at.value - VX_PAGE_SIZE, above = box->arena[0].address + box->arena[0].size;
+    CHECK(box->arena_count == 2 && region_map(box, below, VX_PAGE_SIZE, VX_PROT_READ | VX_PROT_WRITE) &&
+          region_map(box, above, VX_PAGE_SIZE, VX_PROT_READ | VX_PROT_WRITE));
+    uint8_t *pages = use_up_mappings();
+    CHECK(vx_share(box, shared, VX_PAGE_SIZE, &shared_at) == VX_LIMIT);
+    vx_arena_reset(box);
+    CHECK(vx_guest_pointer(box, at, 1, VX_PROT_READ) == NULL);
+    give_back_mappings(pages);
+    CHECK(vx_share(box, shared, VX_PAGE_SIZE, &shared_at) == VX_OK);
+    CHECK(vx_arena_alloc(box, 1 << 18, &at) == VX_OK && guest_write(box, at.value, "a", 1));
+    CHECK(vx_sandbox_reset(box) == VX_OK && !readable(box->base + below) && !readable(box->base + at.value));
+    vx_sandbox_free(box);
+    vx_shared_free(shared, VX_PAGE_SIZE);
+    vx_plugin_unref(plugin);
 }
 
 int main(void) {
@@ -187,5 +220,6 @@ int main(void) {
     test_slabs();
     test_mappings();
     test_slab_without_mappings();
+    test_sandbox_without_mappings();
     return checked("space");
 }
