@@ -12,7 +12,7 @@ from bisect import bisect_right
 from typing import Any, NamedTuple
 
 from .errors import escape
-from .linetable import LineTable
+from .linetable import Budget, LineTable
 from .metered import Metered
 from .unwind import Rule
 
@@ -107,6 +107,7 @@ class _Lines:
         self._sections = {n: file.section(n) for n in (".debug_line", ".debug_line_str", ".debug_str")}
         self._units: list[tuple[int, int, int, str]] = []  # start, end, offset of the program, folder
         self._tables: dict[int, LineTable | None] = {}
+        self._budget = Budget()
         for unit in dwarf.iter_CUs():
             top = unit.get_top_DIE()
             program = top.attributes.get("DW_AT_stmt_list")
@@ -125,7 +126,7 @@ class _Lines:
         _, _, offset, folder = self._units[at]
         if offset not in self._tables:
             self._tables[offset] = None  # a failure is not tried again
-            self._tables[offset] = LineTable(self._sections, offset, folder)
+            self._tables[offset] = LineTable(self._sections, offset, folder, self._budget)
         table = self._tables[offset]
         return None if table is None else table.find(address)
 

@@ -2,7 +2,7 @@
 
 Written here, and not left to pyelftools, because the bytes are hostile: a version 5 header may name
 four thousand million entries of no bytes each, which a general reader then makes.  Every step of this
-one consumes at least a byte of a bounded section.
+one consumes at least a byte of a table, and what the tables of one plugin may take together is bounded.
 """
 
 from __future__ import annotations
@@ -12,7 +12,10 @@ from bisect import bisect_right
 
 NAMES_MAX = 20_000
 NAME_MAX = 4096  # Linux's PATH_MAX
-ROWS_MAX = 2_000_000
+# Of all tables of one plugin that are read: SQLite's has half a million bytes and 200,000 rows.  As many bytes take a
+# second or two, as many rows 150 MB.
+BYTES_MAX = 8 << 20
+ROWS_MAX = 1_000_000
 
 # DW_LNCT_*, DW_LNS_*, DW_LNE_* of DWARF 5 section 7.22.
 _PATH, _DIRECTORY = 1, 2
@@ -56,23 +59,44 @@ class _Reader:
         nul = self.data.find(b"\0", self.at, self.end)
         if nul < 0:
             raise ValueError("string without an end")
-        text = self.data[self.at : nul][:NAME_MAX]
+        text = self.data[self.at : min(nul, self.at + NAME_MAX)]
         self.at = nul + 1
         return text
+
+
+def _string_at(section: bytes, offset: int) -> bytes:
+    """However many names are said to begin there, each is only looked at as far as it counts."""
+    nul = section.find(b"\0", offset, offset + NAME_MAX)
+    return section[offset : nul if nul >= 0 else offset + NAME_MAX]
+
+
+class Budget:
+    """What the tables of one plugin may still take."""
+
+    def __init__(self) -> None:
+        self.bytes, self.rows = BYTES_MAX, ROWS_MAX
+
+    def take_bytes(self, size: int) -> None:
+        self.bytes -= size
+        if self.bytes < 0:
+            raise ValueError("too many bytes of line tables")
 
 
 class LineTable:
     """One unit's line program, run to its end; ``find`` then answers from the rows."""
 
-    def __init__(self, sections: dict[str, bytes], offset: int, folder: str) -> None:
+    def __init__(self, sections: dict[str, bytes], offset: int, folder: str, budget: Budget) -> None:
         self._sections = sections
         self._folder = folder
+        self._budget = budget
         section = sections[".debug_line"]
         start = _Reader(section, offset, len(section))
         length = start.number(4)
         self._in = _Reader(section, start.at, start.at + length)
+        budget.take_bytes(self._in.end - self._in.at)
         self._read_header()
         rows = self._run()
+        budget.rows -= len(rows)
         rows.sort(key=lambda row: (row[0], row[2] >= 0))  # where one sequence ends another may start
         self._addresses = [row[0] for row in rows]
         self._rows = rows
@@ -143,7 +167,7 @@ class LineTable:
             return source.number(sizes[form])
         if form in (0x0E, 0x1F):
             section = self._sections.get(".debug_str" if form == 0x0E else ".debug_line_str", b"")
-            return _Reader(section, source.number(4), len(section)).string()
+            return _string_at(section, source.number(4))
         if form == 0x08:
             return source.string()
         if form == 0x0F:
@@ -183,7 +207,7 @@ class LineTable:
             else:
                 for _ in range(self._lengths[opcode - 1]):
                     source.unsigned()
-            if len(rows) > ROWS_MAX:
+            if len(rows) > self._budget.rows:
                 raise ValueError("line table with too many rows")
         return rows
 

@@ -19,7 +19,7 @@ import pytest
 import vxplug
 from vxplug import faults, sdk, unwind
 from vxplug.debuginfo import DebugInfo
-from vxplug.linetable import LineTable
+from vxplug.linetable import Budget, LineTable
 from vxplug.report import decode_report
 
 SOURCE = Path(__file__).parent / "guests" / "frames.c"
@@ -217,7 +217,7 @@ def test_line_tables_agree_with_pyelftools(build_plugin, version):
     for unit in dwarf.iter_CUs():
         program = dwarf.line_program_for_CU(unit)
         offset = unit.get_top_DIE().attributes["DW_AT_stmt_list"].value
-        table = LineTable(info._lines._sections, offset, "/")
+        table = LineTable(info._lines._sections, offset, "/", Budget())
         expected = {}
         for entry in program.get_entries():
             if entry.state is not None and not entry.state.end_sequence:
@@ -274,7 +274,30 @@ def _v5_header(entries: bytes) -> bytes:
 def test_a_line_table_that_would_never_end(entries):
     """Threat 49: a header of twenty bytes may ask for the host's whole memory."""
     with pytest.raises(ValueError):
-        LineTable({".debug_line": _v5_header(entries)}, 0, "/")
+        LineTable({".debug_line": _v5_header(entries)}, 0, "/", Budget())
+
+
+def test_a_name_without_an_end_costs_what_is_shown_of_it():
+    """Threat 49: four bytes of a line table name a text anywhere; each may be as long as the section."""
+    count, forms = 20, 50
+    entries = bytes([forms]) + bytes([1, 0x0E]) * forms + bytes([count]) + bytes(4 * forms * count)  # DW_FORM_strp
+    sections = {".debug_line": _v5_header(entries + entries), ".debug_str": b"A" * (30 << 20) + b"\0"}
+    started = time.monotonic()
+    table = LineTable(sections, 0, "/", Budget())
+    assert time.monotonic() - started < 5  # half a minute, when each was looked at whole
+    assert table._files == [(b"A" * 4096, 0)] * count
+
+
+def test_the_line_tables_of_a_plugin_are_bounded_together():
+    """Threat 49: each frame of a forged stack may lie in a unit of its own, with a table as large as there can be."""
+    table, budget = _v5_header(bytes(4) + b"\xff" * 600_000), Budget()
+    LineTable({".debug_line": table}, 0, "/", budget)
+    with pytest.raises(ValueError, match="too many rows"):
+        LineTable({".debug_line": table}, 0, "/", budget)
+    started = time.monotonic()
+    with pytest.raises(ValueError, match="too many bytes"):  # of operations that make no rows
+        LineTable({".debug_line": _v5_header(bytes(4) + b"\x06" * (9 << 20))}, 0, "/", Budget())
+    assert time.monotonic() - started < 1
 
 
 def _patched(data: bytes, name: str, change) -> bytes:
