@@ -244,9 +244,15 @@ def _pointer_parameter(die: Any, inner: Type, context: _Context) -> Type:
     mode = "out" if "out" in words else "inout" if "inout" in words or not const else "in"
     if const and mode != "in":
         raise _Unsupported(f"'{spell(die)}'", "take away const, or the declaration", "declared as written but const")
-    if not isinstance(inner, StructType) and not words & {"out", "inout"}:
+    one = isinstance(inner, StructType) or (context.callback and _is_one_number(inner))
+    if not one and not words & {"out", "inout"}:
         raise _Unsupported(f"'{spell(die)}'", _values_advice(inner, const, context))
     return PointerType(inner, mode)
+
+
+def _is_one_number(inner: Type) -> bool:
+    """To a function of the host's, for which nothing can be declared.  A pointer to a byte is one to many."""
+    return isinstance(inner, EnumType) or (isinstance(inner, str) and inner not in ("i8", "u8"))
 
 
 def _values_advice(inner: Type, const: bool, context: _Context) -> str:

@@ -39,9 +39,11 @@ REFUSALS = {
         "f(): parameter v: type 'int *' is not supported: for one value say VX_OUT(f, v) or VX_INOUT(f, v), for many take vx_mut_array_i32",
     "#include <vxplug.h>\nVX_EXPORT int f(int (*g)(int, ...)) { return g(1); }\n":
         "f(): parameter g: type 'int (*)(int, ...)', a function with variable arguments, is not supported: declare each parameter",
-    "#include <vxplug.h>\nVX_EXPORT int f(int (*g)(char, int *)) { return g(0, 0); }\n":
-        "f(): parameter g: type 'int (*)(char, int *)', whose parameter 2 is 'int *', is not supported: "
-        "for one value take a pointer to a struct that has it, for many take vx_mut_array_i32",
+    "#include <vxplug.h>\nVX_EXPORT int f(int (*g)(char, uint8_t *)) { return g(0, 0); }\n":
+        "f(): parameter g: type 'int (*)(char, uint8_t *)', whose parameter 2 is 'uint8_t *', is not supported: "
+        "for one value take a pointer to a struct that has it, for many take vx_mut_array_u8",
+    "#include <vxplug.h>\nVX_IMPORT(void, g, (const char **names));\nVX_EXPORT void f(void) { g(0); }\n":
+        "import g(): parameter 1: type 'const char **' is not supported",
     "#include <vxplug.h>\nVX_IMPORT(long double, g, (void));\nVX_EXPORT int f(void) { return g() > 0; }\n":
         "import g(): result: type 'long double' is not supported: use double",
     "#include <vxplug.h>\nVX_IMPORT(void, g, (vx_bytes data));\nVX_EXPORT void f(void) { g(vx_take(0, 0)); }\n":
