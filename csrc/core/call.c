@@ -59,6 +59,7 @@ VX_INLINE vx_status run(vx_sandbox *box, uint32_t how, uint64_t timeout_ns, vx_t
     vx_status status = watchdog_enter(thread, box, timeout_ns);
     if (VX_UNLIKELY(status != VX_OK))
         return status;
+    vx_frame *frame = thread->current;
     box->trap = trap;
     if (VX_LIKELY(box->depth++ == 0))
         box->written = 0;
@@ -68,7 +69,7 @@ VX_INLINE vx_status run(vx_sandbox *box, uint32_t how, uint64_t timeout_ns, vx_t
     status = enter(box, how, trap);
     box->depth--;
     box->trap = outer;
-    watchdog_leave(thread);
+    watchdog_leave(thread, frame);
     return status;
 }
 

@@ -302,7 +302,15 @@ static bool may_resume(const vx_sandbox *box, uint32_t how) {
     return how <= ENTER_SSE && box->how == how && box->state->fx[FX_FTW] == 0; /* no result in st0 */
 }
 
+/* Whatever a hook did meanwhile, and on whatever stack: the guest's signals are this call's. */
+static void go_on(vx_sandbox *box, vx_frame *frame, vx_trap *trap) {
+    vx_this_thread->current = frame;
+    box->trap = trap;
+    os_set_gs(box->base);
+}
+
 static vx_status loop(vx_sandbox *box, uint32_t how, uint32_t reason, vx_trap *trap) {
+    vx_frame *frame = vx_this_thread->current;
     for (;;) {
         bool called = calls_host(box->state, reason);
         complete_fp(box, how);
@@ -320,7 +328,7 @@ static vx_status loop(vx_sandbox *box, uint32_t how, uint32_t reason, vx_trap *t
         kind = watchdog_stop();
         if (VX_UNLIKELY(kind != VX_TRAP_NONE))
             return stop(box, kind, trap);
-        os_set_gs(box->base);
+        go_on(box, frame, trap);
         if (!called || !may_resume(box, how))
             how = ENTER_FULL;
         reason = vx_enter(box->state, how == ENTER_FULL ? how : how | ENTER_RESUME);
@@ -357,9 +365,11 @@ static vx_trap_kind ask_tick(vx_sandbox *box) {
 /* Called by vx_tick_enter on the thread's own stack.  Translated code was interrupted, so nobody
  * on this thread holds a lock; it resumes exactly where it was. */
 bool vx_on_tick(vx_state *state) {
-    vx_sandbox *box = watchdog_current();
+    vx_frame *frame = vx_this_thread->current;
+    vx_sandbox *box = frame->box;
+    vx_trap *trap = box->trap;
     vx_trap_kind kind = ask_tick(box);
-    os_set_gs(box->base);
+    go_on(box, frame, trap);
     if (kind == VX_TRAP_NONE && !(cache_exact(box->cache, state->tick_rip) && signal_due(box)))
         return true;
     trap_recover(box, state->tick_rip, state->tick_gpr, state->tick_flags);

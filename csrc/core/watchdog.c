@@ -187,19 +187,21 @@ static unsigned own_depth(void) {
 }
 
 vx_sandbox *watchdog_current(void) {
-    unsigned depth = own_depth();
-    return depth == 0 ? NULL : vx_this_thread->frames[depth - 1].box;
+    const vx_frame *current = vx_this_thread == NULL ? NULL : vx_this_thread->current;
+    return current == NULL ? NULL : current->box;
 }
 
 bool watchdog_in_tick(void) {
     unsigned depth = own_depth();
     for (unsigned i = 0; i < depth; i++)
-        if (vx_this_thread->frames[i].box->in_tick)
+        if (vx_this_thread->frames[i].box != NULL && vx_this_thread->frames[i].box->in_tick)
             return true;
     return false;
 }
 
 static vx_trap_kind frame_stop(vx_frame *f) {
+    if (f->box == NULL)
+        return VX_TRAP_NONE;
     if (atomic_load_explicit(&f->expired, memory_order_relaxed) ==
         atomic_load_explicit(&f->sequence, memory_order_relaxed))
         return VX_TRAP_TIMEOUT;

@@ -50,6 +50,9 @@ enum {
 /* Bytes of all text that one struct points to. */
 #define MAX_MEMBER_TEXT ((size_t)1 << 20)
 
+/* Calls of a box did not end in the order in which they began: see box_astray. */
+#define ASTRAY UINT32_MAX
+
 /* ---- types ---- */
 
 /* Module state: what would be a global. */
@@ -89,6 +92,7 @@ typedef struct Evidence {
  * wins over `raised`, which wins over a result. */
 typedef struct Call {
     struct Call *outer;        /* of the same thread, whose hook made this call; or NULL */
+    uint32_t level;            /* how many such there are */
     vx_sandbox *serving;       /* while a system call's hook runs: Box.core may not be set yet */
     PyThreadState *suspended;  /* what PyEval_SaveThread gave, while the GIL is released */
     PyObject *error;           /* exception of a hook or of the host */
@@ -139,6 +143,7 @@ typedef struct Box {
     pthread_mutex_t mutex;
     pthread_cond_t freed;
     Call *call;                /* what the owner does, innermost */
+    uint32_t level;            /* of that call; or ASTRAY, until the last one is over */
 } Box;
 
 typedef enum Code {
@@ -273,6 +278,10 @@ bool box_enter_slow(Box *box, Call *call);
 void box_tidy(Box *box, Call *call);
 /* Guest code did not return from `call`: poisons the sandbox or has it reset. */
 void box_faulted(Box *box, Call *call, PyObject *who);
+/* A hook of `call` came back, and the box is not where it was: keeps an error on the call. */
+void box_astray(Box *box, Call *call);
+/* box_leave of such a call: the last one lets the box go, whichever it is. */
+void box_leave_astray(Box *box, Call *call, PyObject *who);
 /* With the box locked, and released if `release`: raises why it takes no calls.  Always false. */
 bool box_refuse(Box *box, bool release);
 /* The box's list of work has more.  It is done now, or by whoever has the box locked when it lets go. */
@@ -290,6 +299,7 @@ bool box_raise(Box *box, Call *call, PyObject *who);
 static inline void call_init(Call *call)
 {
     call->outer = NULL;
+    call->level = 0;
     call->serving = NULL;
     call->suspended = NULL;
     call->error = call->raised = NULL;
@@ -323,11 +333,16 @@ static inline bool box_enter(Box *box, Call *call)
 /* Unlocks.  Raises nothing: box_outcome does, when the lock is free again. */
 static inline void box_leave(Box *box, Call *call, PyObject *who)
 {
+    if (!USUALLY(box->level == call->level)) {
+        box_leave_astray(box, call, who);
+        return;
+    }
     if (call->faulted)
         box_faulted(box, call, who);
     if (call->outer == NULL && (box->arena_used || box->faulted || PEEK(box->left)))
         box_tidy(box, call);
     box->call = call->outer;
+    box->level -= call->outer != NULL;
     if (call->outer == NULL)
         lock_release(box);
 }
@@ -358,7 +373,8 @@ extern const vx_hooks hooks_table;
 /* A hook's view of a call that may or may not hold the GIL: takes it, and says whether it has to
  * be released again. */
 bool hook_begin(Call *call);
-void hook_end(Call *call, bool released);
+/* False: the call has to end, with the error that it has. */
+bool hook_end(Box *box, Call *call, bool released);
 /* False with an exception when a call made by the hook's own callback broke the sandbox. */
 bool hook_still_sound(const Box *box);
 void gil_release(Call *call);
@@ -539,6 +555,7 @@ bool callback_set_imports(Box *box, PyObject *imports);
 uint32_t callback_lend(Box *box, Call *call, const Function *prototype, PyObject *callable);
 /* Everything that `call` lent is over. */
 void callback_end(Box *box, const Call *call);
+void callback_end_all(Box *box);           /* that any call lent */
 void callback_free(Box *box);
 int callback_traverse(Box *box, visitproc visit, void *arg);
 /* For the hook, which holds the GIL. */

@@ -27,6 +27,7 @@ static bool enter_nested(Box *box, Call *call)
     if (!box_usable(box))
         return box_refuse(box, false);
     call->outer = box->call;
+    call->level = ++box->level;
     box->call = call;
     return true;
 }
@@ -161,6 +162,37 @@ bool box_raise(Box *box, Call *call, PyObject *who)
     Py_XDECREF(raised);
     evidence_free(&call->evidence);
     return false;
+}
+
+/* ---- calls that cross ---- */
+
+/* A call of this thread began in the hook and is not over, or one that was open before is: the thread changed its stack
+ * meanwhile, as greenlets do.  No call of the box can go on then: its guest stack is what the last one left of it. */
+void box_astray(Box *box, Call *call)
+{
+    box->level = ASTRAY;
+    box->call = call;
+    error_vxplug("Error", "calls of one sandbox must end in the reverse order in which they began, also in greenlets");
+    error_keep(call);
+    if (box->poison)
+        box_break(box, PyUnicode_FromString("sandbox is poisoned: its calls did not end in the order in which they began"));
+    else
+        box->faulted = true;
+}
+
+void box_leave_astray(Box *box, Call *call, PyObject *who)
+{
+    if (call->faulted)
+        box_faulted(box, call, who);
+    box->call = NULL;
+    if (vx_sandbox_running(box->core))
+        return;
+    callback_end_all(box);
+    box->call = call;
+    box->level = 0;
+    box_tidy(box, call);
+    box->call = NULL;
+    lock_release(box);
 }
 
 /* ---- creation ---- */

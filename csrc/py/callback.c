@@ -71,6 +71,12 @@ void callback_end(Box *box, const Call *call)
         slot_drop(box);
 }
 
+void callback_end_all(Box *box)
+{
+    while (box->slot_count != 0 && box->slots[box->slot_count - 1].call != NULL)
+        slot_drop(box);
+}
+
 void callback_free(Box *box)
 {
     while (box->slot_count != 0)

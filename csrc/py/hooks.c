@@ -48,10 +48,14 @@ bool hook_begin(Call *call)
     return released;
 }
 
-void hook_end(Call *call, bool released)
+bool hook_end(Box *box, Call *call, bool released)
 {
+    bool in_order = box->level == call->level;
+    if (!in_order)
+        box_astray(box, call);
     if (released)
         gil_release(call);
+    return in_order;
 }
 
 /* The callback may call the sandbox again.  If that call faulted and the callback hid it, the
@@ -85,8 +89,7 @@ static bool on_output(void *context, int fd, const void *data, size_t size)
     bool ok = call->error == NULL && send_output(box, fd, data, size);
     if (!ok)
         error_keep(call);
-    hook_end(call, released);
-    return ok;
+    return hook_end(box, call, released) && ok;
 }
 
 /* Only the first error counts, so a guest that repeats itself costs no memory. */
@@ -101,7 +104,7 @@ static void on_raise(void *context, const char *name, size_t name_size, const ch
     call->raised = error_of_guest(box->state, name, name_size, text, size);
     if (call->raised == NULL)
         error_keep(call);
-    hook_end(call, released);
+    (void)hook_end(box, call, released);
 }
 
 static vx_callback_end on_callback(void *context, vx_callback *callback)
@@ -112,8 +115,7 @@ static vx_callback_end on_callback(void *context, vx_callback *callback)
     vx_callback_end end = VX_CALLBACK_HOOK;
     if (call->error == NULL)
         end = callback_serve(box, call, callback);
-    hook_end(call, released);
-    return end;
+    return hook_end(box, call, released) ? end : VX_CALLBACK_HOOK;
 }
 
 /* Python runs signal handlers on its main thread only. */
@@ -151,8 +153,7 @@ static bool take_sample(Box *box, Call *call)
     bool ok = send_sample(box, &at);
     if (!ok)
         error_keep(call);
-    hook_end(call, released);
-    return ok;
+    return hook_end(box, call, released) && ok;
 }
 
 static bool on_tick(void *context)

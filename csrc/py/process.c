@@ -38,8 +38,7 @@ bool on_linux_call(void *context, vx_sandbox *core, uint32_t number, const uint3
     call->serving = NULL;
     if (!ok)
         error_keep(call);
-    hook_end(call, released);
-    return ok;
+    return hook_end(box, call, released) && ok;
 }
 
 static bool tell(Box *box, uint32_t number, const uint32_t arguments[6], const int32_t *result)
@@ -64,7 +63,7 @@ void on_linux_trace(void *context, vx_sandbox *core, uint32_t number, const uint
     if (call->error == NULL && !tell(box, number, arguments, result))
         error_keep(call);
     call->serving = NULL;
-    hook_end(call, released);
+    (void)hook_end(box, call, released);
 }
 
 /* ---- guest memory ---- */
