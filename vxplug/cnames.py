@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import keyword
+from collections.abc import Iterable
 from typing import Any
 
 from .cdecl import name_of, place
@@ -24,12 +25,14 @@ def python_name(name: str, what: str, die: Any = None, kept: tuple[str, ...] = (
         raise SdkError(f"{where}{what} {shown} cannot be a name in Python: it {reason}; call it something else") from None
 
 
-def check_distinct(names: list[str], what: str, die: Any) -> None:
-    seen: set[str] = set()
-    for name in names:
+def check_distinct(named: Iterable[tuple[str, str, str]], what: str) -> None:
+    """Of (name in Python, name in C, where it stands): SdkError says of two with one name in Python where both stand."""
+    seen: dict[str, tuple[str, str]] = {}
+    for name, shown, where in named:
         if name in seen:
-            raise SdkError(f"{place(die)}: two {what} are called {name} in Python: rename one")
-        seen.add(name)
+            first, there = seen[name]
+            raise SdkError(f"{where}: {what} {shown} is called {name} in Python, as is {first} ({there}): rename one")
+        seen[name] = shown, where
 
 
 def enumerator(member: Any, enum: str | None, die: Any) -> str:

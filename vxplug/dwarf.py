@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .cdecl import bare_type, children, declare, lengths, name_of, number_of, parameters, spell, type_of
+from .cdecl import bare_type, children, declare, lengths, name_of, number_of, parameters, place, spell, type_of
 from .cnames import check_distinct, enumerator, python_name
 from .errors import SdkError
 from .extent import call_over_the_limits, over_the_limits
@@ -127,8 +127,9 @@ def _enum(die: Any, name: str | None) -> Type:
         return base  # nothing to call it by: its numbers
     if base[0] == "u":
         members = [(m, v % (1 << 8 * size)) for m, v in members]  # DWARF may write a large one as negative
-    check_distinct([m for m, _ in members], f"enumerators of {name}", die)
-    return _bounded(EnumType(python_name(name, "enum", die), base, tuple(members)), die)
+    listed = children(die, "DW_TAG_enumerator")
+    check_distinct([(m, name_of(d) or m, place(die)) for (m, _), d in zip(members, listed, strict=True)], f"enumerator of {name}")
+    return _bounded(EnumType(python_name(name, "enum", die), base, tuple(members), (name, place(die))), die)
 
 
 def _struct(die: Any, name: str) -> Type:
@@ -138,13 +139,15 @@ def _struct(die: Any, name: str) -> Type:
         raise _Unsupported(f"'{name}'", _PLAIN_STRUCT, "a class with constructors or destructors")
     if children(die, "DW_TAG_inheritance"):
         raise _Unsupported(f"'{name}'", _PLAIN_STRUCT, "a class with a base")
-    members = tuple(_members(die, name, 0))
+    found = _members(die, name, 0)
+    members = tuple(member for member, _ in found)
     if not members:
         raise _Unsupported(f"'{name}'", f"say VX_HANDLE({name}, destroy) of what only C looks into", "which has no members")
     if die.tag == "DW_TAG_union_type" and any(has_text(member.type) for member in members):
         raise _Unsupported(f"'{name}'", "nobody would know whether the text is there; put it beside the union", "a union with text")
-    check_distinct([member.name for member in members], f"members of {name}", die)
-    return _bounded(StructType(python_name(name, "struct", die), number_of(die, "DW_AT_byte_size"), members, die.tag == "DW_TAG_union_type"), die)
+    check_distinct([(m.name, name_of(d) or m.name, place(d)) for m, d in found], f"member of {name}")
+    size, union = number_of(die, "DW_AT_byte_size"), die.tag == "DW_TAG_union_type"
+    return _bounded(StructType(python_name(name, "struct", die), size, members, union, (name, place(die))), die)
 
 
 def _bounded(type: Type, die: Any) -> Type:
@@ -154,9 +157,10 @@ def _bounded(type: Type, die: Any) -> Type:
     return type
 
 
-def _members(die: Any, struct: str, base: int, place: str = "") -> list[Member]:
-    """``place`` is where an anonymous struct stands in its owners, so that what has no name in it gets one of its own."""
-    found: list[Member] = []
+def _members(die: Any, struct: str, base: int, path: str = "") -> list[tuple[Member, Any]]:
+    """With their entries.  ``path`` is where an anonymous struct stands in its owners, so that what has no name in it
+    gets one of its own."""
+    found: list[tuple[Member, Any]] = []
     for number, child in enumerate(children(die, "DW_TAG_member")):
         if "DW_AT_external" in child.attributes or "DW_AT_declaration" in child.attributes:
             continue  # a static member of C++
@@ -164,14 +168,14 @@ def _members(die: Any, struct: str, base: int, place: str = "") -> list[Member]:
         inner = bare_type(type_of(child))[0]
         name = name_of(child)
         if name is None and inner.tag == "DW_TAG_structure_type":
-            found += _members(inner, struct, bit, f"{place}{number}_")  # C11: members of an anonymous struct are its owner's
+            found += _members(inner, struct, bit, f"{path}{number}_")  # C11: members of an anonymous struct are its owner's
             continue
-        name = python_name(name or f"anonymous{place}{number}", f"member of {struct}", child)
+        name = python_name(name or f"anonymous{path}{number}", f"member of {struct}", child)
         try:
             type = _plain(type_of(child), f"{struct}_{name}")
         except _Unsupported as error:
             raise _Unsupported(f"{error.what} of member {name}", error.advice, error.why) from None
-        found.append(Member(name, type, bit, number_of(child, "DW_AT_bit_size")))
+        found.append((Member(name, type, bit, number_of(child, "DW_AT_bit_size")), child))
     return found
 
 
@@ -411,7 +415,7 @@ def export_of(die: Any, name: str, address: int, doc: str | None, declared: Decl
     _check_declarations(name, listed, declared)
     result = _result(die, name, declared)
     params = tuple(_parameter(p, number, name, declared) for number, p in enumerate(listed))
-    check_distinct([parameter for parameter, _ in params], f"parameters of {name}()", die)
+    check_distinct([(p, name_of(d) or p, place(d)) for (p, _), d in zip(params, listed, strict=True)], f"parameter of {name}()")
     if not fit_a_call(type for _, type in params):
         raise SdkError(f"{name}(): its structs by value are more than a call takes: take pointers to them")
     for parameter, type in params:

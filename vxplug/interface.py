@@ -124,10 +124,15 @@ class Interface(Record, aside=("classes", "version")):
     classes: Classes = NO_CLASSES
     version: int = ABI_VERSIONS[0]
 
+    @property
+    def types(self) -> list[Type]:
+        """Of each export's parameters and result, then of the imports."""
+        used = [type for e in self.exports for type in (*(t for _, t in e.params), e.result)]
+        return [*used, *(i.type for i in self.imports)]
+
 
 def encode_note(interface: Interface) -> bytes:
-    used = [type for e in interface.exports for type in (*(t for _, t in e.params), e.result)]
-    types, refs = encode_types([*used, *(i.type for i in interface.imports)])
+    types, refs = encode_types(interface.types)
     at = iter(refs)
     exports = [
         {

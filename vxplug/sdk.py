@@ -11,14 +11,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from .cnames import python_name
+from .cdecl import name_of, place
+from .cnames import check_distinct, python_name
 from .dwarf import Declarations, export_of, import_of
 from .elfstrip import strip_debug
 from .errors import PluginFormatError, SdkError
 from .interface import Import, Interface, decode_note, encode_note
 from .plugin import Plugin
 from .reproduce import absolute_flags, prefix_maps
-from .types import HandleType, StreamType
+from .types import HandleType, StreamType, named_types
 
 __all__ = ["SdkError", "build", "compiler", "sdk_path"]
 
@@ -151,11 +152,14 @@ class _Linked:
 
     def _handles(self, methods: dict[str, list[tuple[str, str]]]) -> dict[str, HandleType]:
         """What VX_HANDLE declared, by the pointers to destructors that it made."""
-        found = {}
+        found, variables = {}, self.variables("vx_handle_")
         for name in self.symbols:
             if name.startswith("vx_handle_"):
                 type = name.removeprefix("vx_handle_")
-                found[type] = HandleType(python_name(type, "VX_HANDLE"), self._word(name), tuple(methods.pop(type, ())))
+                die = variables.get(name)
+                source = type, place(die) if die is not None else "(unknown file)"
+                shown = python_name(type, "VX_HANDLE", die)
+                found[type] = HandleType(shown, self._word(name), tuple(methods.pop(type, ())), source)
         for type, ((method, _), *_) in methods.items():
             raise SdkError(f"VX_METHOD({type}, …, {method}): {type} is no VX_HANDLE")
         return found
@@ -176,15 +180,20 @@ class _Linked:
 
     def imports(self, declared: Declarations) -> list[Import]:
         """What VX_IMPORT declared, by the pointers it made."""
-        found: dict[str, Import] = {}
+        dies = {name.removeprefix("vx_import_"): die for name, die in self.variables("vx_import_").items()}
+        found = [import_of(dies[name], name, self.symbols[name].entry.st_value, declared) for name in sorted(dies)]
+        check_distinct([(i.name, name, place(dies[name])) for i, name in zip(found, sorted(dies), strict=True)], "import")
+        return found
+
+    def variables(self, prefix: str) -> dict[str, Any]:
+        """DWARF entries of what macros of vxplug.h declared."""
+        found = {}
         for unit in self.elf.get_dwarf_info().iter_CUs():
             for die in unit.get_top_DIE().iter_children():
-                variable = die.attributes.get("DW_AT_name") if die.tag == "DW_TAG_variable" else None
-                name = variable.value.decode() if variable is not None else ""
-                if name.startswith("vx_import_") and name in self.symbols:
-                    name = name.removeprefix("vx_import_")
-                    found[name] = import_of(die, name, self.symbols[name].entry.st_value, declared)
-        return [found[name] for name in sorted(found)]
+                name = (name_of(die) or "") if die.tag == "DW_TAG_variable" else ""
+                if name.startswith(prefix) and name in self.symbols:
+                    found[name] = die
+        return found
 
     def functions(self, addresses: set[int]) -> dict[int, Any]:
         """DWARF subprograms by address."""
@@ -229,8 +238,12 @@ def _interface(path: Path) -> Interface:
             export_of(dies[address], name, address, linked.text(f"vx_doc_{name}"), declared)
             for name, address in sorted(addresses.items())
         )
+        names = zip(exports, sorted(addresses), strict=True)
+        check_distinct([(e.name, name, place(dies[addresses[name]])) for e, name in names], "function")
         release = linked.symbols["vx_release_"].entry.st_value
-        return Interface(linked.text("vx_module_doc"), release, exports, tuple(linked.imports(declared)))
+        interface = Interface(linked.text("vx_module_doc"), release, exports, tuple(linked.imports(declared)))
+        check_distinct([(type.name, *type.source) for type in named_types(interface.types)], "type")
+        return interface
     finally:
         linked.close()
 

@@ -18,6 +18,7 @@ from .records import Record
 __all__ = [
     "ArrayType", "EnumType", "FunctionType", "HandleType", "Member", "NumbersType", "OptionalType", "PointerType",
     "StreamType", "StructType", "Type", "decode_types", "encode_types",
+    "named_types",
 ]
 
 SIZES = {
@@ -40,10 +41,11 @@ OBJECTS_MAX = 1 << 16
 DEPTH_MAX = 32
 
 
-class EnumType(Record):
+class EnumType(Record, aside=("source",)):
     name: str
     base: str  # code of the integer that holds it
     members: tuple[tuple[str, int], ...]
+    source: tuple[str, str] = ("", "")  # its name in C, and where it stands: for the build, as in the others
 
 
 class Member(Record):
@@ -55,13 +57,14 @@ class Member(Record):
     bits: int = 0
 
 
-class StructType(Record):
+class StructType(Record, aside=("source",)):
     """A struct, or a union, whose members overlap."""
 
     name: str
     size: int
     members: tuple[Member, ...]
     union: bool = False
+    source: tuple[str, str] = ("", "")
 
     @cached_property
     def points(self) -> bool:
@@ -102,7 +105,7 @@ class FunctionType(Record):
     result: Type
 
 
-class HandleType(Record):
+class HandleType(Record, aside=("source",)):
     """A pointer to an object that only the plugin looks into; ``destroy`` is its destructor's address, or 0.
 
     ``methods`` are (name in Python, export whose first parameter the handle is).
@@ -111,6 +114,7 @@ class HandleType(Record):
     name: str
     destroy: int
     methods: tuple[tuple[str, str], ...] = ()
+    source: tuple[str, str] = ("", "")
 
 
 class StreamType(Record):
@@ -223,16 +227,16 @@ class _Table:
 
     def __init__(self) -> None:
         self.rows: list[dict[str, Any]] = []
-        self._index: dict[Type, int] = {}
+        self.index: dict[Type, int] = {}
 
     def ref(self, type: Type) -> Ref:
         if isinstance(type, str):
             return type
-        if type not in self._index:
+        if type not in self.index:
             row = self._row(type)
-            self._index[type] = len(self.rows)
+            self.index[type] = len(self.rows)
             self.rows.append(row)
-        return self._index[type]
+        return self.index[type]
 
     def _row(self, type: Type) -> dict[str, Any]:
         if isinstance(type, EnumType):
@@ -264,6 +268,14 @@ def encode_types(types: Iterable[Type]) -> tuple[list[dict[str, Any]], list[Ref]
     table = _Table()
     refs = [table.ref(type) for type in types]
     return table.rows, refs
+
+
+def named_types(types: Iterable[Type]) -> list[EnumType | StructType | HandleType]:
+    """Those that Python has classes for, each once, with what they are made of."""
+    table = _Table()
+    for type in types:
+        table.ref(type)
+    return [type for type in table.index if isinstance(type, (EnumType, StructType, HandleType))]
 
 
 # --- reading ------------------------------------------------------------------------------------------

@@ -80,10 +80,21 @@ REFUSALS = {
         "plugin.c:2: enumerator _missing_ of e cannot be a name in Python's enums: call it something else",
     "#include <vxplug.h>\n\nVX_EXPORT int __call__(int a) { return a; }\n": "plugin.c:3: function __call__ cannot be a name in Python",
     "#include <vxplug.h>\nstruct s { int in, in_; };\nVX_EXPORT int f(struct s v) { return v.in; }\n":
-        "plugin.c:2: two members of s are called in_ in Python: rename one",
+        "plugin.c:2: member of s in_ is called in_ in Python, as is in (plugin.c:2): rename one",
     "#include <vxplug.h>\nVX_EXPORT int f(int in, int in_) { return in + in_; }\n":
-        "plugin.c:2: two parameters of f() are called in_ in Python: rename one",
-    "#include <vxplug.h>\nVX_EXPORT int del(int a) { return a; }\nVX_EXPORT int del_(int a) { return a; }\n": "two exports share a name",
+        "plugin.c:2: parameter of f() in_ is called in_ in Python, as is in (plugin.c:2): rename one",
+    "#include <vxplug.h>\nVX_EXPORT int del(int a) { return a; }\nVX_EXPORT int del_(int a) { return a; }\n":
+        "plugin.c:3: function del_ is called del_ in Python, as is del (plugin.c:2): rename one",
+    "#include <vxplug.h>\nVX_IMPORT(void, is, (void));\nVX_IMPORT(void, is_, (int a));\nVX_EXPORT void f(void) { is(); is_(1); }\n":
+        "plugin.c:3: import is_ is called is_ in Python, as is is (plugin.c:2): rename one",
+    "#include <vxplug.h>\nstruct in { int a; };\nenum in_ { A };\nstruct out { struct in a[2]; };\n"
+    "VX_EXPORT int f(struct out *a, enum in_ b) { return b; }\n":
+        "plugin.c:3: type in_ is called in_ in Python, as is in (plugin.c:2): rename one",
+    "#include <vxplug.h>\ntypedef struct in in;\nVX_HANDLE(in, NULL);\nstruct in_ { int a; };\n"
+    "VX_EXPORT int f(in *a, struct in_ b) { return b.a; }\n":
+        "plugin.c:4: type in_ is called in_ in Python, as is in (plugin.c:3): rename one",
+    "#include <vxplug.h>\nenum e { is,\nis_ };\nVX_EXPORT int f(enum e v) { return v; }\n":
+        "plugin.c:2: enumerator of e is_ is called is_ in Python, as is is (plugin.c:2): rename one",
     "#include <vxplug.h>\nint missing(int);\nVX_EXPORT int f(int a) { return missing(a); }\n": "missing",
 }
 
