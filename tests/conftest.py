@@ -20,10 +20,6 @@ BuildPlugin = Callable[..., Path]
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
-# capstone loads its library with it, which ends the process under AddressSanitizer.
-if "libasan" in os.environ.get("LD_PRELOAD", ""):
-    vars(os).pop("RTLD_DEEPBIND", None)
-
 
 def _toolchain_digest() -> bytes:
     """Everything besides the source that decides what a build makes."""

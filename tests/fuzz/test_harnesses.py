@@ -17,6 +17,7 @@ CLANGS = ["clang", *(f"clang-{version}" for version in range(14, 20))]
 
 def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "VXPLUG_FUZZ": str(folder), "PYTHON": sys.executable}
+    environment.pop("LD_PRELOAD", None)  # a sanitizer of the tests': harnesses have theirs
     return subprocess.run(["bash", RUN, *arguments], env=environment, capture_output=True, text=True, timeout=300)
 
 
