@@ -43,8 +43,17 @@ static size_t indexes_size(const vx_cache *c) {
     return 2 * largest * sizeof *c->indexes;
 }
 
+/* A bit for each byte of code there may be: `heads` repeats itself behind the code, never within it. */
+static size_t head_bits(const vx_cache *c) {
+    size_t bits = 8 * VX_PAGE_SIZE;
+    while (bits < c->size / VX_CACHE_FACTOR)
+        bits *= 2;
+    return bits;
+}
+
 static void cache_free(vx_cache *c) {
     table_free(&c->table);
+    drop_metadata(c->heads, head_bits(c) / 8);
     drop_metadata(c->indexes, indexes_size(c));
     drop_metadata(c->marks, c->mark_max * sizeof *c->marks);
     drop_metadata(c->blocks, c->block_max * sizeof *c->blocks);
@@ -77,7 +86,9 @@ vx_cache *cache_create(size_t code_bytes, unsigned uses) {
     c->marks = metadata(c->mark_max * sizeof *c->marks);
     c->indexes = c->index = metadata(indexes_size(c));
     c->index_mask = INDEX_FIRST - 1;
-    if (!c->blocks || !c->marks || !c->indexes || !table_create(&c->table) ||
+    c->heads = metadata(head_bits(c) / 8);
+    c->head_mask = (uint32_t)head_bits(c) - 1;
+    if (!c->blocks || !c->marks || !c->indexes || !c->heads || !table_create(&c->table) ||
         !os_map_twice(c->size, (void **)&c->run, (void **)&c->edit)) {
         c->run = NULL;
         cache_free(c);
@@ -123,7 +134,12 @@ static size_t find_slot(const vx_cache *c, uint32_t eip) {
     return slot;
 }
 
+static uint8_t *head_byte(const vx_cache *c, uint32_t eip) { return &c->heads[(eip & c->head_mask) / 8]; }
+
+/* The translator asks at every instruction, and few are there. */
 const vx_block *cache_lookup(const vx_cache *c, uint32_t eip) {
+    if (VX_LIKELY(!(*head_byte(c, eip) >> eip % 8 & 1)))
+        return NULL;
     uint32_t number = c->index[find_slot(c, eip)];
     return number == 0 || c->blocks[number - 1].marks == 0 ? NULL : &c->blocks[number - 1];
 }
@@ -157,6 +173,7 @@ vx_block *cache_publish(vx_cache *c, const vx_block *block) {
         grow_index(c);
     uint32_t *place = &c->index[find_slot(c, block->eip)];
     c->index_count += *place == 0;
+    *head_byte(c, block->eip) |= (uint8_t)(1u << block->eip % 8);
     *place = (uint32_t)(kept - c->blocks) + 1;
     return kept;
 }

@@ -79,6 +79,8 @@ typedef struct vx_cache {
     uint32_t *index;   /* the last: open addressing by eip; block number + 1 */
     size_t index_mask;
     size_t index_count; /* places taken, at most half of them */
+    uint8_t *heads;     /* bits by eip & head_mask: a block may begin there; else none does */
+    uint32_t head_mask;
     vx_table table;
     unsigned uses;      /* NEEDS_* */
     uint32_t fork_generation;
