@@ -27,6 +27,9 @@ typedef struct translation {
     vx_cache *cache;
     const vx_plugin *plugin; /* whose text is read; or NULL, and: */
     vx_sandbox *box;         /* whose memory is read */
+    const uint8_t *text;     /* of the plugin's, from text_start, where the block begins, to its segment's end */
+    uint32_t text_start, text_size;
+    unsigned offers;         /* of the processor */
     bool alone;              /* one instruction, which no branch may come back to */
     uint32_t reach;          /* bytes from the block's eip that decided what it does */
     vx_block block;
@@ -37,8 +40,8 @@ typedef struct translation {
     int32_t pending;    /* guest esp is r12d + pending: see "the pending part of esp" */
     uint32_t unseen;    /* up to here no instruction reads the status flags, which a comparison lost */
     bool ended;
-    side_exit exits[2 * VX_BLOCK_INSNS];
     unsigned exit_count;
+    side_exit exits[2 * VX_BLOCK_INSNS]; /* last: not cleared */
 } translation;
 
 static uint8_t host_reg(unsigned guest) { return guest == RSP ? R12 : (uint8_t)guest; }
@@ -47,11 +50,17 @@ static uintptr_t gate(const translation *t, vx_gate which) { return cache_gate(t
 
 static vx_mem slot(unsigned offset) { return mem_slot(ST_DISP + (int32_t)offset); }
 
+/* Few blocks leave the segment they begin in, or are continued in another behind it. */
+static const uint8_t *text_at(const translation *t, uint32_t eip, size_t *available) {
+    uint32_t offset = eip - t->text_start;
+    *available = offset < t->text_size ? t->text_size - offset : 0;
+    return offset < t->text_size ? t->text + offset : plugin_code(t->plugin, eip, available);
+}
+
 /* The one way to an instruction's bytes. */
 static vx_decode_result fetch(translation *t, uint32_t eip, vx_insn *in) {
     size_t available;
-    const uint8_t *bytes = t->box != NULL ? guest_code(t->box, eip, &available)
-                                          : plugin_code(t->plugin, eip, &available);
+    const uint8_t *bytes = t->box != NULL ? guest_code(t->box, eip, &available) : text_at(t, eip, &available);
     vx_decode_result result = bytes == NULL ? DECODE_SHORT : vx_decode(bytes, available, in);
     /* Of what is no instruction everything there is counts, and that there is no more. */
     uint32_t read = result == DECODE_OK ? in->length - 1u : available < VX_INSN_MAX ? (uint32_t)available : VX_INSN_MAX;
@@ -902,7 +911,7 @@ static bool next_insn(translation *t) {
     vx_decode_result result = fetch(t, t->eip, &t->in);
     add_mark(t, FIX_NONE);
     t->next = t->eip + (result == DECODE_OK ? t->in.length : 0);
-    if (result == DECODE_OK && (t->in.op->needs & ~cpu_offers()) == 0)
+    if (result == DECODE_OK && (t->in.op->needs & ~t->offers) == 0)
         return true;
     settle_esp(t, 0);
     emit_trap(t, result == DECODE_SHORT ? VX_TRAP_EXECUTE : VX_TRAP_ILLEGAL, 0);
@@ -971,16 +980,30 @@ static vx_translate_result translate(translation *t, const vx_block **out, unsig
     return result == TRANSLATE_OK ? close_block(t, out) : result;
 }
 
+/* Not with an initialiser: most of a translation is room, which costs more to clear than many a block to translate. */
+static void start(translation *t, vx_cache *cache, uint32_t eip) {
+    memset(t, 0, offsetof(translation, exits));
+    t->cache = cache;
+    t->eip = eip;
+    t->offers = cpu_offers();
+}
+
 vx_translate_result translate_block(vx_cache *cache, const vx_plugin *plugin, uint32_t eip,
                                     const vx_block **out, unsigned *needs) {
     size_t available;
-    translation t = {.cache = cache, .plugin = plugin, .eip = eip};
-    return plugin_code(plugin, eip, &available) == NULL ? TRANSLATE_NOT_CODE : translate(&t, out, needs);
+    translation t;
+    start(&t, cache, eip);
+    t.plugin = plugin;
+    t.text = plugin_code(plugin, eip, &available);
+    t.text_start = eip, t.text_size = (uint32_t)available;
+    return t.text == NULL ? TRANSLATE_NOT_CODE : translate(&t, out, needs);
 }
 
 vx_translate_result translate_own(vx_sandbox *box, uint32_t eip, bool alone, const vx_block **out,
                                   unsigned *needs) {
     size_t available;
-    translation t = {.cache = box->own->cache, .box = box, .alone = alone, .eip = eip};
+    translation t;
+    start(&t, box->own->cache, eip);
+    t.box = box, t.alone = alone;
     return guest_code(box, eip, &available) == NULL ? TRANSLATE_NOT_CODE : translate(&t, out, needs);
 }
