@@ -29,7 +29,9 @@ set(CMAKE_FIND_ROOT_PATH_MODE_PROGRAM NEVER)
 set(CMAKE_FIND_ROOT_PATH_MODE_LIBRARY ONLY)
 set(CMAKE_FIND_ROOT_PATH_MODE_INCLUDE ONLY)
 set(CMAKE_FIND_ROOT_PATH_MODE_PACKAGE ONLY)
-set(CMAKE_FIND_ROOT_PATH "${CMAKE_CURRENT_LIST_DIR}/..")
+# What is looked for is looked for below these alone: the prefixes that -DCMAKE_PREFIX_PATH=… says are of the sandbox's.
+list(APPEND CMAKE_FIND_ROOT_PATH ${CMAKE_PREFIX_PATH} "${CMAKE_CURRENT_LIST_DIR}/..")
+list(REMOVE_DUPLICATES CMAKE_FIND_ROOT_PATH)
 
 # Languages whose linker is `vxplug build`: so the link line, libraries of libraries included, is CMake's own.
 set(CMAKE_VXPLUG_LINK_EXECUTABLE

@@ -55,7 +55,7 @@ class Project:
         }
         self._environment.pop("CC", None)
 
-    def _run(self, *command: str) -> str:
+    def run(self, *command: str) -> str:
         done = subprocess.run(command, cwd=self.folder, env=self._environment, text=True, stdout=subprocess.PIPE,
                               stderr=subprocess.STDOUT, check=False)
         assert done.returncode == 0, done.stdout
@@ -67,12 +67,12 @@ class Project:
             path = self.folder / "source" / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
-        toolchain = self._run("vxplug", "cmake-toolchain")
-        return self._run(self._cmake, "-S", "source", "-B", "build", "-G", "Unix Makefiles",
+        toolchain = self.run("vxplug", "cmake-toolchain")
+        return self.run(self._cmake, "-S", "source", "-B", "build", "-G", "Unix Makefiles",
                          f"-DCMAKE_TOOLCHAIN_FILE={toolchain}", *options)
 
     def build(self) -> vxplug.Plugin:
-        self._run(self._cmake, "--build", "build")
+        self.run(self._cmake, "--build", "build")
         return vxplug.open(self.folder / "build" / "plugin.vxm")
 
 
@@ -151,3 +151,44 @@ def test_libraries_of_libraries(project):
     link = (project.folder / "build" / "CMakeFiles" / "plugin_vxm.dir" / "link.txt").read_text()
     archives = [Path(word).name for word in link.split() if word.endswith(".a")]
     assert archives == ["libouter.a", "libinner.a"]  # and none of the compiler's own, out of its cache
+
+
+CONFIG = """
+add_library(Part::part STATIC IMPORTED)
+set_target_properties(Part::part PROPERTIES IMPORTED_LOCATION "${CMAKE_CURRENT_LIST_DIR}/../../libpart.a"
+    INTERFACE_INCLUDE_DIRECTORIES "${CMAKE_CURRENT_LIST_DIR}/../../../include")
+"""
+FINDING = """
+cmake_minimum_required(VERSION 3.16)
+project(finding C)
+find_package(Part CONFIG)
+find_library(LIBRARY part)
+find_path(HEADER part.h)
+find_library(OF_THE_HOST NAMES c m dl gcc_s PATHS /lib /usr/lib /usr/lib/x86_64-linux-gnu)
+find_path(HEADER_OF_THE_HOST stdio.h PATHS /usr/include)
+message("found ${Part_FOUND} ${LIBRARY} ${HEADER} ${OF_THE_HOST} ${HEADER_OF_THE_HOST};")
+if(Part_FOUND)
+    vxplug_add_plugin(plugin plugin.c LIBRARIES Part::part)
+endif()
+"""
+
+
+@pytest.mark.parametrize("option", ["CMAKE_PREFIX_PATH", "CMAKE_FIND_ROOT_PATH"])
+def test_libraries_in_a_prefix_of_ones_own(project, option):
+    """Without it what was installed for the sandbox had to be named package by package, or the machine's own would be found."""
+    prefix = project.folder / "prefix"
+    for name, text in {"lib/cmake/Part/PartConfig.cmake": CONFIG, "include/part.h": FILES["include/part.h"],
+                       "part.c": "int part(int v) { return 2 * v; }\n"}.items():
+        (prefix / name).parent.mkdir(parents=True, exist_ok=True)
+        (prefix / name).write_text(text)
+    project.run("vxplug-cc", "-c", "prefix/part.c", "-o", "part.o")
+    project.run("vxplug-ar", "rcs", "prefix/lib/libpart.a", "part.o")
+    files = {"CMakeLists.txt": FINDING, "plugin.c": FILES["plugin.c"]}
+    found = re.compile(r"found (\S+) (\S+) (\S+) (\S+) (\S+);")
+    nothing = found.search(project.configure(files))
+    assert nothing and nothing.groups() == ("0", "LIBRARY-NOTFOUND", "HEADER-NOTFOUND", "OF_THE_HOST-NOTFOUND", "HEADER_OF_THE_HOST-NOTFOUND")
+    shutil.rmtree(project.folder / "build")
+    said = found.search(project.configure(files, f"-D{option}={prefix}"))
+    assert said and said.groups() == ("1", f"{prefix}/lib/libpart.a", f"{prefix}/include", "OF_THE_HOST-NOTFOUND", "HEADER_OF_THE_HOST-NOTFOUND")
+    with project.build().sandbox() as box:
+        assert box.f(21) == 42
