@@ -16,14 +16,21 @@ Environment switches:
 from __future__ import annotations
 
 import os
+import re
+import sys
 from pathlib import Path
 
-from setuptools import Extension, setup
+from setuptools import Extension, __version__, setup
 from setuptools.command.build_ext import build_ext
 
 # Relative paths: setuptools wants sources and depends relative to this file's folder.
 ROOT = Path(__file__).parent
 os.chdir(ROOT)
+
+# Builds in isolation get it; what Python 3.10's venv brings would refuse the licence field by printing its schema.
+NEEDED = re.search(r"setuptools>=(\d+)", Path("pyproject.toml").read_text())
+if NEEDED and int(__version__.split(".")[0]) < int(NEEDED[1]):
+    sys.exit(f"setup.py: setuptools {__version__} is too old: pip install '{NEEDED[0]}'")
 
 
 def matching(*patterns: str) -> list[str]:

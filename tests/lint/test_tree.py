@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -71,3 +74,14 @@ def test_every_test_says_what_it_guards(path):
     definitions = re.findall(r'^ *def (test_\w+)\([^"]*?\) *(?:-> *None)?:\n *(r?""")?', path.read_text(), re.MULTILINE)
     assert definitions, "no test was found"
     assert not [name for name, docstring in definitions if not docstring]
+
+
+def test_an_old_setuptools_is_named(tmp_path):
+    """Without it whoever builds in place with the setuptools of an old venv would be shown a page of JSON schema."""
+    for name, text in {"__init__.py": "__version__ = '65.5.0'\nExtension = setup = None\n",
+                       "command/__init__.py": "", "command/build_ext.py": "build_ext = object\n"}.items():
+        (tmp_path / "setuptools" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "setuptools" / name).write_text(text)
+    done = subprocess.run([sys.executable, ROOT / "setup.py", "build_ext"], capture_output=True, text=True, check=False,
+                          env=os.environ | {"PYTHONPATH": str(tmp_path)})
+    assert (done.returncode, done.stderr) == (1, "setup.py: setuptools 65.5.0 is too old: pip install 'setuptools>=77'\n")
