@@ -36,7 +36,7 @@ static void die_by_default(int signal, const siginfo_t *info) {
 static void chain(int signal, siginfo_t *info, void *context) {
     const struct sigaction *old = &previous[signal];
     bool none = !(old->sa_flags & SA_SIGINFO) && (old->sa_handler == SIG_DFL || old->sa_handler == SIG_IGN);
-    if (signal == TICK_SIGNAL && none)
+    if (signal == TICK_SIGNAL && (none || chaining == signal)) /* the next tick says the same */
         return;
     if (none || chaining == signal) {
         die_by_default(signal, info);
