@@ -7,66 +7,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import textwrap
 
 import pytest
 
-GUEST = """
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <vxplug.h>
-static uint32_t calls;
-VX_EXPORT int32_t add(int32_t a, int32_t b) { return a + b; }
-VX_EXPORT uint32_t count(void) { return ++calls; }
-VX_EXPORT uint32_t crash(void) { return *(volatile uint32_t *)0; }
-VX_EXPORT void spin(void) { for (;;) __asm__ volatile(""); }
-VX_EXPORT void say(uint32_t lines) { while (lines--) puts("a line"); }
-VX_EXPORT uint32_t work(uint32_t n) {
-    uint32_t h = 1;
-    for (uint32_t i = 0; i < n; i++) { h = h * 31 + i; __asm__ volatile("" : "+r"(h)); }
-    return h;
-}
-VX_EXPORT vx_bytes fill(uint32_t size) {
-    char *data = malloc(size ? size : 1);
-    if (!data) return vx_raise(VX_MemoryError, "no room");
-    memset(data, 1, size);
-    return vx_take(data, size);
-}
-VX_EXPORT void refuse(void) { vx_raise(VX_ValueError, "no"); }
-"""
-PRELUDE = """
-import collections, faulthandler, gc, os, queue, random, signal, sys, threading, time, weakref
-import vxplug
-faulthandler.dump_traceback_later(170, exit=True)  # a deadlock says where
-plugin = vxplug.open(sys.argv[1])
-def ends(call, *arguments):
-    try:
-        call(*arguments)
-    except vxplug.GuestEnd as error:
-        return error.details['kind']
-def usage():
-    gc.collect()
-    maps = open('/proc/self/maps').read().count('\\n')
-    return maps, len(os.listdir('/proc/self/fd')), len(os.listdir('/proc/self/task')), len(gc.get_objects())
-"""
-
-
-@pytest.fixture(scope="session")
-def run_life(build_plugin):
-    guest = build_plugin(GUEST)
-
-    def run(script: str, *options: str) -> subprocess.CompletedProcess[str]:
-        quiet = ("-W", "ignore:This process:DeprecationWarning")
-        command = [sys.executable, *quiet, *options, "-c", PRELUDE + textwrap.dedent(script), str(guest)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=200)
-
-    return run
-
-
-def good(done: subprocess.CompletedProcess[str]) -> None:
-    assert (done.returncode, done.stdout, done.stderr) == (0, "good\n", ""), done
-
+from .life import GUEST, good
 
 INTERRUPTIONS = """
     rng = random.Random(20)
@@ -336,79 +280,6 @@ def test_errors_of_many_kinds_leave_nothing(run_life):
         after = usage()
         # A mapping left in one round of a hundred would be 20; AddressSanitizer's allocator takes some of its own.
         assert after[0] < before[0] + 20 and after[1:3] == before[1:3] and after[3] <= before[3] + 10, (before, after)
-        print('good')
-    """))
-
-
-# ---- callbacks of the host ----
-
-WAITS = {
-    "reading": "os.read(os.pipe()[0], 1)", "locked": "lock = threading.Lock(); lock.acquire(); lock.acquire()",
-    "queue": "queue.Queue().get()", "joining": "t = threading.Thread(target=time.sleep, args=(20,), daemon=True); t.start(); t.join()",
-    "a process": "import subprocess; subprocess.run(['sleep', '20'])",
-    "sleeping": "time.sleep(20)", "select": "import select; select.select([], [], [], 20)",
-    "computing": "while True: pass", "hiding the error": """while True:
-    try: time.sleep(0.01)
-    except Exception: seen.append(1)
-    if len(seen) > 3: raise""",
-}
-
-
-@pytest.mark.parametrize("how", sorted(WAITS))
-@pytest.mark.parametrize("end", ["timeout", "interrupt"])
-def test_a_callback_that_waits_is_ended(run_life, how, end):
-    """A time limit covers the whole call: on the main thread, callbacks that wait or compute end with it."""
-    body = textwrap.indent(WAITS[how].replace("    if len(seen) > 3: raise", "    if len(seen) > 3: return"), "    ")
-    good(run_life(f"""
-seen = []
-def write(data):
-{body}
-box = plugin.sandbox(timeout=0.2 if {end!r} == 'timeout' else None, stdout=write)
-if {end!r} == 'interrupt': threading.Timer(0.2, box.interrupt).start()
-started = time.monotonic()
-try: box.say(1)
-except vxplug.GuestTimeout as error: assert {end!r} == 'timeout' and '0.2 s' in str(error), error
-except vxplug.GuestFault as error: assert {end!r} == 'interrupt' == error.kind, error
-else: raise AssertionError('came back')
-assert time.monotonic() - started < 10
-assert box.add(1, 2) == 3
-print('good')
-"""))
-
-
-def test_a_callback_in_another_thread_ends_the_call_when_it_returns(run_life):
-    """Python interrupts its main thread alone: elsewhere the limit holds from the callback's return on."""
-    good(run_life("""
-        box, ends_as = plugin.sandbox(timeout=0.1, stdout=lambda data: time.sleep(0.5)), []
-        thread = threading.Thread(target=lambda: ends_as.append(ends(box.say, 1)))
-        thread.start(); thread.join()
-        assert ends_as == ['timeout'], ends_as
-        print('good')
-    """))
-
-
-def test_threads_that_wait_for_each_others_sandboxes(run_life):
-    """Without it each would wait in a callback for a sandbox that the other one's call has: for ever, whatever the limits."""
-    good(run_life("""
-        meet, boxes, ends = threading.Barrier(2), {}, []
-        def calls(other):
-            met = []
-            def take(data):
-                if not met: met.append(meet.wait(10))  # output may come in pieces
-                boxes[other].add(1, 2)
-            return take
-        for name, other in (('a', 'b'), ('b', 'a')):
-            boxes[name] = plugin.sandbox(timeout=0.3, stdout=calls(other))
-        def run(name):
-            try: boxes[name].say(1)
-            except vxplug.GuestTimeout as error: ends.append(str(error))
-            except vxplug.GuestFault as error: ends.append(error.kind)
-        threads = [threading.Thread(target=run, args=(name,), daemon=True) for name in boxes]
-        for thread in threads: thread.start()
-        for thread in threads: thread.join(20)
-        assert ends and not any(thread.is_alive() for thread in threads), ends
-        assert all('time limit of 0.3 s' in end for end in ends), ends
-        assert [box.add(1, 2) for box in boxes.values()] == [3, 3]
         print('good')
     """))
 
