@@ -12,6 +12,7 @@
 #ifndef VX_H
 #define VX_H
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -142,8 +143,9 @@ typedef struct vx_hooks {
                         const int32_t *result);
     /* The call has to end, but its thread is in a hook: asked every tick until it returns.  Runs in a
      * signal handler on that thread, which may be anywhere: async-signal-safe functions only.  True gives
-     * the tick (SIGURG) to the handler that was there before ours, which may know how to end a wait. */
-    bool (*overdue)(void *context);
+     * the tick (SIGURG) to the handler that was there before ours, which may know how to end a wait; it then
+     * interrupts `*wakes` too, which is this thread unless the hook says another. */
+    bool (*overdue)(void *context, vx_trap_kind why, pthread_t *wakes);
 } vx_hooks;
 
 /* A row of linuxcalls.def.  `server` is "core", "policy-core", "both", "policy", "either", or the errno that denies. */

@@ -8,6 +8,10 @@ A callback of the host that waits is ended when the guest's time is over.  The c
 the wait, and Python then runs its handler of that signal: this one, which raises.  Not in the middle of what
 vxplug itself does to serve a guest: there a descriptor may just have been made that only the next step would know
 of, and a guest that uses up its time again and again could have the host lose one each time.
+
+Python runs that handler on its main thread only, and no other thread's wait comes back to Python for a signal.  So
+for callbacks of other threads the ticks wake the main thread, whose handler has CPython raise an exception there
+when they next run Python code.
 """
 
 from __future__ import annotations
@@ -66,10 +70,39 @@ def watch_faulthandler() -> None:
     faulthandler.enable = enable
 
 
+_CALLBACK = "in a callback of the host"
+
+
+class _Timeout(GuestTimeout):
+    """CPython makes it, without arguments, in the thread that is to end."""
+
+    def __init__(self) -> None:
+        found = _vx.overdue()
+        super().__init__(_timeout_text(found[1] if found is not None else None, _CALLBACK))
+        self.__class__ = GuestTimeout  # type: ignore[assignment]
+
+
+class _Interrupt(GuestFault):
+    """The same where the host interrupted the call."""
+
+    def __init__(self) -> None:
+        super().__init__(_interrupt_text(_CALLBACK), "interrupt")
+        self.__class__ = GuestFault  # type: ignore[assignment]
+
+
+def _timeout_text(limit: float | None, where: str) -> str:
+    return f"time limit {'' if limit is None else f'of {limit:g} s '}reached {where}"
+
+
+def _interrupt_text(where: str) -> str:
+    return f"interrupt: interrupted by the host, {where}"
+
+
 def _end_overdue_callback(number: int, frame: FrameType | None) -> None:
     """Raises, in the callback that runs on the main thread, why its call is over; every tick again."""
+    _vx.end_errands(_Timeout, _Interrupt)
     if not _is_whole(frame):
-        end_overdue("in a callback of the host")
+        end_overdue(_CALLBACK)
 
 
 def end_overdue(where: str) -> None:
@@ -79,8 +112,8 @@ def end_overdue(where: str) -> None:
         return
     kind, limit = found
     if kind == "interrupt":
-        raise GuestFault(f"interrupt: interrupted by the host, {where}", kind)
-    raise GuestTimeout(f"time limit of {limit:g} s reached {where}")
+        raise GuestFault(_interrupt_text(where), kind)
+    raise GuestTimeout(_timeout_text(limit, where))
 
 
 def watch_callbacks() -> None:

@@ -10,7 +10,10 @@ def overdue() -> tuple[str, float] | None:
     """Why the outermost call of this thread that has to end must, and its time limit; None for none."""
 
 def end_callbacks() -> None:
-    """From now on Python gets SIGURG on its main thread while a callback there keeps a call that has to end."""
+    """From now on Python's main thread gets SIGURG while a callback keeps a call that has to end, on any thread."""
+
+def end_errands(timeout: type[BaseException], interrupt: type[BaseException], /) -> None:
+    """Raise one of the two in each other thread whose call has to end and runs a callback, when it runs Python next."""
 
 class Plugin:
     """Checked segments in a form that sandboxes share (vx_plugin)."""

@@ -66,11 +66,11 @@ static void on_fault_signal(int signal, siginfo_t *info, void *context) {
 }
 
 /* In a hook, most likely; then the embedder may know how to end what it waits for. */
-static bool overdue_elsewhere(void) {
+static bool overdue_elsewhere(pthread_t *wakes) {
     vx_trap_kind why;
     const vx_sandbox *box = watchdog_overdue(&why);
     return box != NULL && box->options.hooks.overdue != NULL &&
-           box->options.hooks.overdue(box->options.context);
+           box->options.hooks.overdue(box->options.context, why, wakes);
 }
 
 static void on_tick_signal(int signal, siginfo_t *info, void *context);
@@ -91,12 +91,15 @@ static void on_tick_signal(int signal, siginfo_t *info, void *context) {
     vx_sandbox *box = watchdog_current();
     if (in_translated_code(box, context) && trap_tick(box, context))
         return;
-    bool overdue = overdue_elsewhere();
+    pthread_t self = pthread_self(), wakes = self;
+    bool overdue = overdue_elsewhere(&wakes);
     uint64_t since = atomic_load(&cutting_since);
     if (overdue || (since != 0 && os_now_ns() - since > VX_CUT_NS))
         cut_system_calls(overdue);
     if (info->si_code != SI_TKILL || info->si_pid != getpid() || overdue)
         chain(signal, info, context);
+    if (!pthread_equal(wakes, self))
+        (void)pthread_kill(wakes, TICK_SIGNAL);
 }
 
 static bool take_signal(int signal, void (*handler)(int, siginfo_t *, void *)) {

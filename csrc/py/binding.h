@@ -37,6 +37,9 @@ enum {
     /* How often a long call lets Python's signal handlers run, and how often a thread that
      * waits for a sandbox does: quick for a person at Ctrl-C, rare for the processor. */
     SIGNAL_CHECK_MS = 100,
+    /* How often a call that is overdue in an errand interrupts the main thread: several times before
+     * anybody waits for it, rare beside what else goes on there. */
+    WAKE_MS = 50,
 };
 /* What is kept of a guest's end: bytes of its stack, enough for the frames that a traceback shows, and
  * of the last output on stderr, enough for the message of an assertion. */
@@ -55,20 +58,23 @@ enum {
 
 /* ---- types ---- */
 
+/* Whether a thread is in a section that lock.h guards. */
+typedef bool Guard;
+
 /* Module state: what would be a global. */
 typedef struct State {
     PyTypeObject *plugin_type, *box_type, *function_type, *layout_type, *handle_type, *buffer_type;
     PyTypeObject *mapping_type;
     PyObject *array_type;       /* array.array */
     PyObject *builtins;         /* dict of the module: where vx_raise looks its names up */
-    bool ends_callbacks;        /* a Python handler of SIGURG ends callbacks whose time is over */
+    bool ends_callbacks;        /* a Python handler of SIGURG ends errands whose time is over */
     unsigned long main_thread;  /* ident of the thread that runs Python's signal handlers */
     unsigned forks;             /* how many forks this process descends from since the import */
     unsigned long forked_by;    /* ident of the thread that survived the last of them */
+    struct Errand *errands;     /* of all threads but the main one, the newest first (errand.c) */
+    Guard errands_guard;
+    uint64_t woken_ms;          /* when the main thread was last woken to end them */
 } State;
-
-/* Whether a thread is in a section that lock.h guards. */
-typedef bool Guard;
 
 typedef struct Plugin {
     PyObject_HEAD
@@ -134,6 +140,7 @@ typedef struct Box {
     bool poison;               /* after a fault refuse calls instead of resetting */
     bool faulted;              /* a nested call did: reset when the outermost is over */
     bool arena_used;           /* arguments to be forgotten when the outermost call is over */
+    vx_trap_kind overdue;      /* why the running errand has to end, by the last tick (hooks.c) */
     /* The lock: one call at a time.  `owner` is what counts; mutex and condition only put waiting
      * threads to sleep (lock.c). */
     unsigned long owner;       /* thread ident, 0 when free */
@@ -560,6 +567,26 @@ void callback_free(Box *box);
 int callback_traverse(Box *box, visitproc visit, void *arg);
 /* For the hook, which holds the GIL. */
 vx_callback_end callback_serve(Box *box, Call *call, vx_callback *callback);
+
+/* ---- errand.c: host code that guests have run, on threads without signal handlers ---- */
+
+/* Not on the stack of its thread, which may be another greenlet's meanwhile. */
+typedef struct Errand {
+    struct Errand *next;
+    State *state;
+    Box *box;                /* that has it run; its owner is the thread */
+    unsigned long thread;    /* ident */
+    bool whole;              /* not to be ended in the middle */
+    bool ended;              /* an exception was sent, and may not have been raised yet */
+} Errand;
+
+/* Around it, by the hook that runs it, holding the GIL.  NULL: on the main thread, or without memory for it, it ends
+ * when it returns, or in another way. */
+Errand *errand_begin(Box *box, bool whole);
+void errand_end(Errand *errand);
+/* end_errands(timeout, interrupt): raises these classes in the errands that are overdue. */
+PyObject *end_errands(PyObject *module, PyObject *args);
+void errand_after_fork(State *state);
 
 /* ---- visit.c: one call of a host function ---- */
 

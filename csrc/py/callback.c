@@ -162,7 +162,9 @@ vx_callback_end callback_serve(Box *box, Call *call, vx_callback *callback)
     visit.count = 0;
     visit.lent = 0;
     visit.bad_memory = false;
+    Errand *errand = errand_begin(box, false);
     vx_callback_end end = visit_end(&visit, visit_run(&visit));
+    errand_end(errand);
     for (unsigned i = 0; i < visit.count; i++)
         Py_DECREF(visit.values[i]);
     box->lent -= visit.lent;

@@ -74,7 +74,9 @@ static bool send_output(Box *box, int fd, const void *data, size_t size)
         PyErr_SetString(PyExc_RuntimeError, "sandbox is being collected");
         return false;
     }
+    Errand *errand = errand_begin(box, false);
     PyObject *result = PyObject_CallFunction(box->write, "iy#", fd, data, (Py_ssize_t)size);
+    errand_end(errand);
     Py_XDECREF(result);
     return result != NULL && hook_still_sound(box);
 }
@@ -189,12 +191,23 @@ static void on_linger(void *context)
 }
 
 /* In a signal handler.  Python's own handler of the signal notes it, and runs ours (vxplug/_signals.py)
- * as soon as it can, on its main thread.  On another one nothing can be done before the hook returns.
+ * as soon as it can, on its main thread, which is woken if it is not this one.
  * PyErr_SetInterruptEx is no way: it reads the thread's state when no Python handler is installed. */
-static bool on_overdue(void *context)
+static bool on_overdue(void *context, vx_trap_kind why, pthread_t *wakes)
 {
-    const Box *box = context;
-    return PEEK(box->state->ends_callbacks) && thread_ident() == box->state->main_thread;
+    Box *box = context;
+    State *state = box->state;
+    if (!PEEK(state->ends_callbacks))
+        return false;
+    if (thread_ident() == state->main_thread)
+        return true;
+    POKE(box->overdue, why);
+    uint64_t now = clock_ms();
+    if (now - PEEK(state->woken_ms) < WAKE_MS || Py_IsFinalizing())
+        return false;
+    POKE(state->woken_ms, now);
+    *wakes = (pthread_t)state->main_thread;
+    return true;
 }
 
 const vx_hooks hooks_table = {.output = on_output, .raise = on_raise, .tick = on_tick, .linger = on_linger,

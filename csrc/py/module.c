@@ -16,6 +16,7 @@ static PyObject *after_fork(PyObject *module, PyObject *unused)
     State *state = PyModule_GetState(module);
     state->forks++;
     state->main_thread = state->forked_by = thread_ident();
+    errand_after_fork(state);
     Py_RETURN_NONE;
 }
 
@@ -160,6 +161,9 @@ static PyMethodDef module_methods[] = {
     {"end_callbacks", end_callbacks, METH_NOARGS,
      PyDoc_STR("end_callbacks()\n--\n\n"
                "From now on give Python the ticks of calls that are overdue in a callback.")},
+    {"end_errands", end_errands, METH_VARARGS,
+     PyDoc_STR("end_errands(timeout, interrupt, /)\n--\n\n"
+               "Raise one of two classes in other threads' callbacks of calls that have to end.")},
     {"overdue", overdue, METH_NOARGS,
      PyDoc_STR("overdue()\n--\n\n"
                "(kind, time limit) of the call of this thread that has to end, or None.")},

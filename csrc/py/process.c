@@ -34,7 +34,9 @@ bool on_linux_call(void *context, vx_sandbox *core, uint32_t number, const uint3
     Call *call = box->call;
     bool released = hook_begin(call);
     call->serving = core;
+    Errand *errand = errand_begin(box, true);
     bool ok = call->error == NULL && ask(box, core, number, arguments, result);
+    errand_end(errand);
     call->serving = NULL;
     if (!ok)
         error_keep(call);
@@ -60,8 +62,10 @@ void on_linux_trace(void *context, vx_sandbox *core, uint32_t number, const uint
     Call *call = box->call;
     bool released = hook_begin(call);
     call->serving = core;
+    Errand *errand = errand_begin(box, true);
     if (call->error == NULL && !tell(box, number, arguments, result))
         error_keep(call);
+    errand_end(errand);
     call->serving = NULL;
     (void)hook_end(box, call, released);
 }

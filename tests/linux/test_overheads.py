@@ -6,6 +6,7 @@ import gc
 import os
 import resource
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -95,16 +96,19 @@ def test_the_hosts_own_limit_is_an_errno_for_the_guest(plugin, tmp_path):
     assert host_descriptors() <= before
 
 
-def test_time_limits_leave_no_descriptors(plugin, tmp_path):
+@pytest.mark.parametrize("own_thread", [False, True], ids=["main", "other"])
+def test_time_limits_leave_no_descriptors(plugin, tmp_path, own_thread):
     """Without it a time limit that comes between the making of a descriptor and the next step would lose it to the host."""
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder/file").touch()
     (tmp_path / "link").symlink_to("folder")
-    with plugin.sandbox(linux=LinuxPolicy(directories={"/": tmp_path}), timeout=0.01) as box:
+    policy = LinuxPolicy(directories={"/": tmp_path})
+    with plugin.sandbox(linux=policy, timeout=0.01) as box, ThreadPoolExecutor(1) as pool:
+        pool.submit(box.last_error).result()
         before = host_descriptors()
         for _ in range(60):
             with pytest.raises(vxplug.GuestTimeout):
-                box.open_for_ever("/link/file")
+                pool.submit(box.open_for_ever, "/link/file").result() if own_thread else box.open_for_ever("/link/file")
         assert host_descriptors() == before
 
 

@@ -26,6 +26,7 @@ VX_EXPORT vx_bytes fill(uint32_t size) {
     memset(data, 1, size);
     return vx_take(data, size);
 }
+VX_EXPORT int32_t apply(int32_t (*function)(int32_t), int32_t x) { return function(x); }
 VX_EXPORT void refuse(void) { vx_raise(VX_ValueError, "no"); }
 """
 PRELUDE = """
