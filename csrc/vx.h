@@ -120,8 +120,8 @@ typedef struct vx_hooks {
     bool (*output)(void *context, int fd, const void *data, size_t size);
     /* Guest error (VX_HC_RAISE); strings are host copies, not terminated.  The call goes on. */
     void (*raise)(void *context, const char *name, size_t name_size, const char *text, size_t size);
-    /* The guest has run for at least one tick.  Runs in a signal handler on the thread that
-     * called, while translated code is interrupted: no lock of ours or of libc's is held.
+    /* The guest has run for at least one tick.  Runs on the thread that called, where translated code was
+     * interrupted or before it is entered again: no lock of ours or of libc's is held.
      * False ends the guest call with VX_TRAP_HOOK. */
     bool (*tick)(void *context);
     /* Before guest code is entered by a thread whose calls have taken long of late: the time to let go of

@@ -165,6 +165,8 @@ struct vx_sandbox {
     vx_trap *trap;  /* of the running call: what a signal handler fills */
     bool flags_lost; /* where a signal stopped translated code: vx_trap.flags_lost */
     bool in_tick, initialising;
+    bool tick_due;   /* set by a signal handler: a tick met the thread in C, on the call's behalf */
+    bool tick_in_c;  /* in_tick, with the guest's registers all in the state */
     bool unusable; /* no call may enter: asleep, or without memory since a reset failed */
     _Atomic bool interrupt;
 };

@@ -302,6 +302,27 @@ static bool may_resume(const vx_sandbox *box, uint32_t how) {
     return how <= ENTER_SSE && box->how == how && box->state->fx[FX_FTW] == 0; /* no result in st0 */
 }
 
+static vx_trap_kind ask_tick(vx_sandbox *box) {
+    vx_trap_kind kind = watchdog_stop();
+    box->tick_due = false;
+    if (kind != VX_TRAP_NONE || box->options.hooks.tick == NULL)
+        return kind;
+    box->in_tick = true;
+    bool go_on = box->options.hooks.tick(box->options.context);
+    box->in_tick = false;
+    if (!go_on)
+        return VX_TRAP_HOOK;
+    return watchdog_resume() ? watchdog_stop() : VX_TRAP_TIMEOUT;
+}
+
+/* A guest that has much done in C, as by system calls on large memory, is hardly ever met in translated code. */
+static vx_trap_kind tick_in_c(vx_sandbox *box) {
+    box->tick_in_c = true;
+    vx_trap_kind kind = ask_tick(box);
+    box->tick_in_c = false;
+    return kind;
+}
+
 /* Whatever a hook did meanwhile, and on whatever stack: the guest's signals are this call's. */
 static void go_on(vx_sandbox *box, vx_frame *frame, vx_trap *trap) {
     vx_this_thread->current = frame;
@@ -311,6 +332,7 @@ static void go_on(vx_sandbox *box, vx_frame *frame, vx_trap *trap) {
 
 static vx_status loop(vx_sandbox *box, uint32_t how, uint32_t reason, vx_trap *trap) {
     vx_frame *frame = vx_this_thread->current;
+    box->tick_due = false;
     for (;;) {
         bool called = calls_host(box->state, reason);
         complete_fp(box, how);
@@ -325,7 +347,7 @@ static vx_status loop(vx_sandbox *box, uint32_t how, uint32_t reason, vx_trap *t
         }
         if (status != VX_OK)
             return status;
-        kind = watchdog_stop();
+        kind = VX_UNLIKELY(box->tick_due) ? tick_in_c(box) : watchdog_stop();
         if (VX_UNLIKELY(kind != VX_TRAP_NONE))
             return stop(box, kind, trap);
         go_on(box, frame, trap);
@@ -348,18 +370,6 @@ vx_status run_on(vx_sandbox *box, uint32_t how, uint32_t reason, vx_trap *trap) 
     vx_status status = loop(box, how, reason, trap);
     tell_end(box, status, trap);
     return status;
-}
-
-static vx_trap_kind ask_tick(vx_sandbox *box) {
-    vx_trap_kind kind = watchdog_stop();
-    if (kind != VX_TRAP_NONE || box->options.hooks.tick == NULL)
-        return kind;
-    box->in_tick = true;
-    bool go_on = box->options.hooks.tick(box->options.context);
-    box->in_tick = false;
-    if (!go_on)
-        return VX_TRAP_HOOK;
-    return watchdog_resume() ? watchdog_stop() : VX_TRAP_TIMEOUT;
 }
 
 /* Called by vx_tick_enter on the thread's own stack.  Translated code was interrupted, so nobody

@@ -91,6 +91,8 @@ static void on_tick_signal(int signal, siginfo_t *info, void *context) {
     vx_sandbox *box = watchdog_current();
     if (in_translated_code(box, context) && trap_tick(box, context))
         return;
+    if (box != NULL)
+        box->tick_due = true;
     pthread_t self = pthread_self(), wakes = self;
     bool overdue = overdue_elsewhere(&wakes);
     uint64_t since = atomic_load(&cutting_since);

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 
 import pytest
@@ -22,6 +24,7 @@ GUEST = """
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <vxplug.h>
 VX_EXPORT int32_t add(int32_t a, int32_t b) { return a + b; }
@@ -42,6 +45,10 @@ VX_EXPORT void say(const char *text) { fputs(text, stdout); fflush(stdout); }
 VX_EXPORT void write_bytes(vx_view data) { write(1, data.ptr, data.len); }
 VX_EXPORT int32_t call_linux(uint32_t number) { return syscall(number, 0, 0, 0, 0, 0, 0); }
 VX_EXPORT vx_bytes big(uint32_t size) { static char data[1 << 20]; return vx_borrow(data, size); }
+VX_EXPORT void protect_for_ever(uint32_t size) {
+    void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    for (;;) mprotect(memory, size, PROT_READ | PROT_WRITE);
+}
 VX_EXPORT void copy_for_ever(vx_mut data) {
     for (;;) __asm__ volatile("rep movsb" : : "S"(data.ptr), "D"(data.ptr), "c"(data.len) : "memory");
 }
@@ -166,6 +173,25 @@ def test_time(limits_plugin, export, limit):
         spent = time.monotonic() - started
     assert isinstance(error, vxplug.GuestTimeout) and f"time limit of {limit} s" in str(error)
     assert limit * 0.9 < spent < limit + 3
+
+
+def test_a_guest_in_system_calls_lets_others_run(limits_plugin):
+    """Threat 47: nearly all of its time is the core's, where no tick interrupts it.  Without it other threads, and so whoever
+    would interrupt it, and Ctrl-C would wait for its time limit."""
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with limits_plugin.sandbox(timeout=20) as box:
+        threading.Timer(0.3, box.interrupt).start()
+        with pytest.raises(vxplug.GuestFault, match="interrupt"):
+            box.protect_for_ever(128 << 20)
+        before = signal.signal(signal.SIGALRM, stop)
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0.3)
+            with pytest.raises(KeyboardInterrupt):
+                box.protect_for_ever(128 << 20)
+        finally:
+            signal.signal(signal.SIGALRM, before)
 
 
 def test_time_of_initialisation(build_plugin):
