@@ -57,7 +57,7 @@ class Union:
     __classes__: Classes
     __data__: bytes
 
-    def __init__(self, **member: Any) -> None:
+    def __init__(self, /, **member: Any) -> None:  # which may be called self
         if len(member) != 1:
             raise TypeError(f"{type(self).__name__}() takes exactly one member by keyword")
         ((name, value),) = member.items()

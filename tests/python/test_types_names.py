@@ -17,7 +17,7 @@ SOURCE = r"""
 #include <vxplug.h>
 typedef enum is { mro, from, None, name, value } is;
 struct in { int32_t lambda; is with; struct { int16_t yield; }; };
-union def { int32_t pass; float raise; };
+union def { int32_t pass; float raise; int32_t self; };
 typedef struct global { int32_t n; } global;
 VX_HANDLE(global, (void (*)(global *))free);
 VX_METHOD(global, nonlocal, try);
@@ -49,7 +49,7 @@ def test_keywords_end_in_an_underscore(plugin):
         value = box.in_(lambda_=1, with_=box.is_.None_, yield_=7)
         assert box.del_(value, is_=box.is_.from_) == box.in_(108, box.is_.from_, 7)
         assert box.is_.mro_ == 0 and box.is_.name == 3 and box.is_["value"] == 4
-        assert box.or_(box.def_(raise_=2.5)) == 2.5 and box.or_(and_=None) == -1
+        assert box.or_(box.def_(self=0x40200000)) == box.or_(box.def_(raise_=2.5)) == 2.5 and box.or_(and_=None) == -1
         assert box.class_(5).try_(except_=2) == 7
         assert box.del_.__name__ == "del_" and box.del_.__doc__ == "A keyword."
         with pytest.raises(TypeError, match=r"del_\(\) argument 'in_\.lambda_': expected int, got str"):
