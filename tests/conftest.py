@@ -26,7 +26,8 @@ def _toolchain_digest() -> bytes:
     digest = hashlib.sha256(version("ziglang").encode())
     package = Path(vxplug.__file__).parent
     files = [path for path in sdk.sdk_path().rglob("*") if path.is_file()]
-    for path in sorted([*files, package / "sdk.py", package / "interface.py"]):
+    modules = ("cdecl", "cnames", "dwarf", "elfstrip", "extent", "interface", "reproduce", "sdk", "types")
+    for path in sorted([*files, *(package / f"{module}.py" for module in modules)]):
         digest.update(path.read_bytes())
     return digest.digest()
 
