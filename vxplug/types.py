@@ -33,6 +33,8 @@ INTEGERS = {
 TEXT = "str"  # in a struct: const char *, which may be NULL
 TYPES_MAX = 4096
 MEMBERS_MAX = 4096
+# Members of all types together, each enum and struct counted as eight more: what the making of their classes costs.
+ALL_MEMBERS_MAX = 1 << 14
 # Bytes of one struct, and Python objects that its value may be made of: a result must not cost the host more
 # than the guest memory that it came from is worth.
 SIZE_MAX = 1 << 20
@@ -333,6 +335,7 @@ class Types:
         self.found: list[Type] = []
         self._same: dict[Type, Type] = {}  # equal rows are one type: comparing them again looks no deeper
         self._costs: list[tuple[int, int]] = []  # Python objects of a value, depth
+        self._members = 0
 
     def ref(self, value: object, what: str) -> Type:
         if isinstance(value, str):
@@ -359,6 +362,8 @@ class Types:
         type, cost, depth = _READERS[str(kind)](self, row, f"type {number}")
         check(cost <= OBJECTS_MAX, f"type {number} has values of more than {OBJECTS_MAX} parts")
         check(depth <= DEPTH_MAX, f"type {number} is nested more than {DEPTH_MAX} deep")
+        self._members += 8 + len(type.members) if isinstance(type, (EnumType, StructType)) else 0
+        check(self._members <= ALL_MEMBERS_MAX, f"type {number}: enums and structs have too many members, or are too many")
         self.found.append(self._same.setdefault(type, type))
         self._costs.append((cost, depth))
 

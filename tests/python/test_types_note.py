@@ -67,6 +67,9 @@ REFUSED = {
     "no items": ([_change(ARRAY, count=0)], "is not between"),
     "many objects": ([_change(ARRAY, item="i8", count=1 << 17)], "more than 65536 parts"),
     "overlapping objects": (_wide(2), "more than 65536 parts"),
+    "many members": ([_change(STRUCT, name=f"s{i}", size=4096, members=[[f"m{n}", "i8", 8 * n, 0] for n in range(4096)])
+                      for i in range(5)], "type 3: enums and structs have too many members"),
+    "many structs": ([_change(STRUCT, name=f"s{i}") for i in range(2000)], "or are too many"),
     "deep": (_deep(40), "nested more than"),
     "empty struct": ([_change(STRUCT, members=[])], "without members"),
     "zero size": ([_change(STRUCT, size=0)], "is not between"),
