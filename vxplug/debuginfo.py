@@ -221,7 +221,8 @@ class DebugInfo:
         return next(((start, size) for start, size, text in self._symbols if text == name), None)
 
     def size_at(self, address: int) -> int:
-        return max((size for start, size, _ in self._symbols if start == address), default=0)
+        at = bisect_right(self._symbols, (address, 1 << 32, "")) - 1
+        return self._symbols[at][1] if at >= 0 and self._symbols[at][0] == address else 0
 
     def locate(self, address: int) -> Frame | None:
         """None when neither the function nor the line is known."""
