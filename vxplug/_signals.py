@@ -74,20 +74,21 @@ _CALLBACK = "in a callback of the host"
 
 
 class _Timeout(GuestTimeout):
-    """CPython makes it, without arguments, in the thread that is to end."""
+    """What CPython is told to raise: it calls the class, in the thread that is to end, and gets what is raised there.
 
-    def __init__(self) -> None:
+    Before 3.12 it may call it again, with what it got, to see whether that is an instance.
+    """
+
+    def __new__(cls, made: GuestTimeout | None = None) -> GuestTimeout:  # type: ignore[misc]
         found = _vx.overdue()
-        super().__init__(_timeout_text(found[1] if found is not None else None, _CALLBACK))
-        self.__class__ = GuestTimeout  # type: ignore[assignment]
+        return made or GuestTimeout(_timeout_text(found[1] if found is not None else None, _CALLBACK))
 
 
 class _Interrupt(GuestFault):
     """The same where the host interrupted the call."""
 
-    def __init__(self) -> None:
-        super().__init__(_interrupt_text(_CALLBACK), "interrupt")
-        self.__class__ = GuestFault  # type: ignore[assignment]
+    def __new__(cls, made: GuestFault | None = None) -> GuestFault:  # type: ignore[misc]
+        return made or GuestFault(_interrupt_text(_CALLBACK), "interrupt")
 
 
 def _timeout_text(limit: float | None, where: str) -> str:
