@@ -556,7 +556,7 @@ def test_no_reference_leaks(calls_plugin):
         for _ in range(30):
             round_trip()
         growth = []
-        for _ in range(3):
+        for _ in range(6):
             counts, blocks = measure()
             for _ in range(200):
                 round_trip()
