@@ -64,14 +64,9 @@ bool vx_sandbox_where(vx_sandbox *box, vx_registers *out) {
     bool flags_lost = box->flags_lost;
     if (!box->in_tick)
         return false;
-    if (box->tick_in_c) {
-        memcpy(out->gpr, s->gpr, sizeof out->gpr);
-        out->eip = eip;
-        out->eflags = eflags;
-        return true;
-    }
     memcpy(gpr, s->gpr, sizeof gpr);
-    trap_recover(box, s->tick_rip, s->tick_gpr, s->tick_flags);
+    if (!box->tick_in_c)
+        trap_recover(box, s->tick_rip, s->tick_gpr, s->tick_flags);
     memcpy(out->gpr, s->gpr, sizeof out->gpr);
     out->eip = s->eip;
     out->eflags = s->eflags;

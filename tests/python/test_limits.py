@@ -18,6 +18,7 @@ import time
 import pytest
 
 import vxplug
+from vxplug.profile import Profile
 
 GUEST = """
 #include <stdio.h>
@@ -192,6 +193,15 @@ def test_a_guest_in_system_calls_lets_others_run(limits_plugin):
                 box.protect_for_ever(128 << 20)
         finally:
             signal.signal(signal.SIGALRM, before)
+
+
+def test_a_guest_in_system_calls_is_sampled(limits_plugin):
+    """Without it a profile would not have what the core does for a guest, or place it anywhere."""
+    with limits_plugin.sandbox(timeout=1.0) as box, Profile(box) as profile:
+        with pytest.raises(vxplug.GuestTimeout):
+            box.protect_for_ever(128 << 20)
+    found = sum(count for stack, count in profile.stacks.items() if stack[0] == "protect_for_ever")
+    assert found > 3 and found > profile.samples * 0.9, profile.stacks
 
 
 def test_time_of_initialisation(build_plugin):
