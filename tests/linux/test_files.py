@@ -164,6 +164,9 @@ SCRIPTS = {
         access renamed 0
         access missing 0
         access renamed 9
+        statfs d
+        statfs renamed
+        statfs missing
     """,
 }
 

@@ -78,6 +78,16 @@ VX_EXPORT int32_t look_at(const char *path, int64_t place, uint32_t size) {
     close(fd);
     return result < 0 ? -error : result;
 }
+/* What a step from the last place there can be gives, and what is listed there. */
+VX_EXPORT int32_t step_too_far(const char *path) {
+    int fd = open(path, O_RDONLY | O_DIRECTORY);
+    int64_t last = INT64_MAX;
+    int32_t result = lseek(fd, last, SEEK_SET) == last && lseek(fd, 1, SEEK_CUR) == -1 ? -errno : 1;
+    int32_t listed = (int32_t)syscall(SYS_getdents64, fd, text, sizeof text);
+    int stayed = lseek(fd, 0, SEEK_CUR) == last;
+    close(fd);
+    return listed == 0 && stayed ? result : 2;
+}
 VX_EXPORT int32_t wrong_pointer(const char *path) {
     int fd = open(path, O_RDONLY | O_DIRECTORY), size = (int)sizeof text;
     if (syscall(SYS_getdents64, fd, 16, size) != -1 || errno != EFAULT) return -1;
@@ -140,6 +150,12 @@ def test_odd_reads(plugin, folder):
         assert box.look_at("/", 0, 24) == 24 and box.look_at("/", 3, 60) == 48
         assert box.look_at("/", 1503, 1000) == 0 and box.look_at("/x", 3, 1000) == 0
         assert box.wrong_pointer("/") == 72 + 681 * 48  # with the host's own dots 32 KiB
+
+
+def test_no_place_is_beyond_the_last(plugin, folder):
+    """Without it a place that fits no guest's integer ended the application's call in a struct.error."""
+    with plugin.sandbox(linux=LinuxPolicy(directories={"/": folder})) as box:
+        assert box.step_too_far("/") == -EINVAL
 
 
 def test_a_time_limit_ends_a_long_look(plugin, tmp_path, monkeypatch):

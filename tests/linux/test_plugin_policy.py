@@ -24,6 +24,7 @@ SOURCE = r"""
 #include <string.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/statfs.h>
 #include <time.h>
 #include <unistd.h>
 #include <vxplug.h>
@@ -57,6 +58,7 @@ VX_EXPORT int32_t put_much(const char *path) {
 }
 VX_EXPORT int32_t sleep_long(void) { return (int32_t)sleep(1000); }
 VX_EXPORT int32_t new_process(void) { return fork() < 0 ? errno : 0; }
+VX_EXPORT uint64_t free_files(const char *path) { struct statfs s; return statfs(path, &s) ? 0 : s.f_ffree; }
 VX_EXPORT void fault(void) { *(volatile int *)0 = 1; }
 """
 
@@ -86,6 +88,15 @@ def test_files_of_the_policy(plugin, folder):
     with plugin.sandbox(linux=LinuxPolicy(directories={"/data": Directory(folder, writable=True)})) as box:
         assert box.put("/data/new", "text") == 4
     assert (folder / "new").read_text() == "text"
+
+
+def test_a_file_system_without_a_count(plugin, folder, monkeypatch):
+    """Without it one that has no number of free files (-1) ended the application's call in a struct.error."""
+    known = list(os.statvfs(folder))
+    known[6] = -1
+    monkeypatch.setattr(os, "statvfs", lambda fd: os.statvfs_result(known))
+    with plugin.sandbox(linux=LinuxPolicy(directories={"/data": folder})) as box:
+        assert box.free_files("/data/file") == 2**64 - 1
 
 
 @pytest.mark.parametrize("policy", [None, LinuxPolicy()], ids=["none", "default"])

@@ -18,6 +18,7 @@ __all__ = [
 
 O_ACCMODE, O_WRONLY, O_RDWR, O_APPEND, O_NONBLOCK = 3, 1, 2, 0o2000, 0o4000
 SETTABLE = O_APPEND | O_NONBLOCK
+OFFSET_MAX = (1 << 63) - 1  # loff_t's, beyond which the kernel seeks nothing
 PIPE_SIZE = 64 << 10
 PIPE_BUF = 4096
 
@@ -165,7 +166,7 @@ class DirectoryHandle(Description):
         if whence not in (os.SEEK_SET, os.SEEK_CUR):
             raise fail(errno.EINVAL)
         position = offset + (self.position if whence == os.SEEK_CUR else 0)
-        if position < 0:
+        if not 0 <= position <= OFFSET_MAX:
             raise fail(errno.EINVAL)
         if position == 0:
             self.reached = 0, 0

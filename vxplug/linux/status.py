@@ -98,9 +98,12 @@ def statx(p: Process, dirfd: int, path: int, flags: int, mask: int, address: int
     p.write(address, _pack_statx(_of_path(p, dirfd, path, flags)))
 
 
+UNSIGNED = (1 << 64) - 1  # CPython gives counts as signed numbers, and a host that has no count as -1
+
+
 def _pack_statfs(fd: int) -> bytes:
     info = os.statvfs(fd)
-    blocks = [info.f_blocks, info.f_bfree, info.f_bavail, info.f_files, info.f_ffree]
+    blocks = [count & UNSIGNED for count in (info.f_blocks, info.f_bfree, info.f_bavail, info.f_files, info.f_ffree)]
     return struct.pack("<II5QqIII4I", 0, info.f_bsize, *blocks, 0, info.f_namemax, info.f_frsize, 0, 0, 0, 0, 0)
 
 

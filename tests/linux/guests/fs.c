@@ -12,6 +12,7 @@
 #include <sys/mman.h>
 #include <sys/select.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/time.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -137,6 +138,16 @@ static void change_times(const char *path, int omit) {
         show_times(&s);
 }
 
+/* What does not change while others write to the same file system. */
+static void show_system(const char *path) {
+    struct statfs s;
+    int result = statfs(path, &s);
+    say(result);
+    if (result == 0)
+        printf("  blocks %llu of %ld, by %ld, names of %ld\n", (unsigned long long)s.f_blocks, (long)s.f_bsize, (long)s.f_frsize,
+               (long)s.f_namelen);
+}
+
 static void descriptors(void) {
     int count = 0, fd, last = -1;
     while ((fd = open(".", O_RDONLY)) >= 0 && count < 5000)
@@ -163,6 +174,7 @@ static void call(void) {
     else if (!strcmp(c, "lstat")) show_stat(lstat(word[1], &s), &s);
     else if (!strcmp(c, "fstat")) show_stat(fstat(number(1), &s), &s);
     else if (!strcmp(c, "statat")) show_stat(fstatat(number(1), word[2], &s, number(3)), &s);
+    else if (!strcmp(c, "statfs")) show_system(word[1]);
     else if (!strcmp(c, "access")) say(access(word[1], number(2)));
     else if (!strcmp(c, "mkdir")) say(mkdir(word[1], (mode_t)number(2)));
     else if (!strcmp(c, "rmdir")) say(rmdir(word[1]));
