@@ -2,16 +2,21 @@
 
 The compiler is told to shorten every path.  It cannot be told so for libc, libc++ and compiler-rt, which
 zig compiles when it links, once for all builds that share its cache: debug information names the folder, and the
-installation of zig, of whichever was first.  But a reproducible plugin has that beside it or not at all.
+installation of zig, of whichever was first.  So where debug information is kept, zig links in a folder where all that
+it is to know of has the same name on every machine.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-__all__ = ["absolute_flags", "prefix_maps"]
+__all__ = ["absolute_flags", "link_environment", "prefix_maps"]
+
+_HERE = "/proc/self/cwd"
+# Of the linker, without those of shared libraries.
+FILE_OPTIONS = {"-Map", "--Map", "-T", "--script", "-R", "--just-symbols", "--symbol-ordering-file", "--version-script"}
 
 
 def _toolchain_folder() -> Path:
@@ -37,7 +42,41 @@ def prefix_maps(sources: Sequence[Path], sdk: Path, cc: str | None) -> list[str]
     return [f"-ffile-prefix-map={path}={names[path]}" for path in sorted(names, key=len)]
 
 
+def _cache_folder() -> Path:
+    """Where zig keeps what it compiled, for all users of its default."""
+    given, caches = os.environ.get("ZIG_GLOBAL_CACHE_DIR"), os.environ.get("XDG_CACHE_HOME")
+    return Path(given) if given else Path(caches or Path.home() / ".cache", "zig")
+
+
+def link_environment(folder: Path) -> dict[str, str]:
+    """The environment of a link in `folder`, for which zig names its libraries' files alike on every machine.
+
+    zig names a file by the path that it was given for its installation, and clang a working directory by $PWD, if that is
+    one of its names.  What was compiled for other links has other names: a cache of its own keeps it away.
+    """
+    cache = _cache_folder() / "vxplug"
+    cache.mkdir(parents=True, exist_ok=True)
+    (folder / "ziglang").symlink_to(_toolchain_folder())
+    (folder / "cache").symlink_to(cache)
+    return {**os.environ, "PWD": _HERE, "ZIG_LIB_DIR": f"{_HERE}/ziglang/lib", "ZIG_GLOBAL_CACHE_DIR": f"{_HERE}/cache",
+            "ZIG_LOCAL_CACHE_DIR": f"{_HERE}/cache"}
+
+
+def _absolute_parts(parts: Sequence[str]) -> Iterator[str]:
+    """Of -Wl: values of the options that name a file, behind a sign or as a part of their own."""
+    names_file = False
+    for part in parts:
+        option, equals, value = part.partition("=")
+        if equals and option in FILE_OPTIONS:
+            yield f"{option}={os.path.abspath(value)}"
+        else:
+            yield os.path.abspath(part) if names_file else part
+        names_file = part in FILE_OPTIONS
+
+
 def _absolute_flag(flag: str) -> str:
+    if flag.startswith("-Wl,"):
+        return ",".join(_absolute_parts(flag.split(",")))
     for option in ("-I", "-L"):
         if flag.startswith(option) and len(flag) > 2:
             return option + os.path.abspath(flag[2:])

@@ -18,7 +18,7 @@ from .elfstrip import strip_debug
 from .errors import PluginFormatError, SdkError
 from .interface import Import, Interface, decode_note, encode_note
 from .plugin import Plugin
-from .reproduce import absolute_flags, prefix_maps
+from .reproduce import absolute_flags, link_environment, prefix_maps
 from .types import HandleType, StreamType, named_types
 
 __all__ = ["SdkError", "build", "compiler", "sdk_path"]
@@ -35,6 +35,7 @@ C_SUFFIXES = {".c", ".s", ".S"}
 CXX_SUFFIXES = {".cc", ".cpp", ".cxx"}
 DEBUG_PLACES = ("inside", "beside", "none")
 TOOLS = {"cc": "cc", "c++": "c++", "ar": "ar", "ranlib": "ranlib"}
+Workplace = tuple[Path, dict[str, str]]  # a folder to work in, and the environment there
 
 
 def sdk_path() -> Path:
@@ -62,9 +63,10 @@ def compiler(source: Path, cc: str | None) -> list[str]:
     return tool_command("c++" if source.suffix in CXX_SUFFIXES else "cc")
 
 
-def _run(command: list[str]) -> None:
+def _run(command: list[str], workplace: Workplace | None = None) -> None:
+    folder, environment = workplace or (None, None)
     try:
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False, cwd=folder, env=environment)
     except OSError as error:
         raise SdkError(f"cannot run {command[0]}: {error}") from None
     if done.returncode != 0:
@@ -94,10 +96,12 @@ def _compile_all(
     return objects
 
 
-def _link(objects: Sequence[Path], target: Path, flags: Sequence[str], cxx: bool, cc: str | None) -> None:
+def _link(
+    objects: Sequence[Path], target: Path, flags: Sequence[str], cxx: bool, cc: str | None, workplace: Workplace | None
+) -> None:
     command = compiler(Path("x.cc" if cxx else "x.c"), cc)
     try:
-        _run([*command, "-static", *(LINK if cc is None else []), *map(str, objects), *flags, "-o", str(target)])
+        _run([*command, "-static", *(LINK if cc is None else []), *map(str, objects), *flags, "-o", str(target)], workplace)
     except SdkError as error:
         if "duplicate symbol: main" not in str(error):
             raise
@@ -307,10 +311,10 @@ def build(
 
     ``cxx`` links the C++ library, as C++ sources do by themselves: for C with archives made from C++.
     ``debug`` says where debug information goes: ``"inside"`` the plugin (the default), ``"beside"`` it in
-    ``NAME.vxm.debug`` (tracebacks find it there too), or ``"none"``.  With ``reproducible`` the plugin's
-    bytes depend on the sources and the toolchain's version only: file names are relative to the working
-    directory, or to the folder that the sources share, and debug information, which names the
-    toolchain's own folders, is beside or none.
+    ``NAME.vxm.debug`` (tracebacks find it there too), or ``"none"``.  With ``reproducible`` all bytes
+    depend on the sources and the toolchain's version only: file names are relative to the working
+    directory, or to the folder that the sources share, and debug information is beside unless told
+    otherwise.  With a ``cc`` of your own its libraries' debug information is as that names it.
 
     ``progress`` is called with each compiled file's name.  Raises SdkError with the compiler's own
     words, or with the function, parameter and C type that has no place in an interface.
@@ -318,8 +322,6 @@ def build(
     debug = debug or ("beside" if reproducible else "inside")
     if debug not in DEBUG_PLACES:
         raise ValueError(f"debug={debug!r} is none of {', '.join(DEBUG_PLACES)}")
-    if reproducible and debug == "inside":
-        raise SdkError("debug information names folders of this machine: a reproducible build has it beside or none")
     sdk = sdk_path()
     paths = _checked(sources)
     flags = [optimize, f"-I{sdk / 'include'}", *(f"-I{os.fspath(i)}" for i in include), *cflags]
@@ -328,7 +330,8 @@ def build(
         flags = absolute_flags(flags) + prefix_maps(paths, sdk, cc)
         ldflags = absolute_flags(ldflags)
     cxx = cxx or any(path.suffix in CXX_SUFFIXES for path in paths)
-    data = _build(paths, sdk, flags, ldflags, cxx, cc, progress or (lambda _: None))
+    named_alike = reproducible and debug != "none" and cc is None
+    data = _build(paths, sdk, flags, ldflags, cxx, cc, named_alike, progress or (lambda _: None))
     target = Path(output)
     _write(target, data, debug)
     return target
@@ -348,9 +351,12 @@ def _library(sdk: Path, flags: Sequence[str], checked: bool, cc: str | None) -> 
 
 def _build(
     paths: Sequence[Path], sdk: Path, flags: Sequence[str], ldflags: Sequence[str], cxx: bool,
-    cc: str | None, progress: Callable[[str], None],
+    cc: str | None, named_alike: bool, progress: Callable[[str], None],
 ) -> bytes:
-    """Two links: the first tells what the interface note must say, the second has it."""
+    """Two links: the first tells what the interface note must say, the second has it.
+
+    With ``named_alike`` debug information of the toolchain's libraries names no folder of this machine.
+    """
     code = [p for p in paths if p.suffix not in (".o", ".a")]
     extra = [p for p in paths if p.suffix in (".o", ".a")]
     with tempfile.TemporaryDirectory() as name:
@@ -358,7 +364,12 @@ def _build(
         library = _library(sdk, flags, bool(extra or ldflags), cc)
         objects = _compile_all([*((path, flags) for path in code), *library], folder, cc, progress) + extra
         draft, final, note = folder / "draft", folder / "final", folder / "note.s"
-        _link(objects, draft, ldflags, cxx, cc)
+        workplace = None
+        if named_alike:
+            here = folder / "here"
+            here.mkdir()
+            workplace = here, link_environment(here)
+        _link(objects, draft, ldflags, cxx, cc, workplace)
         interface = _interface(draft)
         encoded = encode_note(interface)
         try:
@@ -367,6 +378,6 @@ def _build(
             raise SdkError(str(error)) from None
         note.write_text(_note_source(encoded))
         _compile(note, folder / "note.o", [], cc)
-        _link([*objects, folder / "note.o"], final, ldflags, cxx, cc)
+        _link([*objects, folder / "note.o"], final, ldflags, cxx, cc, workplace)
         _same_layout(draft, final)
         return final.read_bytes()

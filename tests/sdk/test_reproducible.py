@@ -10,10 +10,12 @@ import time
 from pathlib import Path
 
 import pytest
+import ziglang
 from elftools.elf.elffile import ELFFile
 
 import vxplug
 from vxplug import sdk
+from vxplug.reproduce import absolute_flags
 
 HEADER = "#include <assert.h>\nstatic inline int checked(int value) { assert(value < 100); return value; }\n"
 C_SOURCE = (
@@ -37,12 +39,13 @@ def _project(folder: Path, name: str, source: str, age: int) -> Path:
     return folder
 
 
-def _built(folder: Path, name: str) -> bytes:
+def _built(folder: Path, name: str, debug: str = "none", path: tuple[Path, ...] = (), **environment: str) -> bytes:
     temporary = folder / "temporary"
     temporary.mkdir()
+    modules = os.pathsep.join([*map(str, path), *sys.path])
     subprocess.run(
-        [sys.executable, "-m", "vxplug", "build", "--reproducible", "-o", "plugin.vxm", f"src/{name}"],
-        cwd=folder, check=True, env=os.environ | {"TMPDIR": str(temporary), "PYTHONPATH": os.pathsep.join(sys.path)},
+        [sys.executable, "-m", "vxplug", "build", "--reproducible", "--debug", debug, "-o", "plugin.vxm", f"src/{name}"],
+        cwd=folder, check=True, env=os.environ | {"TMPDIR": str(temporary), "PYTHONPATH": modules} | environment,
     )
     return (folder / "plugin.vxm").read_bytes()
 
@@ -59,6 +62,49 @@ def test_another_folder_and_time_same_bytes(tmp_path, name, source):
         assert box.f(41) == 42
         with pytest.raises(vxplug.GuestFault, match="src/plugin.c|src/checked.h"):
             box.f(100)
+
+
+def _another_toolchain(folder: Path) -> Path:
+    """The same one, installed elsewhere."""
+
+    def link(source: str, target: str) -> None:
+        try:
+            os.link(source, target)
+        except OSError:  # another file system
+            shutil.copy2(source, target)
+
+    shutil.copytree(Path(ziglang.__file__).resolve().parent, folder / "ziglang", copy_function=link)
+    return folder
+
+
+def test_debug_information_of_another_machine(tmp_path):
+    """Zig compiles libc at the first link, once: debug information named the folder and the installation of that one.
+
+    A cache that has nothing yet and an installation elsewhere are what another machine has; the other build uses what
+    earlier ones have left.
+    """
+    one = _project(tmp_path / "one", "plugin.c", C_SOURCE, 1_000_000_000)
+    two = _project(tmp_path / "deeper" / "two", "plugin.c", C_SOURCE, 1_500_000_000)
+    first = _built(one, "plugin.c", "beside")
+    toolchain = _another_toolchain(tmp_path / "toolchain")
+    second = _built(two, "plugin.c", "beside", (toolchain,), ZIG_GLOBAL_CACHE_DIR=str(tmp_path / "cache"))
+    assert first == second == _built(_project(tmp_path / "three", "plugin.c", C_SOURCE, 1), "plugin.c")
+    known = (one / "plugin.vxm.debug").read_bytes()
+    assert known == (two / "plugin.vxm.debug").read_bytes()
+    assert b"/ziglang/lib/libc/musl/src/" in known and str(tmp_path).encode() not in known and sys.prefix.encode() not in known
+    inside = _built(_project(tmp_path / "four", "plugin.c", C_SOURCE, 1), "plugin.c", "inside")
+    assert inside == known
+
+
+def test_linker_flags_mean_the_same_elsewhere(tmp_path, monkeypatch):
+    """The link of a reproducible build has a folder of its own: a relative name would be one in there."""
+    (tmp_path / "wrap").touch()
+    monkeypatch.chdir(tmp_path)
+    flags = ["-Wl,-Map=a.map,--gc-sections,-T,link.ld", "-Wl,--wrap=wrap,-z,wrap", "-Llib", "-lm", "wrap"]
+    assert absolute_flags(flags) == [
+        f"-Wl,-Map={tmp_path}/a.map,--gc-sections,-T,{tmp_path}/link.ld", "-Wl,--wrap=wrap,-z,wrap", f"-L{tmp_path}/lib", "-lm",
+        f"{tmp_path}/wrap",
+    ]
 
 
 def test_from_another_working_directory(tmp_path, monkeypatch):
@@ -137,5 +183,3 @@ def test_an_unknown_place_for_debug_information(tmp_path):
     """A misspelt word must not silently mean one of the others."""
     with pytest.raises(ValueError, match="'besides' is none of inside, beside, none"):
         sdk.build([], tmp_path / "plugin.vxm", debug="besides")
-    with pytest.raises(sdk.SdkError, match="names folders of this machine"):
-        sdk.build([], tmp_path / "plugin.vxm", debug="inside", reproducible=True)
