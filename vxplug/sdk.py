@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from .cdecl import name_of, place
 from .cnames import check_distinct, python_name
@@ -19,7 +19,7 @@ from .errors import PluginFormatError, SdkError
 from .interface import Import, Interface, decode_note, encode_note
 from .plugin import Plugin
 from .reproduce import absolute_flags, link_environment, prefix_maps
-from .types import HandleType, StreamType, named_types
+from .types import HANDLE_NAMES, HandleType, StreamType, named_types
 
 __all__ = ["SdkError", "build", "compiler", "sdk_path"]
 
@@ -111,6 +111,22 @@ def _link(
 # --- the interface from DWARF ------------------------------------------------------------------------
 
 
+class _Method(NamedTuple):
+    """What VX_METHOD said, and where."""
+
+    name: str  # in Python
+    function: str
+    shown: str
+    place: str
+
+    @classmethod
+    def declared(cls, function: str, shown: str, die: Any) -> _Method:
+        where = "(unknown file)" if die is None else place(die)
+        if shown in HANDLE_NAMES:
+            raise SdkError(f"{where}: VX_METHOD of {function}: all handles have a {shown} of their own; call it something else")
+        return cls(python_name(shown, "VX_METHOD", die), python_name(function, "function"), shown, where)
+
+
 class _Linked:
     """A linked image: its symbols, its bytes by address, its DWARF."""
 
@@ -142,19 +158,19 @@ class _Linked:
     def declarations(self) -> Declarations:
         """What VX_OUT, VX_METHOD and their like say, each in words of its own."""
         words: dict[tuple[str, str], frozenset[str]] = {}
-        methods: dict[str, list[tuple[str, str]]] = {}
+        methods: dict[str, list[_Method]] = {}
+        dies = self.variables("vx_declare_method_")
         for name in sorted(self.symbols):
             if name.startswith("vx_declare_"):
                 word, first, second, *more = (self.text(name) or "").split(" ")
                 if word == "method":
-                    name = python_name(more[0], f"VX_METHOD({first}, {second}, …):")
-                    methods.setdefault(first, []).append((name, python_name(second, "function")))
+                    methods.setdefault(first, []).append(_Method.declared(second, more[0], dies.get(name)))
                 else:
                     words[first, second] = words.get((first, second), frozenset()) | {word}
         parts = (self.symbols[f"vx_stream_{part}_"].entry.st_value for part in ("open", "alloc", "next", "close"))
         return Declarations(words, self._handles(methods), StreamType(*parts))
 
-    def _handles(self, methods: dict[str, list[tuple[str, str]]]) -> dict[str, HandleType]:
+    def _handles(self, methods: dict[str, list[_Method]]) -> dict[str, HandleType]:
         """What VX_HANDLE declared, by the pointers to destructors that it made."""
         found, variables = {}, self.variables("vx_handle_")
         for name in self.symbols:
@@ -163,9 +179,12 @@ class _Linked:
                 die = variables.get(name)
                 source = type, place(die) if die is not None else "(unknown file)"
                 shown = python_name(type, "VX_HANDLE", die)
-                found[type] = HandleType(shown, self._word(name), tuple(methods.pop(type, ())), source)
-        for type, ((method, _), *_) in methods.items():
-            raise SdkError(f"VX_METHOD({type}, …, {method}): {type} is no VX_HANDLE")
+                own = methods.pop(type, [])
+                check_distinct([(method.name, method.shown, method.place) for method in own], f"method of {type}")
+                calls = tuple((method.name, method.function) for method in own)
+                found[type] = HandleType(shown, self._word(name), calls, source)
+        for type, (method, *_) in methods.items():
+            raise SdkError(f"{method.place}: VX_METHOD({type}, …, {method.shown}): {type} is no VX_HANDLE")
         return found
 
     def _word(self, name: str) -> int:

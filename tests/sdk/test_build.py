@@ -26,6 +26,7 @@ def _refused(folder: Path, source: str) -> str:
     return str(caught.value)
 
 
+HANDLE = "#include <vxplug.h>\ntypedef struct h h;\nVX_HANDLE(h, NULL);\nVX_EXPORT int f(h *a) { return 0; }\n"
 REFUSALS = {
     "#include <vxplug.h>\nVX_EXPORT int broken(int a) { return a +; }\n": "plugin.c:2",
     "int add(int a, int b) { return a + b; }\n": "nothing is exported",
@@ -93,6 +94,11 @@ REFUSALS = {
     "#include <vxplug.h>\ntypedef struct in in;\nVX_HANDLE(in, NULL);\nstruct in_ { int a; };\n"
     "VX_EXPORT int f(in *a, struct in_ b) { return b.a; }\n":
         "plugin.c:4: type in_ is called in_ in Python, as is in (plugin.c:3): rename one",
+    HANDLE + "VX_METHOD(h, f, class);\nVX_METHOD(h, f, class_);\n":
+        "plugin.c:6: method of h class_ is called class_ in Python, as is class (plugin.c:5): rename one",
+    HANDLE + "VX_METHOD(h, f, closed);\n":
+        "plugin.c:5: VX_METHOD of f: all handles have a closed of their own; call it something else",
+    HANDLE + "VX_METHOD(other, f, name);\n": "plugin.c:5: VX_METHOD(other, …, name): other is no VX_HANDLE",
     "#include <vxplug.h>\nenum e { is,\nis_ };\nVX_EXPORT int f(enum e v) { return v; }\n":
         "plugin.c:2: enumerator of e is_ is called is_ in Python, as is is (plugin.c:2): rename one",
     "#include <vxplug.h>\nint missing(int);\nVX_EXPORT int f(int a) { return missing(a); }\n": "missing",
