@@ -10,7 +10,7 @@ from typing import Any
 from .cdecl import bare_type, children, declare, lengths, name_of, number_of, parameters, place, spell, type_of
 from .cnames import check_distinct, enumerator, python_name
 from .errors import SdkError
-from .extent import call_over_the_limits, over_the_limits
+from .extent import call_over_the_limits, over_the_limits, results_over_the_limits
 from .interface import PARAMS_MAX, Export, Import
 from .types import (
     NULLABLE,
@@ -418,6 +418,9 @@ def export_of(die: Any, name: str, address: int, doc: str | None, declared: Decl
     check_distinct([(p, name_of(d) or p, place(d)) for (p, _), d in zip(params, listed, strict=True)], f"parameter of {name}()")
     if not fit_a_call(type for _, type in params):
         raise SdkError(f"{name}(): its structs by value are more than a call takes: take pointers to them")
+    problem = results_over_the_limits((type for _, type in params), result)
+    if problem is not None:
+        raise SdkError(f"{name}(): its results have {problem}: give bytes as vx_bytes, many numbers as a vx_new_array")
     for parameter, type in params:
         if isinstance(result, StreamType) and not outlives_call(type):
             raise SdkError(f"{name}(): parameter {parameter}: a stream has no outputs and no callbacks")

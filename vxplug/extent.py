@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from .types import (
     DEPTH_MAX,
     MEMBERS_MAX,
@@ -10,14 +12,16 @@ from .types import (
     ArrayType,
     EnumType,
     FunctionType,
+    OptionalType,
     PointerType,
     StructType,
     Type,
+    is_output,
     is_packed,
     size_of,
 )
 
-__all__ = ["call_over_the_limits", "over_the_limits"]
+__all__ = ["call_over_the_limits", "over_the_limits", "results_over_the_limits"]
 
 
 def _parts(type: Type) -> int:
@@ -28,6 +32,8 @@ def _parts(type: Type) -> int:
         return 1 + sum(_parts(param) for param in type.params)
     if isinstance(type, PointerType):
         return _parts(type.target)
+    if isinstance(type, OptionalType):
+        return _parts(type.item)
     return 1 + type.count * _parts(type.item) if isinstance(type, ArrayType) and not is_packed(type) else 1
 
 
@@ -53,3 +59,9 @@ def call_over_the_limits(type: FunctionType) -> str | None:
     if _parts(type) <= OBJECTS_MAX:
         return None
     return f"whose parameters have {_parts(type)} numbers and other parts where {OBJECTS_MAX} are the limit"
+
+
+def results_over_the_limits(params: Iterable[Type], result: Type) -> str | None:
+    """The same for what a function of the plugin's gives back."""
+    parts = sum(_parts(type) for type in params if is_output(type)) + (0 if isinstance(result, str) else _parts(result))
+    return None if parts <= OBJECTS_MAX else f"{parts} numbers and other parts where {OBJECTS_MAX} are the limit"

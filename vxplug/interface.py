@@ -23,6 +23,7 @@ from .classes import PARAM_TYPES, SCALARS, Classes
 from .errors import PluginFormatError, escape
 from .records import Record
 from .types import (
+    OBJECTS_MAX,
     TEXT,
     ArrayType,
     FunctionType,
@@ -213,6 +214,9 @@ def _export(value: object, types: Types, classes: Classes) -> Export:
     check(len({p for p, _ in checked}) == len(checked), f"{name}: two parameters share a name")
     check(fit_a_call(type for _, type in checked), f"{name}: structs by value are larger than a call may have")
     result = _result(value.get("result"), types, name)
+    given = [param[1] for param, (_, type) in zip(params, checked, strict=True) if is_output(type)]
+    parts = sum(map(types.parts, given)) + (0 if isinstance(result, str) else types.parts(value.get("result")))
+    check(parts <= OBJECTS_MAX, f"{name}: results of more than {OBJECTS_MAX} parts")
     lasting = all(outlives_call(type) for _, type in checked)
     check(lasting or not isinstance(result, StreamType), f"{name}: a stream with outputs or callbacks")
     return Export(

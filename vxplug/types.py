@@ -351,6 +351,10 @@ class Types:
         check(known, f"{what} is not a type that memory can hold")
         return type
 
+    def parts(self, value: object) -> int:
+        """Of how many Python objects a value of a type that was found here may be made, the type given as a note does."""
+        return self._cost(value)[0]
+
     def _cost(self, value: object) -> tuple[int, int]:
         return (1, 0) if isinstance(value, str) else self._costs[int(value)]  # type: ignore[call-overload]
 

@@ -165,6 +165,20 @@ def test_hostile_uses(params, result, text):
         decode_note(_note([ENUM, STRUCT, ARRAY, TEXTS, *POINTERS], params, result))
 
 
+def test_results_have_a_bound_together():
+    """Without it one call could give 64 structs of the most parts that one may have: gigabytes, of a guest with megabytes."""
+    types = [
+        {"kind": "struct", "name": "one", "size": 4, "members": [["v", "u32", 0, 0]]},
+        {"kind": "array", "item": 0, "count": 15_000, "text": False},
+        {"kind": "struct", "name": "many", "size": 60_000, "members": [["m", 1, 0, 0]]},
+    ]
+    types += [{"kind": "pointer", "target": 2, "mode": mode} for mode in ("in", "out", "inout")]
+    decode_note(_note(types, [["a", 3], ["b", 4], ["c", 3]], 3))
+    for params, result in (([["a", 4], ["b", 5], ["c", 5]], "none"), ([["a", 4], ["b", 5]], 3)):
+        with pytest.raises(vxplug.PluginFormatError, match="f: results of more than 65536 parts"):
+            decode_note(_note(types, params, result))
+
+
 def test_wide_types_in_many_functions(monkeypatch):
     """Without it a note of 80 KB could keep whoever opens the file busy for hours: a type's hash went through all of its parts,
     for each function that takes it."""

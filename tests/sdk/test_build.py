@@ -65,6 +65,8 @@ REFUSALS = {
         "f(): parameter v: type 'int [300][300]' of member many, of 90301 numbers and other parts where 65536 are the limit, is not",
     "#include <vxplug.h>\nstruct s { int many[40000]; };\nVX_EXPORT void f(void (*g)(const struct s *, struct s *)) { g(0, 0); }\n":
         "whose parameters have 80005 numbers and other parts where 65536 are the limit, is not supported: pass bytes as vx_view, many",
+    "#include <vxplug.h>\nstruct s { int many[40000]; };\nVX_EXPORT void f(struct s *v, struct s *w) {}\n":
+        "f(): its results have 80004 numbers and other parts where 65536 are the limit: give bytes as vx_bytes, many numbers as",
     "#include <vxplug.h>\nstruct s { int a[600]; };\nVX_EXPORT int f(struct s v) { return v.a[0]; }\n":
         "f(): parameter v: type 'struct s' by value is not supported: 2400 bytes are more than a call takes; take a pointer to it",
     "#include <vxplug.h>\nstruct s { int a[150]; };\nVX_EXPORT int f(struct s v, struct s w) { return v.a[0] + w.a[0]; }\n":
