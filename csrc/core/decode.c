@@ -263,7 +263,8 @@ static bool set_map(vx_insn *in, unsigned first, unsigned map) {
 }
 
 /* Intel SDM volume 2, 2.3.5 and 2.7.1.  The bits that would name registers above 7 are ignored in
- * 32-bit mode, so they are dropped here; vvvv keeps all four until it is known to be used. */
+ * 32-bit mode, so they are dropped here; vvvv keeps all four until it is known to be used.  Of V', the
+ * fifth of vvvv, processors differ: with it Intel's fault, as everybody does here; AMD's ignore it. */
 static bool read_vector_opcode(reader *r, vx_insn *in) {
     uint8_t kind = in->opcode, first = read_byte(r), second = kind == 0xc5 ? first : read_byte(r), third = 0;
     bool known = set_map(in, MAP_VEX_0F, kind == 0xc5 ? 1 : first & 31);
@@ -271,7 +272,7 @@ static bool read_vector_opcode(reader *r, vx_insn *in) {
     in->w = kind == 0xc5 ? 0 : second >> 7;
     if (kind == 0x62) {
         third = read_byte(r);
-        known = set_map(in, MAP_EVEX_0F, first & 7) && (first & 8) == 0 && (second & 4) != 0;
+        known = set_map(in, MAP_EVEX_0F, first & 7) && (first & 8) == 0 && (second & 4) != 0 && (third & 8) != 0;
         in->l = third >> 5 & 3;
         in->zero = third >> 7, in->b = third >> 4 & 1, in->mask = third & 7;
     }
