@@ -92,13 +92,15 @@ uint32_t cpu_xsave_offset(uint32_t component) {
 #define ONE_ECX_AVX 0x3c001000u
 #define SIGNATURE 0x00000633u /* family 6: a generic i686 */
 /* Leaf 7.  ebx: bmi1, bmi2, adx, sha; with AVX avx2; with AVX-512 f, dq, ifma, cd, bw, vl.  ecx: gfni; with AVX
- * vaes, vpclmulqdq; with AVX-512 vbmi, vbmi2, vnni, bitalg, vpopcntdq.  Leaf 7.1, eax: avx512_bf16. */
+ * vaes, vpclmulqdq; with AVX-512 vbmi, vbmi2, vnni, bitalg, vpopcntdq.  edx: with AVX-512 fp16.  Leaf 7.1, eax:
+ * avx512_bf16. */
 #define SEVEN_EBX 0x20080108u
 #define SEVEN_EBX_AVX 0x00000020u
 #define SEVEN_EBX_AVX512 0xd0230000u
 #define SEVEN_ECX 0x00000100u
 #define SEVEN_ECX_AVX 0x00000600u
 #define SEVEN_ECX_AVX512 0x00005842u
+#define SEVEN_EDX_AVX512 0x00800000u
 #define SEVEN_ONE_EAX_AVX512 0x00000020u
 /* Leaf 80000001, ecx: lahf, lzcnt, prefetchw. */
 #define EXTENDED_ECX 0x00000121u
@@ -126,6 +128,7 @@ static void identify_more_features(uint32_t subleaf, uint32_t r[4]) {
         r[EAX] = 1;
         r[EBX] = told(the_host()->seven[EBX], SEVEN_EBX, SEVEN_EBX_AVX, SEVEN_EBX_AVX512);
         r[ECX] = told(the_host()->seven[ECX], SEVEN_ECX, SEVEN_ECX_AVX, SEVEN_ECX_AVX512);
+        r[EDX] = told(the_host()->seven[EDX], 0, 0, SEVEN_EDX_AVX512);
     } else if (subleaf == 1) {
         r[EAX] = told(the_host()->seven_one[EAX], 0, 0, SEVEN_ONE_EAX_AVX512);
     }

@@ -257,9 +257,9 @@ static void read_vvvv(vx_insn *in, uint8_t byte) {
     in->l = byte >> 2 & 1;
 }
 
-static bool set_map(vx_insn *in, unsigned first, unsigned map) {
+static bool set_map(vx_insn *in, unsigned first, unsigned last, unsigned map) {
     in->map = (uint8_t)(first + map - 1);
-    return map >= 1 && map <= 3;
+    return map >= 1 && in->map <= last;
 }
 
 /* Intel SDM volume 2, 2.3.5 and 2.7.1.  The bits that would name registers above 7 are ignored in
@@ -267,12 +267,12 @@ static bool set_map(vx_insn *in, unsigned first, unsigned map) {
  * fifth of vvvv, processors differ: with it Intel's fault, as everybody does here; AMD's ignore it. */
 static bool read_vector_opcode(reader *r, vx_insn *in) {
     uint8_t kind = in->opcode, first = read_byte(r), second = kind == 0xc5 ? first : read_byte(r), third = 0;
-    bool known = set_map(in, MAP_VEX_0F, kind == 0xc5 ? 1 : first & 31);
+    bool known = set_map(in, MAP_VEX_0F, MAP_VEX_0F3A, kind == 0xc5 ? 1 : first & 31);
     read_vvvv(in, second);
     in->w = kind == 0xc5 ? 0 : second >> 7;
     if (kind == 0x62) {
         third = read_byte(r);
-        known = set_map(in, MAP_EVEX_0F, first & 7) && (first & 8) == 0 && (second & 4) != 0 && (third & 8) != 0;
+        known = set_map(in, MAP_EVEX_0F, MAP_EVEX_6, first & 7) && (first & 8) == 0 && (second & 4) != 0 && (third & 8) != 0;
         in->l = third >> 5 & 3;
         in->zero = third >> 7, in->b = third >> 4 & 1, in->mask = third & 7;
     }

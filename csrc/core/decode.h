@@ -78,7 +78,7 @@ typedef struct vx_op {
 /* The vector maps are in the order of the legacy ones that share their opcode bytes. */
 enum { MAP_1, MAP_0F, MAP_0F38, MAP_0F3A, MAP_LEGACY_COUNT,
        MAP_VEX_0F = MAP_LEGACY_COUNT, MAP_VEX_0F38, MAP_VEX_0F3A,
-       MAP_EVEX_0F, MAP_EVEX_0F38, MAP_EVEX_0F3A, MAP_COUNT };
+       MAP_EVEX_0F, MAP_EVEX_0F38, MAP_EVEX_0F3A, MAP_EVEX_4 /* empty */, MAP_EVEX_5, MAP_EVEX_6, MAP_COUNT };
 enum { SEG_NONE, SEG_FLAT, SEG_FS, SEG_GS }; /* flat: es, cs, ss, ds */
 
 /* One decoded instruction.  Registers are guest numbers; -1 is absent. */

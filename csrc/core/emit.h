@@ -46,7 +46,7 @@ typedef struct vx_form {
 
 void emit_form(vx_emit *e, const vx_form *form);
 
-/* An instruction with a VEX or EVEX prefix.  `map` is 1, 2 or 3; registers are host ones; vector
+/* An instruction with a VEX or EVEX prefix.  `map` is 1, 2, 3, of EVEX 5 or 6; registers are host ones; vector
  * registers, and a vector as index, are below 8. */
 typedef struct vx_vector_form {
     bool evex, zero, b, plain; /* plain: without ModRM */

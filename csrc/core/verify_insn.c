@@ -20,7 +20,7 @@ enum { EXT_ALL = 0xff };
 enum { IMM_OPERAND = 0xf,   /* 2 or 4 bytes by operand size */
        IMM_REGISTER = 0xe }; /* one byte, whose high half names a vector register */
 /* 0 to 3: one byte, 0f, 0f 38, 0f 3a. */
-enum { VEX1 = 4, VEX2, VEX3, EVEX1, EVEX2, EVEX3, MAPS };
+enum { VEX1 = 4, VEX2, VEX3, EVEX1, EVEX2, EVEX3, EVEX4 /* empty */, EVEX5, EVEX6, MAPS };
 
 typedef struct accept {
     uint8_t map, first, last, prefixes, ext;
@@ -280,6 +280,32 @@ static const accept accepts[] = {
     {EVEX3, 0x56, 0x56, P, EXT_ALL, RM, 0, 1}, {EVEX3, 0x57, 0x57, P, EXT_ALL, RM, VECTOR, 1},
     {EVEX3, 0x66, 0x67, P, EXT_ALL, RM, 0, 1}, {EVEX3, 0x70, 0x73, P, EXT_ALL, RM, VECTOR, 1},
     {EVEX3, 0xce, 0xcf, P, EXT_ALL, RM, VECTOR, 1},
+    /* of half precision */
+    {EVEX3, 0x08, 0x08, N, EXT_ALL, RM, 0, 1}, {EVEX3, 0x0a, 0x0a, N, EXT_ALL, RM, VECTOR, 1},
+    {EVEX3, 0x26, 0x26, N, EXT_ALL, RM, 0, 1}, {EVEX3, 0x27, 0x27, N, EXT_ALL, RM, VECTOR, 1},
+    {EVEX3, 0x56, 0x56, N, EXT_ALL, RM, 0, 1}, {EVEX3, 0x57, 0x57, N, EXT_ALL, RM, VECTOR, 1},
+    {EVEX3, 0x66, 0x67, N, EXT_ALL, RM, 0, 1}, {EVEX3, 0xc2, 0xc2, N | F3, EXT_ALL, RM, VECTOR, 1},
+
+    {EVEX5, 0x10, 0x11, F3, EXT_ALL, R, VECTOR, 0}, {EVEX5, 0x10, 0x11, F3, EXT_ALL, M, 0, 0},
+    {EVEX5, 0x1d, 0x1d, N, EXT_ALL, RM, VECTOR, 0}, {EVEX5, 0x1d, 0x1d, P, EXT_ALL, RM, 0, 0},
+    {EVEX5, 0x2a, 0x2a, F3, EXT_ALL, RM, E | VECTOR, 0}, {EVEX5, 0x2c, 0x2d, F3, EXT_ALL, RM, G, 0},
+    {EVEX5, 0x2e, 0x2f, N, EXT_ALL, RM, 0, 0}, {EVEX5, 0x51, 0x51, N, EXT_ALL, RM, 0, 0},
+    {EVEX5, 0x51, 0x51, F3, EXT_ALL, RM, VECTOR, 0}, {EVEX5, 0x58, 0x59, N | F3, EXT_ALL, RM, VECTOR, 0},
+    {EVEX5, 0x5a, 0x5a, INT, EXT_ALL, RM, 0, 0}, {EVEX5, 0x5a, 0x5a, F3 | F2, EXT_ALL, RM, VECTOR, 0},
+    {EVEX5, 0x5b, 0x5b, N | P | F3, EXT_ALL, RM, 0, 0}, {EVEX5, 0x5c, 0x5f, N | F3, EXT_ALL, RM, VECTOR, 0},
+    {EVEX5, 0x6e, 0x6e, P, EXT_ALL, RM, E, 0}, {EVEX5, 0x78, 0x79, INT, EXT_ALL, RM, 0, 0},
+    {EVEX5, 0x78, 0x79, F3, EXT_ALL, RM, G, 0}, {EVEX5, 0x7a, 0x7a, P | F2, EXT_ALL, RM, 0, 0},
+    {EVEX5, 0x7b, 0x7b, P, EXT_ALL, RM, 0, 0}, {EVEX5, 0x7b, 0x7b, F3, EXT_ALL, RM, E | VECTOR, 0},
+    {EVEX5, 0x7c, 0x7c, INT, EXT_ALL, RM, 0, 0}, {EVEX5, 0x7d, 0x7d, ALL, EXT_ALL, RM, 0, 0},
+    {EVEX5, 0x7e, 0x7e, P, EXT_ALL, RM, E, 0},
+
+    {EVEX6, 0x13, 0x13, P, EXT_ALL, RM, 0, 0}, {EVEX6, 0x13, 0x13, N, EXT_ALL, RM, VECTOR, 0},
+    {EVEX6, 0x2c, 0x2d, P, EXT_ALL, RM, VECTOR, 0}, {EVEX6, 0x42, 0x42, P, EXT_ALL, RM, 0, 0},
+    {EVEX6, 0x43, 0x43, P, EXT_ALL, RM, VECTOR, 0}, {EVEX6, 0x4c, 0x4c, P, EXT_ALL, RM, 0, 0},
+    {EVEX6, 0x4d, 0x4d, P, EXT_ALL, RM, VECTOR, 0}, {EVEX6, 0x4e, 0x4e, P, EXT_ALL, RM, 0, 0},
+    {EVEX6, 0x4f, 0x4f, P, EXT_ALL, RM, VECTOR, 0}, {EVEX6, 0x56, 0x57, F3 | F2, EXT_ALL, RM, VECTOR, 0},
+    {EVEX6, 0x96, 0x9f, P, EXT_ALL, RM, VECTOR, 0}, {EVEX6, 0xa6, 0xaf, P, EXT_ALL, RM, VECTOR, 0},
+    {EVEX6, 0xb6, 0xbf, P, EXT_ALL, RM, VECTOR, 0}, {EVEX6, 0xd6, 0xd7, F3 | F2, EXT_ALL, RM, VECTOR, 0},
 };
 
 /* First row of each opcode, plus one; its other rows follow it or come later in the table. */
@@ -390,7 +416,7 @@ static bool read_evex(insn *in) {
     in->map = EVEX1 + map - 1u;
     in->op = byte(in);
     bool rounds = (third & 0x10) && *in->next >= 0xc0;
-    return map >= 1 && map <= 3 && (first & 0x18) == 0x10 && (second & 4) && (third & 8) && !(in->rex & 2) &&
+    return map >= 1 && map <= 6 && (first & 0x18) == 0x10 && (second & 4) && (third & 8) && !(in->rex & 2) &&
            ((third & 0x60) != 0x60 || rounds);
 }
 

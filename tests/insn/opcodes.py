@@ -5,7 +5,7 @@ from __future__ import annotations
 from .probe import REFUSALS, Row, table
 
 MAPS = ("", "0f ", "0f 38 ", "0f 3a ", "VEX 0f ", "VEX 0f 38 ", "VEX 0f 3a ", "EVEX 0f ", "EVEX 0f 38 ",
-        "EVEX 0f 3a ")
+        "EVEX 0f 3a ", "EVEX map 4 ", "EVEX map 5 ", "EVEX map 6 ")
 W = {1: "W0", 2: "W1", 3: "", 4: "W by precision"}
 LENGTHS = {1: "128", 2: "256", 4: "512"}
 PREFIXES = ((2, "66"), (4, "f3"), (8, "f2"))
@@ -19,7 +19,7 @@ ACTIONS = {
 HEADER = """# Opcodes
 
 Every row of the decoder's table (`csrc/core/opcodes.def`); this file is generated from it. What no row claims is
-refused as an illegal instruction: among it XOP, FMA4, APX, AMX, AVX512-FP16, and reserved encodings of the rest. Where
+refused as an illegal instruction: among it XOP, FMA4, APX, AMX, and reserved encodings of the rest. Where
 the host has no AVX or AVX-512 (`cpuid` says so), their rows are illegal instructions too. The form column has W and the
 vector lengths of VEX and EVEX rows; 128 is also what scalar ones have.
 

@@ -16,12 +16,14 @@ from iced_x86 import (
 FEATURES = {
     getattr(CpuidFeature, name)
     for name in "AVX AVX2 FMA F16C BMI1 BMI2 AES PCLMULQDQ VAES VPCLMULQDQ GFNI AVX512F AVX512VL AVX512BW AVX512DQ "
-    "AVX512CD AVX512_IFMA AVX512_VBMI AVX512_VBMI2 AVX512_VNNI AVX512_BITALG AVX512_VPOPCNTDQ AVX512_BF16".split()
+    "AVX512CD AVX512_IFMA AVX512_VBMI AVX512_VBMI2 AVX512_VNNI AVX512_BITALG AVX512_VPOPCNTDQ AVX512_BF16 "
+    "AVX512_FP16".split()
 }
 CODES = {value: name for name, value in vars(Code).items() if name.startswith(("VEX_", "EVEX_"))}
 KINDS = {value: name for name, value in vars(OpCodeOperandKind).items() if isinstance(value, int)}
 MNEMONICS = {value: name.lower() for name, value in vars(Mnemonic).items() if isinstance(value, int)}
-MAPS = {OpCodeTableKind.T0F: 1, OpCodeTableKind.T0F38: 2, OpCodeTableKind.T0F3A: 3}
+MAPS = {OpCodeTableKind.T0F: 1, OpCodeTableKind.T0F38: 2, OpCodeTableKind.T0F3A: 3, OpCodeTableKind.MAP5: 5,
+        OpCodeTableKind.MAP6: 6}
 PREFIXES = {MandatoryPrefix.NONE: 0, MandatoryPrefix.PNP: 0, MandatoryPrefix.P66: 1, MandatoryPrefix.PF3: 2,
             MandatoryPrefix.PF2: 3}
 # Of the test's own letters of flags: layout.h.
