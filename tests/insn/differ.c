@@ -728,7 +728,8 @@ static bool same_exception(const struct outcome *o, const vx_trap *trap) {
     case 1: return trap->kind == VX_TRAP_PRIVILEGED;
     case 3: return trap->kind == VX_TRAP_BREAKPOINT;
     case 4: return trap->kind == VX_TRAP_OVERFLOW;
-    case 5: return trap->kind == VX_TRAP_BOUND;
+    case 5: /* Intel's processors compare the lower bound before they read the upper one, in the next page here */
+        return trap->kind == VX_TRAP_BOUND || (trap->kind == VX_TRAP_MEMORY && trap->address % PAGE == 0);
     case 6: return trap->kind == VX_TRAP_ILLEGAL || trap->kind == VX_TRAP_PRIVILEGED;
     case 13: return trap->kind == VX_TRAP_PROTECTION || trap->kind == VX_TRAP_PRIVILEGED ||
                     trap->kind == VX_TRAP_INTERRUPT_VECTOR;

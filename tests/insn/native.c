@@ -19,11 +19,11 @@ enum { READ = 1, WRITE = 2, EXEC = 4, SHARED = 1, PRIVATE = 2, FIXED = 16, ANONY
 enum { SA_INFO = 4, SA_RESTORER = 0x04000000, SA_ONSTACK = 0x08000000, SA_NODEFER = 0x40000000,
        SA_RESTART = 0x10000000 };
 
-/* Ticks of the timer that a case may live; it counts from the tick before the case began.  Of the processor's time: kernels
- * let who locks across cache lines wait for as long as they please. */
+/* Ticks of the timer that a case may live; it counts from the tick before the case began.  No case takes a millisecond of
+ * its own, but kernels and hypervisors let who locks across cache lines wait for as long as they please. */
 #define ITIMER_VIRTUAL 1
 #define TICK_MICROSECONDS 50000
-#define TICKS_ALLOWED 3
+#define TICKS_ALLOWED 200
 
 /* The kernel's 32-bit signal frame, as far as it is read here. */
 struct sigcontext32 {
