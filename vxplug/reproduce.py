@@ -12,6 +12,8 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from .errors import SdkError
+
 __all__ = ["absolute_flags", "link_environment", "prefix_maps"]
 
 _HERE = "/proc/self/cwd"
@@ -54,8 +56,11 @@ def link_environment(folder: Path) -> dict[str, str]:
     zig names a file by the path that it was given for its installation, and clang a working directory by $PWD, if that is
     one of its names.  What was compiled for other links has other names: a cache of its own keeps it away.
     """
-    cache = _cache_folder() / "vxplug"
-    cache.mkdir(parents=True, exist_ok=True)
+    cache = Path(os.path.abspath(_cache_folder()), "vxplug")
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SdkError(f"{cache}: {error.strerror}: that is where zig keeps its libraries (ZIG_GLOBAL_CACHE_DIR)") from None
     (folder / "ziglang").symlink_to(_toolchain_folder())
     (folder / "cache").symlink_to(cache)
     return {**os.environ, "PWD": _HERE, "ZIG_LIB_DIR": f"{_HERE}/ziglang/lib", "ZIG_GLOBAL_CACHE_DIR": f"{_HERE}/cache",

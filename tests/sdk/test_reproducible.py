@@ -15,7 +15,7 @@ from elftools.elf.elffile import ELFFile
 
 import vxplug
 from vxplug import sdk
-from vxplug.reproduce import absolute_flags
+from vxplug.reproduce import absolute_flags, link_environment
 
 HEADER = "#include <assert.h>\nstatic inline int checked(int value) { assert(value < 100); return value; }\n"
 C_SOURCE = (
@@ -105,6 +105,14 @@ def test_linker_flags_mean_the_same_elsewhere(tmp_path, monkeypatch):
         f"-Wl,-Map={tmp_path}/a.map,--gc-sections,-T,{tmp_path}/link.ld", "-Wl,--wrap=wrap,-z,wrap", f"-L{tmp_path}/lib", "-lm",
         f"{tmp_path}/wrap",
     ]
+
+
+def test_a_cache_that_cannot_be(tmp_path, monkeypatch):
+    """Without it the author would see a traceback of a folder that the build never spoke of."""
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("ZIG_GLOBAL_CACHE_DIR", str(tmp_path / "file"))
+    with pytest.raises(sdk.SdkError, match=r"file/vxplug: Not a directory: .*ZIG_GLOBAL_CACHE_DIR"):
+        link_environment(tmp_path)
 
 
 def test_from_another_working_directory(tmp_path, monkeypatch):
