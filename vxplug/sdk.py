@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -208,15 +209,20 @@ class _Linked:
         check_distinct([(i.name, name, place(dies[name])) for i, name in zip(found, sorted(dies), strict=True)], "import")
         return found
 
-    def variables(self, prefix: str) -> dict[str, Any]:
-        """DWARF entries of what macros of vxplug.h declared."""
+    @cached_property
+    def _variables(self) -> dict[str, Any]:
+        """DWARF entries of the variables that have symbols."""
         found = {}
         for unit in self.elf.get_dwarf_info().iter_CUs():
             for die in unit.get_top_DIE().iter_children():
-                name = (name_of(die) or "") if die.tag == "DW_TAG_variable" else ""
-                if name.startswith(prefix) and name in self.symbols:
+                name = name_of(die) if die.tag == "DW_TAG_variable" else None
+                if name is not None and name in self.symbols:
                     found[name] = die
         return found
+
+    def variables(self, prefix: str) -> dict[str, Any]:
+        """DWARF entries of what macros of vxplug.h declared."""
+        return {name: die for name, die in self._variables.items() if name.startswith(prefix)}
 
     def functions(self, addresses: set[int]) -> dict[int, Any]:
         """DWARF subprograms by address."""

@@ -264,7 +264,7 @@ static bool set_map(vx_insn *in, unsigned first, unsigned last, unsigned map) {
 
 /* Intel SDM volume 2, 2.3.5 and 2.7.1.  The bits that would name registers above 7 are ignored in
  * 32-bit mode, so they are dropped here; vvvv keeps all four until it is known to be used.  Of V', the
- * fifth of vvvv, processors differ: with it Intel's fault, as everybody does here; AMD's ignore it. */
+ * fifth of vvvv, processors differ: with it clear Intel's fault, as all do here; AMD's ignore it. */
 static bool read_vector_opcode(reader *r, vx_insn *in) {
     uint8_t kind = in->opcode, first = read_byte(r), second = kind == 0xc5 ? first : read_byte(r), third = 0;
     bool known = set_map(in, MAP_VEX_0F, MAP_VEX_0F3A, kind == 0xc5 ? 1 : first & 31);

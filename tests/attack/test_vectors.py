@@ -113,9 +113,9 @@ def test_cpuid_and_xgetbv_agree(box):
     highest, *_ = _leaf(box, 0)
     _, _, ecx, _ = _leaf(box, 1)
     avx, osxsave = ecx >> 28 & 1, ecx >> 27 & 1
-    _, ebx7, _, _ = _leaf(box, 7)
+    _, ebx7, _, edx7 = _leaf(box, 7)
     assert highest == 0xD and avx == osxsave == ("avx" in FLAGS)
-    assert ebx7 >> 16 & 1 == ("avx512f" in FLAGS)
+    assert ebx7 >> 16 & 1 == ("avx512f" in FLAGS) and edx7 == ("avx512_fp16" in FLAGS) << 23
     assert ebx7 & (1 << 18 | 1 << 11 | 1 << 4) == 0  # rdseed, rtm, hle
     if osxsave:
         expected = 0xE7 if "avx512f" in FLAGS else 7
