@@ -231,14 +231,20 @@ def _run(options: argparse.Namespace) -> int:
 
 def _mebibytes(text: str) -> int:
     """A limit of memory, in bytes."""
-    count = int(text, 0)
+    try:
+        count = int(text, 0)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of MiB") from None
     if not 1 <= count <= MEMORY_MAX // MIB:
         raise argparse.ArgumentTypeError(f"{text} is not between 1 and {MEMORY_MAX // MIB} MiB")
     return count * MIB
 
 
 def _seconds(text: str) -> float:
-    seconds = float(text)
+    try:
+        seconds = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds") from None
     if not 1e-6 <= seconds <= 1e9:
         raise argparse.ArgumentTypeError(f"{text} is not between 0.000001 and 1000000000 seconds")
     return seconds

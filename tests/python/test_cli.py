@@ -81,6 +81,8 @@ def test_statuses(build_plugin, arguments, status, says):
 @pytest.mark.parametrize(("options", "says"), [
     (["--timeout", "-1"], "argument --timeout: -1 is not between"), (["--timeout", "nan"], "argument --timeout: nan is not between"),
     (["--memory", "0"], "argument --memory: 0 is not between 1 and 4096 MiB"), (["--memory", "4097"], "argument --memory: 4097"),
+    (["--memory", "64M"], "argument --memory: '64M' is not a number of MiB"),
+    (["--timeout", "1s"], "argument --timeout: '1s' is not a number of seconds"),
     (["--cwd", "here"], "argument --cwd: 'here' is not an absolute path"), (["--dir", "x=/tmp"], "argument --dir: 'x=/tmp' is not"),
 ])
 @pytest.mark.parametrize("command_name", ["call", "run"])
