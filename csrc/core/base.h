@@ -2,6 +2,7 @@
 #ifndef VX_BASE_H
 #define VX_BASE_H
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -22,5 +23,19 @@
 #define VX_CHECK(x) ((void)(VX_LIKELY(x) || (vx_panic(#x, __FILE__, __LINE__), 0)))
 
 _Noreturn void vx_panic(const char *rule, const char *file, int line);
+
+/* pthread_once, of which every time but the first costs a load: for what is asked for each block or instruction. */
+typedef struct vx_once {
+    pthread_once_t once;
+    _Atomic bool done;
+} vx_once;
+#define VX_ONCE_INIT {PTHREAD_ONCE_INIT, false}
+
+static inline void run_once(vx_once *o, void (*make)(void)) {
+    if (VX_LIKELY(atomic_load_explicit(&o->done, memory_order_acquire)))
+        return;
+    pthread_once(&o->once, make);
+    atomic_store_explicit(&o->done, true, memory_order_release);
+}
 
 #endif

@@ -2,8 +2,6 @@
  * the instruction format: prefixes, opcode maps, ModRM, SIB, displacement, immediate. */
 #include "decode.h"
 
-#include <pthread.h>
-
 enum { P_NONE = 1, P_66 = 2, P_F3 = 4, P_F2 = 8, P_OPSIZE = 16 };
 enum { RM_R = 1, RM_M = 2 };
 enum { EXT_ANY = 0xff, EXT_NOMOD = 0 };
@@ -104,7 +102,7 @@ enum { KIND_HOLE, KIND_MODRM, KIND_PLAIN };
 static uint8_t op_kind[MAP_COUNT][256];
 /* More selects a vector row: the rows of an opcode are searched from the first to the last. */
 static struct { op_cell first, last; } vector_rows[MAP_COUNT - MAP_LEGACY_COUNT][256];
-static pthread_once_t op_index_once = PTHREAD_ONCE_INIT;
+static vx_once op_index_once = VX_ONCE_INIT;
 
 static void claim_cell(op_cell *cell, size_t row) {
     VX_CHECK(*cell == 0); /* two rows of opcodes.def claim one opcode */
@@ -203,33 +201,37 @@ static bool set_rep(vx_insn *in, uint8_t rep) {
     return true;
 }
 
-enum { PREFIX_YES, PREFIX_NO, PREFIX_BAD };
-
 /* Conflicting prefixes of one group are refused: processors disagree about them. */
-static int take_prefix(vx_insn *in, uint8_t byte) {
+static bool take_prefix(vx_insn *in, uint8_t byte) {
     switch (byte) {
-    case 0x66: in->operand16 = true; return PREFIX_YES;
-    case 0x67: in->address16 = true; return PREFIX_YES;
-    case 0xf0: in->lock = true; return PREFIX_YES;
-    case 0xf2: case 0xf3: return set_rep(in, byte) ? PREFIX_YES : PREFIX_BAD;
-    case 0x26: case 0x2e: case 0x36: case 0x3e:
-        return set_segment(in, SEG_FLAT) ? PREFIX_YES : PREFIX_BAD;
-    case 0x64: return set_segment(in, SEG_FS) ? PREFIX_YES : PREFIX_BAD;
-    case 0x65: return set_segment(in, SEG_GS) ? PREFIX_YES : PREFIX_BAD;
-    default: return PREFIX_NO;
+    case 0x66: return in->operand16 = true;
+    case 0x67: return in->address16 = true;
+    case 0xf0: return in->lock = true;
+    case 0xf2: case 0xf3: return set_rep(in, byte);
+    case 0x26: case 0x2e: case 0x36: case 0x3e: return set_segment(in, SEG_FLAT);
+    case 0x64: return set_segment(in, SEG_FS);
+    case 0x65: return set_segment(in, SEG_GS);
+    default: VX_CHECK(!"a prefix that is_prefix knows and take_prefix does not"); return false;
     }
 }
 
+/* Bit by bit the bytes of take_prefix: most instructions have none. */
+static bool is_prefix(uint8_t byte) {
+    static const uint64_t bytes[4] = {1ull << 0x26 | 1ull << 0x2e | 1ull << 0x36 | 1ull << 0x3e, 0xfull << (0x64 - 0x40), 0,
+                                      1ull << (0xf0 - 0xc0) | 3ull << (0xf2 - 0xc0)};
+    return bytes[byte / 64] >> byte % 64 & 1;
+}
+
+/* At the buffer's end a byte reads as 0, which is none. */
 static bool read_prefixes(reader *r, vx_insn *in) {
     for (;;) {
         uint8_t byte = read_byte(r);
-        int taken = r->ran_out ? PREFIX_NO : take_prefix(in, byte);
-        if (taken == PREFIX_BAD)
-            return false;
-        if (taken == PREFIX_NO) {
+        if (!is_prefix(byte)) {
             in->opcode = byte;
             return true;
         }
+        if (!take_prefix(in, byte))
+            return false;
     }
 }
 
@@ -416,7 +418,7 @@ static vx_decode_result finish(const reader *r, vx_insn *in, bool valid) {
     return valid ? DECODE_OK : DECODE_INVALID;
 }
 
-void vx_decode_prepare(void) { pthread_once(&op_index_once, build_index); }
+void vx_decode_prepare(void) { run_once(&op_index_once, build_index); }
 
 vx_decode_result vx_decode(const uint8_t *bytes, size_t available, vx_insn *in) {
     vx_decode_prepare();

@@ -1,9 +1,9 @@
 #include "emit.h"
 
 static void emit_segment(vx_emit *e, const vx_mem *m) {
-    if (m->guest || m->runtime)
+    if (m->space != SPACE_NONE)
         emit_byte(e, 0x65);
-    if (m->guest)
+    if (m->space == SPACE_GUEST)
         emit_byte(e, 0x67);
 }
 

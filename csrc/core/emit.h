@@ -18,9 +18,18 @@ static inline uintptr_t emit_here(const vx_emit *e) { return (uintptr_t)e->at + 
 static inline void emit_byte(vx_emit *e, unsigned byte) { *e->at++ = (uint8_t)byte; }
 
 static inline void emit_imm(vx_emit *e, uint64_t value, unsigned size) {
-    memcpy(e->at, &value, size); /* x86 is little-endian */
+    if (size == 4) /* nearly all, and a copy of a fixed size is one store */
+        memcpy(e->at, &value, 4);
+    else if (size == 1)
+        *e->at = (uint8_t)value;
+    else
+        memcpy(e->at, &value, size); /* x86 is little-endian */
     e->at += size;
 }
+
+/* Where a memory operand lies: in the guest's window, which a gs override and 32-bit address size confine it to; in the
+ * state, of which a gs override alone names a slot; nowhere, of lea. */
+enum { SPACE_NONE, SPACE_GUEST, SPACE_STATE };
 
 /* A memory operand. */
 typedef struct vx_mem {
@@ -28,8 +37,7 @@ typedef struct vx_mem {
     uint8_t scale;
     int32_t disp;
     uint8_t disp_size; /* 0: the shortest; 1, 4: exactly so (EVEX scales one byte) */
-    bool guest;   /* gs override and 32-bit address size: confined to the window */
-    bool runtime; /* gs override alone: a slot of the state */
+    uint8_t space;
 } vx_mem;
 
 /* An instruction with ModRM.  A zeroed form is the plain 32-bit one. */
@@ -65,10 +73,10 @@ static inline vx_mem mem_base(int base, int32_t disp) {
     return (vx_mem){.base = (int8_t)base, .index = NO_REG, .disp = disp};
 }
 static inline vx_mem mem_guest(int base, int32_t disp) {
-    return (vx_mem){.base = (int8_t)base, .index = NO_REG, .disp = disp, .guest = true};
+    return (vx_mem){.base = (int8_t)base, .index = NO_REG, .disp = disp, .space = SPACE_GUEST};
 }
 static inline vx_mem mem_slot(int32_t disp) {
-    return (vx_mem){.base = NO_REG, .index = NO_REG, .disp = disp, .runtime = true};
+    return (vx_mem){.base = NO_REG, .index = NO_REG, .disp = disp, .space = SPACE_STATE};
 }
 
 /* One opcode byte, 32-bit operands. */

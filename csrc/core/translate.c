@@ -35,13 +35,16 @@ typedef struct translation {
     vx_block block;
     uint8_t *start;    /* of the block, in the edit mapping */
     uint32_t eip, next;
-    vx_insn in, before; /* this instruction, and the one before it in the block if any */
+    vx_insn in;
+    bool made_return;   /* the instruction before this one in the block wrote the word at esp */
     unsigned count;     /* instructions before this one in the block */
     int32_t pending;    /* guest esp is r12d + pending: see "the pending part of esp" */
     uint32_t unseen;    /* up to here no instruction reads the status flags, which a comparison lost */
     bool ended;
+    bool looked_ahead;  /* `ahead` is the next instruction */
     unsigned exit_count;
-    side_exit exits[2 * VX_BLOCK_INSNS]; /* last: not cleared */
+    vx_insn ahead;      /* from here on not cleared */
+    side_exit exits[2 * VX_BLOCK_INSNS];
 } translation;
 
 static uint8_t host_reg(unsigned guest) { return guest == RSP ? R12 : (uint8_t)guest; }
@@ -235,6 +238,17 @@ static bool may_store(const vx_insn *in) {
 
 static unsigned most_insns(const translation *t) { return t->alone ? 1 : VX_BLOCK_INSNS; }
 
+/* An instruction behind the current one, or NULL where there is none.  The next one is kept for its turn. */
+static const vx_insn *look_ahead(translation *t, uint32_t eip, vx_insn *room) {
+    bool next = eip == t->next;
+    if (next && t->looked_ahead)
+        return &t->ahead;
+    vx_insn *in = next ? &t->ahead : room;
+    bool found = fetch(t, eip, in) == DECODE_OK;
+    t->looked_ahead |= next && found;
+    return found ? in : NULL;
+}
+
 /* Does the rest of this block, behind the current instruction, overwrite all status flags but those in `kept`
  * before it reads one?  Then they may be lost here, and until then a fault reports none (vx_trap.flags_lost).
  * Where the guest writes code the rest must not change before its time. */
@@ -243,14 +257,14 @@ static bool flags_dead_but(translation *t, unsigned kept) {
     unsigned live = FLAGS_ALL & ~kept, room = most_insns(t) - 1 - t->count;
     uint32_t eip = t->next;
     for (unsigned i = 0; i < LOOK_AHEAD && i < room && live != 0; i++) {
-        vx_insn in;
-        if (fetch(t, eip, &in) != DECODE_OK || cache_lookup(t->cache, eip) != NULL ||
-            (t->box != NULL && may_store(&in)))
+        vx_insn room_for_it;
+        const vx_insn *in = look_ahead(t, eip, &room_for_it);
+        if (in == NULL || cache_lookup(t->cache, eip) != NULL || (t->box != NULL && may_store(in)))
             return false;
-        if (!goes_on(&in) || (in.op->reads & live))
+        if (!goes_on(in) || (in->op->reads & live))
             return false;
-        live &= ~(unsigned)in.op->writes;
-        eip += in.length;
+        live &= ~(unsigned)in->op->writes;
+        eip += in->length;
     }
     if (live == 0)
         t->unseen = eip - t->block.eip;
@@ -312,7 +326,7 @@ static vx_mem guest_operand(translation *t, const vx_insn *in) {
         return mem_guest(R8, 0);
     }
     vx_mem mem = address_of(t, in);
-    mem.guest = true;
+    mem.space = SPACE_GUEST;
     return mem;
 }
 
@@ -417,13 +431,13 @@ static vx_mem vector_operand(translation *t, bool vector_index) {
     vx_insn in = t->in;
     vx_mem mem = address_of(t, &in);
     mem.disp_size = in.map >= MAP_EVEX_0F ? in.disp_size & 5 : 0;
-    mem.guest = true;
+    mem.space = SPACE_GUEST;
     if (in.segment != SEG_GS)
         return mem;
     in.index = vector_index ? -1 : in.index;
     in.disp = 0;
     emit_address_in_r8(t, &in);
-    return (vx_mem){.base = R8, .index = vector_index ? mem.index : NO_REG, .scale = mem.scale, .guest = true,
+    return (vx_mem){.base = R8, .index = vector_index ? mem.index : NO_REG, .scale = mem.scale, .space = SPACE_GUEST,
                     .disp = mem.disp, .disp_size = mem.disp_size};
 }
 
@@ -768,21 +782,19 @@ static void rule_call_ind(translation *t) {
     emit_return_site(t);
 }
 
-/* Did the instruction before this one write the word at esp?  Then `ret` is a jump (thunks, hand-made
+/* Does the instruction write the word at esp?  Then a `ret` behind it is a jump (thunks, hand-made
  * switches), and no prediction of ours fits. */
-static bool made_return_address(const vx_insn *before) {
-    if (before->op == NULL)
-        return false;
-    switch (before->op->rule) {
+static bool makes_return(const vx_insn *in) {
+    switch (in->op->rule) {
     case RULE_PUSH_REG: case RULE_PUSH_IMM: case RULE_PUSH_RM: return true;
-    default: return before->is_mem && before->base == RSP && before->disp == 0;
+    default: return in->is_mem && in->base == RSP && in->disp == 0;
     }
 }
 
 static void rule_ret(translation *t) {
     emit_guest_mov(t, OP_MOV_LOAD, R8, stack_slot(t, 0), false);
     settle_esp(t, 4 + (int32_t)t->in.imm);
-    if (made_return_address(&t->before))
+    if (t->made_return)
         emit_probe(t, 4);
     else
         emit_byte(&t->e, 0xc3);
@@ -870,6 +882,8 @@ static bool fold_lea(translation *t) {
 /* The instruction in terms of the pending part of esp; false: by its rule, as any other. */
 static bool fold_esp(translation *t) {
     const vx_insn *in = &t->in;
+    if (in->reg != RSP && (in->is_mem || in->rm != RSP)) /* nearly all */
+        return false;
     if (in->map != MAP_1 || in->operand16 || in->lock || in->rep != 0)
         return false;
     switch (in->opcode) {
@@ -908,7 +922,12 @@ static void translate_insn(translation *t) {
 
 /* False: nothing was emitted, the block has ended. */
 static bool next_insn(translation *t) {
-    vx_decode_result result = fetch(t, t->eip, &t->in);
+    vx_decode_result result = DECODE_OK;
+    if (t->looked_ahead)
+        t->in = t->ahead;
+    else
+        result = fetch(t, t->eip, &t->in);
+    t->looked_ahead = false;
     add_mark(t, FIX_NONE);
     t->next = t->eip + (result == DECODE_OK ? t->in.length : 0);
     if (result == DECODE_OK && (t->in.op->needs & ~t->offers) == 0)
@@ -930,7 +949,7 @@ static vx_translate_result translate_body(translation *t, unsigned *needs) {
         translate_insn(t);
         if (t->ended)
             return TRANSLATE_OK;
-        t->before = t->in;
+        t->made_return = makes_return(&t->in);
         t->eip = t->next;
     }
     add_mark(t, FIX_NONE);
@@ -982,7 +1001,7 @@ static vx_translate_result translate(translation *t, const vx_block **out, unsig
 
 /* Not with an initialiser: most of a translation is room, which costs more to clear than many a block to translate. */
 static void start(translation *t, vx_cache *cache, uint32_t eip) {
-    memset(t, 0, offsetof(translation, exits));
+    memset(t, 0, offsetof(translation, ahead));
     t->cache = cache;
     t->eip = eip;
     t->offers = cpu_offers();

@@ -279,7 +279,8 @@ static bool sequence(walk *w) {
 /* One sequence begins like a single instruction, so it is tried first. */
 static bool read_form(walk *w) {
     uint32_t at = w->at;
-    if (PEEK(w, 0x41, 0x81, 0xe0)) {
+    const uint8_t *p = w->code + at;
+    if (p[0] == 0x41 && p[1] == 0x81 && p[2] == 0xe0) {
         if (flags_in(w))
             return true;
         w->at = at;

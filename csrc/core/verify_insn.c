@@ -2,8 +2,6 @@
  * code with the decoder and the emitter, and reads bytes in the one order in which they are emitted. */
 #include "verify.h"
 
-#include <pthread.h>
-
 enum { RSP = 4 };
 
 /* --- what may be emitted as a single instruction ------------------------------------------------ */
@@ -310,7 +308,7 @@ static const accept accepts[] = {
 
 /* First row of each opcode, plus one; its other rows follow it or come later in the table. */
 static uint16_t first_row[MAPS][256];
-static pthread_once_t first_row_once = PTHREAD_ONCE_INIT;
+static vx_once first_row_once = VX_ONCE_INIT;
 
 static void index_rows(void) {
     for (size_t row = VX_COUNT(accepts); row-- > 0;)
@@ -512,7 +510,7 @@ static bool judge(insn *in) {
     return a < end && skip_immediate(in, a);
 }
 
-void verify_insn_prepare(void) { pthread_once(&first_row_once, index_rows); }
+void verify_insn_prepare(void) { run_once(&first_row_once, index_rows); }
 
 uint32_t verify_insn(const uint8_t *code) {
     insn in;
