@@ -3,6 +3,8 @@
 
 #include <time.h>
 
+#pragma GCC visibility push(default)
+
 typedef struct probe_insn {
     int32_t row; /* of the table, or -1 */
     uint8_t length, is_mem, imm_size, result;
@@ -107,3 +109,5 @@ void probe_times(probe *p, uint64_t *translating, uint64_t *verifying) {
     *verifying = own_time() - start;
     cache_unref(fresh);
 }
+
+#pragma GCC visibility pop
