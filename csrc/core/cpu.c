@@ -6,12 +6,12 @@
 #include "internal.h"
 
 #include <cpuid.h>
-#include <pthread.h>
 
 enum { EAX, EBX, ECX, EDX };
 
-/* Asked once: under a hypervisor each question costs tens of microseconds. */
+/* Asked once: under a hypervisor each question costs microseconds, or tens of them. */
 typedef struct host {
+    uint32_t last_leaf[2]; /* of the basic and the extended ones */
     unsigned offers; /* NEEDS_* */
     uint32_t one[4], seven[4], seven_one[4], extended[4]; /* leaves 1, 7, 7.1, 80000001 */
     uint32_t xcr0;   /* the part of it that a guest is told */
@@ -19,11 +19,13 @@ typedef struct host {
 } host;
 
 static host this_host;
-static pthread_once_t host_once = PTHREAD_ONCE_INIT;
+static vx_once host_once = VX_ONCE_INIT;
 
+/* Of a leaf that the processor has not the answer is another's: nothing, here. */
 static void ask(uint32_t leaf, uint32_t subleaf, uint32_t r[4]) {
     memset(r, 0, 4 * sizeof *r);
-    __get_cpuid_count(leaf, subleaf, &r[EAX], &r[EBX], &r[ECX], &r[EDX]);
+    if (leaf <= this_host.last_leaf[leaf >> 31])
+        __cpuid_count(leaf, subleaf, r[EAX], r[EBX], r[ECX], r[EDX]);
 }
 
 static uint32_t read_xcr0(void) {
@@ -47,6 +49,8 @@ static bool find_component(unsigned number, uint32_t size) {
 
 static void look_at_host(void) {
     this_host.offers = NEEDS_X87 | NEEDS_SSE;
+    for (uint32_t i = 0; i < 2; i++)
+        this_host.last_leaf[i] = __get_cpuid_max(i << 31, NULL);
     ask(1, 0, this_host.one);
     ask(7, 0, this_host.seven);
     ask(7, 1, this_host.seven_one);
@@ -66,7 +70,7 @@ static void look_at_host(void) {
 }
 
 static const host *the_host(void) {
-    pthread_once(&host_once, look_at_host);
+    run_once(&host_once, look_at_host);
     return &this_host;
 }
 

@@ -1,5 +1,6 @@
 /* Plugins and sandboxes: made, reset, freed. */
 #include "internal.h"
+#include "verify.h"
 
 /* --- plugins ------------------------------------------------------------------------------------ */
 
@@ -12,7 +13,11 @@ const char *vx_status_text(vx_status status) {
     return texts[status];
 }
 
-void vx_prepare(void) { vx_decode_prepare(); }
+void vx_prepare(void) {
+    vx_decode_prepare();
+    verify_insn_prepare();
+    (void)cpu_offers();
+}
 
 static bool is_rewritable(const vx_segment *s) {
     return (s->prot & VX_PROT_WRITE) && (s->prot & VX_PROT_EXEC);
