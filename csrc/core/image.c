@@ -109,6 +109,7 @@ typedef struct taking {
     vx_sandbox *box;
     vx_pages *out;
     uint64_t offset; /* in the file: where the next run goes */
+    int pagemap;
     uint8_t *changed; /* a byte for each page of a run: see os_find_changed */
 } taking;
 
@@ -172,7 +173,7 @@ static const vx_run_of_pages *unchanged_run(const taking *t, uint32_t first, uin
 }
 
 static bool take_run(taking *t, uint32_t first, uint32_t end) {
-    os_find_changed(page_at(t->box, first), end - first, t->changed);
+    os_find_changed(t->pagemap, page_at(t->box, first), end - first, t->changed);
     const vx_run_of_pages *run = unchanged_run(t, first, end);
     return run != NULL ? add_run(t->out, *run) : store(t, first, end, kind_of(t->box, first));
 }
@@ -206,7 +207,7 @@ static uint32_t next_mapped(const vx_sandbox *box, const uint8_t *touched, uint3
 static bool take_runs(taking *t) {
     const uint32_t end = VX_GUEST_MAX / VX_PAGE_SIZE;
     uint8_t touched[VX_WINDOW / VX_PAGE_SIZE / VX_PAGE_SIZE];
-    os_find_changed(t->box->page_map, VX_COUNT(touched), touched);
+    os_find_changed(t->pagemap, t->box->page_map, VX_COUNT(touched), touched);
     for (uint32_t page = next_mapped(t->box, touched, 0); page < end;) {
         uint32_t next = in_snapshot(t->box, page) ? run_end(t->box, page) : page;
         if (next != page && !take_run(t, page, next))
@@ -228,10 +229,12 @@ static bool keep_top(vx_sandbox *box, vx_pages *out) {
 }
 
 bool snapshot_take(vx_sandbox *box, vx_pages *out) {
-    taking t = {.box = box, .out = out, .changed = malloc(box->pages)};
+    taking t = {.box = box, .out = out, .pagemap = os_open_pagemap(), .changed = malloc(box->pages)};
     out->fd = os_memory_file("vxplug-snapshot", box->pages * VX_PAGE_SIZE);
     bool ok = t.changed != NULL && out->fd >= 0 && take_runs(&t) && keep_top(box, out);
     free(t.changed);
+    if (t.pagemap >= 0)
+        os_close(t.pagemap);
     if (!ok)
         pages_free(out);
     return ok;

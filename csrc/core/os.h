@@ -35,11 +35,14 @@ bool os_protect(void *address, size_t size, unsigned prot);
 /* Takes all access to pages that may be read and written, for good: until what is mapped there goes.  The kernel
  * needs no mapping for that where it has guard regions (Linux 6.13). */
 bool os_guard(void *address, size_t size);
+void os_guard_prepare(void); /* asks the kernel whether it has them, which the first guard does otherwise */
 /* The bytes are gone: zero again, or the file's. */
 bool os_discard(void *address, size_t size);
+/* What the kernel tells of this process's pages; closed by os_close.  -1 where it does not tell. */
+int os_open_pagemap(void);
 /* A byte for each page of private mappings: 0 if it is still as it was mapped, the file's or never touched.  Where the
  * kernel does not tell, 1. */
-void os_find_changed(const void *address, size_t pages, uint8_t *changed);
+void os_find_changed(int pagemap, const void *address, size_t pages, uint8_t *changed);
 
 /* Anonymous memory file; -1 on failure. */
 int os_memory_file(const char *name, uint64_t size);

@@ -164,19 +164,18 @@ static bool read_page_entries(int fd, const void *address, uint64_t *entries, si
     return pread(fd, entries, count * sizeof *entries, at) == (ssize_t)(count * sizeof *entries);
 }
 
-void os_find_changed(const void *address, size_t pages, uint8_t *changed) {
+int os_open_pagemap(void) { return open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC); }
+
+void os_find_changed(int pagemap, const void *address, size_t pages, uint8_t *changed) {
     uint64_t entries[256];
-    int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
     memset(changed, 1, pages);
-    for (size_t done = 0, count; fd >= 0 && done < pages; done += count) {
+    for (size_t done = 0, count; pagemap >= 0 && done < pages; done += count) {
         count = pages - done < VX_COUNT(entries) ? pages - done : VX_COUNT(entries);
-        if (!read_page_entries(fd, (const char *)address + done * 4096, entries, count))
-            break;
+        if (!read_page_entries(pagemap, (const char *)address + done * 4096, entries, count))
+            return;
         for (size_t i = 0; i < count; i++)
             changed[done + i] = entries[i] & (PAGE_PRESENT | PAGE_SWAPPED) && !(entries[i] & PAGE_OF_FILE);
     }
-    if (fd >= 0)
-        close(fd);
 }
 
 /* Does the kernel, and not only say so?  What is emulated may take any advice for good. */
@@ -190,12 +189,16 @@ static bool guards_hold(void) {
     return hold;
 }
 
+static vx_once guards_once = VX_ONCE_INIT;
+static bool has_guards;
+
+static void ask_for_guards(void) { has_guards = guards_hold(); }
+
+void os_guard_prepare(void) { run_once(&guards_once, ask_for_guards); }
+
 bool os_guard(void *address, size_t size) {
-    static _Atomic int asked; /* 1: they hold, 2: they do not */
-    if (atomic_load(&asked) == 0)
-        atomic_store(&asked, guards_hold() ? 1 : 2);
-    return (atomic_load(&asked) == 1 && madvise(address, size, GUARD_INSTALL) == 0) ||
-           mprotect(address, size, PROT_NONE) == 0;
+    os_guard_prepare();
+    return (has_guards && madvise(address, size, GUARD_INSTALL) == 0) || mprotect(address, size, PROT_NONE) == 0;
 }
 
 int os_memory_file(const char *name, uint64_t size) {

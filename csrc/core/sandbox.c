@@ -17,6 +17,7 @@ void vx_prepare(void) {
     vx_decode_prepare();
     verify_insn_prepare();
     (void)cpu_offers();
+    os_guard_prepare();
 }
 
 static bool is_rewritable(const vx_segment *s) {
