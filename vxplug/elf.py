@@ -104,9 +104,7 @@ class Elf:
         check(header.shentsize == _SECTION.size, f"section headers of {header.shentsize} bytes, not {_SECTION.size}")
         check(header.shstrndx < header.shnum, "no section has the names of sections")
         table = self._table(header.shoff, header.shnum, _SECTION, "section headers")
-        sections = [Section._make(fields) for fields in _SECTION.iter_unpack(table)]
-        names, found = sections[header.shstrndx].offset, None
-        for section in sections:
-            if self.data.startswith(name + b"\0", names + section.name):
-                found = section
-        return found
+        names = Section._make(_SECTION.unpack_from(table, header.shstrndx * _SECTION.size)).offset
+        wanted, is_here = name + b"\0", self.data.startswith
+        found = [fields for fields in _SECTION.iter_unpack(table) if is_here(wanted, names + fields[0])]
+        return Section._make(found[-1]) if found else None

@@ -45,6 +45,7 @@ from .types import (
     is_callable_here,
     is_input,
     is_output,
+    malformed,
     outlives_call,
 )
 
@@ -167,25 +168,30 @@ def _descriptor(data: bytes) -> tuple[int, bytes]:
 
 def _address(value: object, what: str) -> int:
     number = integer(value, -(1 << 64), 1 << 64, what)
-    check(0 <= number < 1 << 32, f"{what} is not a 32-bit address")
+    if not 0 <= number < 1 << 32:
+        raise malformed(f"{what} is not a 32-bit address")
     return number
 
 
 def _text(value: object, what: str) -> str | None:
-    check(value is None or isinstance(value, str), f"{what} is not text")
-    assert value is None or isinstance(value, str)
-    check(value is None or len(value) <= TEXT_MAX, f"{what} is longer than {TEXT_MAX} characters")
-    return None if value is None else "\n".join(escape(line) for line in value.split("\n"))
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise malformed(f"{what} is not text")
+    if len(value) > TEXT_MAX:
+        raise malformed(f"{what} is longer than {TEXT_MAX} characters")
+    return escape(value) if "\n" not in value else "\n".join(map(escape, value.split("\n")))
 
 
 def _param(value: object, types: Types, function: str) -> tuple[str, Type]:
-    check(isinstance(value, list) and len(value) == 2, f"{function}: a parameter is not a pair")
-    assert isinstance(value, list)
+    if not isinstance(value, list) or len(value) != 2:
+        raise malformed(f"{function}: a parameter is not a pair")
     name = identifier(value[0], f"{function}: parameter name")
     type = types.ref(value[1], f"{function}: type of {name}")
+    if isinstance(type, str) and type in PARAM_TYPES:
+        return name, type
     inner = type.item if isinstance(type, OptionalType) else type
-    known = inner in PARAM_TYPES if isinstance(inner, str) else not isinstance(inner, ArrayType)
-    known = known and not isinstance(inner, StreamType)
+    known = inner in PARAM_TYPES if isinstance(inner, str) else not isinstance(inner, (ArrayType, StreamType))
     check(not (isinstance(inner, StructType) and has_text(inner)), f"{function}: {name} is a struct by value with text")
     check(known and not (isinstance(inner, NumbersType) and inner.mode == "out"), f"{function}: unknown type of {name}")
     return name, type
@@ -195,6 +201,7 @@ def _result(value: object, types: Types, function: str) -> Type:
     type = types.ref(value, f"{function}: result type")
     if isinstance(type, str):
         check(type in RESULT_TYPES, f"{function}: unknown result type")
+        return type
     check(not isinstance(type, (ArrayType, OptionalType)), f"{function}: unknown result type")
     check(not isinstance(type, PointerType) or type.mode == "in", f"{function}: unknown result type")
     check(not isinstance(type, NumbersType) or type.mode == "out", f"{function}: unknown result type")
@@ -203,22 +210,29 @@ def _result(value: object, types: Types, function: str) -> Type:
     return type
 
 
-def _export(value: object, types: Types, classes: Classes) -> Export:
-    check(isinstance(value, dict), "an export is not an object")
-    assert isinstance(value, dict)
-    name = identifier(value.get("name"), "export name")
-    params = value.get("params")
-    check(isinstance(params, list) and len(params) <= PARAMS_MAX, f"{name}: parameters are not a short list")
-    assert isinstance(params, list)
-    checked = tuple(_param(param, types, name) for param in params)
-    check(len({p for p, _ in checked}) == len(checked), f"{name}: two parameters share a name")
-    check(fit_a_call(type for _, type in checked), f"{name}: structs by value are larger than a call may have")
-    result = _result(value.get("result"), types, name)
-    given = [param[1] for param, (_, type) in zip(params, checked, strict=True) if is_output(type)]
+def _check_call(value: dict[str, Any], params: tuple[tuple[str, Type], ...], result: Type, types: Types, name: str) -> None:
+    """What parameters and result must be together; codes alone always are."""
+    check(fit_a_call(type for _, type in params), f"{name}: structs by value are larger than a call may have")
+    given = [param[1] for param, (_, type) in zip(value["params"], params, strict=True) if is_output(type)]
     parts = sum(map(types.parts, given)) + (0 if isinstance(result, str) else types.parts(value.get("result")))
     check(parts <= OBJECTS_MAX, f"{name}: results of more than {OBJECTS_MAX} parts")
-    lasting = all(outlives_call(type) for _, type in checked)
+    lasting = all(outlives_call(type) for _, type in params)
     check(lasting or not isinstance(result, StreamType), f"{name}: a stream with outputs or callbacks")
+
+
+def _export(value: object, types: Types, classes: Classes) -> Export:
+    if not isinstance(value, dict):
+        raise malformed("an export is not an object")
+    name = identifier(value.get("name"), "export name")
+    params = value.get("params")
+    if not isinstance(params, list) or len(params) > PARAMS_MAX:
+        raise malformed(f"{name}: parameters are not a short list")
+    checked = tuple([_param(param, types, name) for param in params])
+    if len(checked) > 1 and len(dict(checked)) != len(checked):
+        raise malformed(f"{name}: two parameters share a name")
+    result = _result(value.get("result"), types, name)
+    if not isinstance(result, str) or not all([isinstance(type, str) for _, type in checked]):
+        _check_call(value, checked, result, types, name)
     return Export(
         name,
         _address(value.get("address"), f"{name}: address"),

@@ -55,15 +55,23 @@ class Loaded(NamedTuple):
     data: memoryview
 
 
-def _segment(data: bytes, number: int, ph: Segment, base: int) -> Loaded:
-    what = f"segment {number}"
+def _segment(data: bytes, number: int, ph: Segment, base: int, lowest: int) -> Loaded:
     start, memsz, filesz, offset = ph.vaddr + base, ph.memsz, ph.filesz, ph.offset
-    check(filesz <= memsz, f"{what}: file size {filesz:#x} exceeds memory size {memsz:#x}")
-    check(offset + filesz <= len(data), f"{what}: bytes {offset:#x}+{filesz:#x} lie outside the file")
-    check(start >= GUEST_MIN, f"{what}: address {start:#x} is below {GUEST_MIN:#x}")
-    check(start + memsz <= GUEST_MAX, f"{what}: {start:#x}+{memsz:#x} ends above {GUEST_MAX:#x}")
-    protection = _protection(ph.flags)
-    check(protection & 6 != 6, f"{what}: both writable and executable")
+    protection, problem = _protection(ph.flags), None
+    if filesz > memsz:
+        problem = f"file size {filesz:#x} exceeds memory size {memsz:#x}"
+    elif offset + filesz > len(data):
+        problem = f"bytes {offset:#x}+{filesz:#x} lie outside the file"
+    elif start < GUEST_MIN:
+        problem = f"address {start:#x} is below {GUEST_MIN:#x}"
+    elif start + memsz > GUEST_MAX:
+        problem = f"{start:#x}+{memsz:#x} ends above {GUEST_MAX:#x}"
+    elif protection & 6 == 6:
+        problem = "both writable and executable"
+    elif start - start % PAGE < lowest:
+        problem = "shares a page with an earlier one, or precedes it"
+    if problem is not None:
+        raise PluginFormatError(f"segment {number}: {problem}")
     pad = start % PAGE
     return Loaded(start - pad, memsz + pad, protection, pad, memoryview(data)[offset : offset + filesz])
 
@@ -75,8 +83,7 @@ def load_segments(elf: Elf, base: int = 0) -> list[Loaded]:
         check(ph.type != PT_INTERP and (base or ph.type != PT_DYNAMIC), "dynamically linked: link it statically")
         if ph.type != PT_LOAD or ph.memsz == 0:
             continue
-        segment = _segment(elf.data, number, ph, base)
-        check(segment.start >= lowest, f"segment {number}: shares a page with an earlier one, or precedes it")
+        segment = _segment(elf.data, number, ph, base, lowest)
         lowest = (segment.start + segment.size + PAGE - 1) // PAGE * PAGE
         total += segment.size
         found.append(segment)
@@ -94,8 +101,17 @@ def _note(elf: Elf) -> bytes:
     return elf.data[section.offset : section.offset + section.size]
 
 
-def in_code(segments: list[Loaded], address: int) -> bool:
-    return any(s.protection & 4 and s.start <= address < s.start + s.size for s in segments)
+class Code:
+    """Which addresses may be executed."""
+
+    def __init__(self, segments: list[Loaded]) -> None:
+        self._parts = [range(s.start, s.start + s.size) for s in segments if s.protection & 4]
+
+    def __contains__(self, address: int) -> bool:
+        for part in self._parts:
+            if address in part:
+                return True
+        return False
 
 
 def program_headers(elf: Elf) -> tuple[int, int, int]:
@@ -112,16 +128,18 @@ def _parse(data: bytes) -> tuple[Interface, _vx.Plugin]:
     elf = Elf(data)
     check_type(elf, ET_EXEC)
     segments = load_segments(elf)
-    check(in_code(segments, elf.header.entry), f"entry {elf.header.entry:#x} is not in executable memory")
+    code = Code(segments)
+    check(elf.header.entry in code, f"entry {elf.header.entry:#x} is not in executable memory")
     interface = decode_note(_note(elf))
     for export in interface.exports:
-        check(in_code(segments, export.address), f"{export.name}: address {export.address:#x} is not code")
+        if export.address not in code:
+            raise PluginFormatError(f"{export.name}: address {export.address:#x} is not code")
     for function in interface.imports:
-        check(in_code(segments, function.address), f"import {function.name}: {function.address:#x} is not code")
+        check(function.address in code, f"import {function.name}: {function.address:#x} is not code")
     for address in interface.functions:
-        check(in_code(segments, address), f"function {address:#x} of a type is not code")
+        check(address in code, f"function {address:#x} of a type is not code")
     release = interface.release
-    check(release == 0 or in_code(segments, release), f"release function {release:#x} is not code")
+    check(release == 0 or release in code, f"release function {release:#x} is not code")
     core = _vx.Plugin(segments, elf.header.entry, *program_headers(elf))
     return interface, core
 
@@ -149,10 +167,13 @@ def parse(data: bytes, make: Callable[[bytes], Parsed]) -> Parsed:
 def read_file(path: str) -> bytes:
     """Enough of the file to see that it is too large.  Room is taken for what it says its size is: for the most
     that there could be it costs more than reading."""
-    with io.open(path, "rb") as file:
+    with io.open(path, "rb", buffering=0) as file:
         size = min(os.fstat(file.fileno()).st_size, FILE_MAX)
         data = file.read(size + 1)
-        return data if len(data) <= size else data + file.read(FILE_MAX - size)  # it does not know, or grows
+        if len(data) == size:
+            return data
+        rest = io.BufferedReader(file)  # it does not know, or changes
+        return data + rest.read(FILE_MAX + 1 - len(data))
 
 
 class Plugin(Binary):

@@ -16,7 +16,7 @@ from .elf import ET_DYN, ET_EXEC, PT_GNU_STACK, Elf, check
 from .errors import GuestFault, PluginFormatError
 from .faults import from_trap
 from .plugin import (
-    GUEST_MAX, PAGE, PF_X, check_type, in_code, load_segments, parse, program_headers,
+    GUEST_MAX, PAGE, PF_X, Code, check_type, load_segments, parse, program_headers,
 )
 from .policy import LinuxPolicy
 from .sandbox import MEMORY_MAX, MIB, STACK_MAX, _limit, _Output, _seconds
@@ -54,7 +54,7 @@ def _parse(data: bytes) -> tuple[_vx.Plugin, dict[str, int]]:
     base = PIE_BASE if elf.header.type == ET_DYN else 0
     segments = load_segments(elf, base)
     entry = elf.header.entry + base
-    check(in_code(segments, entry), f"entry {entry:#x} is not in executable memory")
+    check(entry in Code(segments), f"entry {entry:#x} is not in executable memory")
     phdr, phent, phnum = program_headers(elf)
     start = {"entry": entry, "phdr": phdr + base if phdr else 0, "phent": phent, "phnum": phnum}
     return _vx.Plugin(segments, **start, exec_stack=_exec_stack(elf)), {**start, "base": base}

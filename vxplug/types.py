@@ -283,24 +283,33 @@ def named_types(types: Iterable[Type]) -> list[EnumType | StructType | HandleTyp
 # --- reading ------------------------------------------------------------------------------------------
 
 
+def malformed(problem: str) -> PluginFormatError:
+    return PluginFormatError(f"interface note: {problem}")
+
+
 def check(condition: object, problem: str) -> None:
+    """Where every import of a plugin comes by, the condition stands before the text is made: see identifier."""
     if not condition:
-        raise PluginFormatError(f"interface note: {problem}")
+        raise malformed(problem)
 
 
 def identifier(value: object, what: str) -> str:
-    check(isinstance(value, str), f"{what} is not text")
-    assert isinstance(value, str)
-    check(value.isascii() and value.isidentifier() and len(value) <= 255, f"{what} is not a C identifier")
-    check(not keyword.iskeyword(value), f"{what} {value!r} is a Python keyword")
-    check(not (value.startswith("__") and value.endswith("__")), f"{what} {value!r} is reserved by Python")
+    if not isinstance(value, str):
+        raise malformed(f"{what} is not text")
+    if not (value.isascii() and value.isidentifier() and len(value) <= 255):
+        raise malformed(f"{what} is not a C identifier")
+    if keyword.iskeyword(value):
+        raise malformed(f"{what} {value!r} is a Python keyword")
+    if value.startswith("__") and value.endswith("__"):
+        raise malformed(f"{what} {value!r} is reserved by Python")
     return value
 
 
 def integer(value: object, low: int, high: int, what: str) -> int:
-    check(isinstance(value, int) and not isinstance(value, bool), f"{what} is not a number")
-    assert isinstance(value, int)
-    check(low <= value <= high, f"{what} is not between {low} and {high}")
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise malformed(f"{what} is not a number")
+    if not low <= value <= high:
+        raise malformed(f"{what} is not between {low} and {high}")
     return value
 
 
@@ -341,7 +350,8 @@ class Types:
         if isinstance(value, str):
             return value
         index = integer(value, 0, (1 << 32) - 1, what)
-        check(index < len(self.found), f"{what} refers to a type that does not come before it")
+        if index >= len(self.found):
+            raise malformed(f"{what} refers to a type that does not come before it")
         return self.found[index]
 
     def plain(self, value: object, what: str) -> Type:
