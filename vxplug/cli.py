@@ -82,10 +82,19 @@ class _Progress:
 def _build(options: argparse.Namespace) -> int:
     progress = _Progress(options.output)
     try:
-        print(_built(options, progress))
+        output = _built(options, progress)
     finally:
         progress.close()
+    print(output)
+    _warn_of_folder(output)
     return 0
+
+
+def _warn_of_folder(plugin: Path) -> None:
+    """Python takes any folder for a package, if only of namespaces, and before it asks for plugins."""
+    folder = plugin.with_suffix("")
+    if plugin.suffix == ".vxm" and folder.is_dir():
+        print(f"note: `import {folder.name}` finds the folder {folder}, not the plugin beside it", file=sys.stderr)
 
 
 def _built(options: argparse.Namespace, progress: _Progress) -> Path:

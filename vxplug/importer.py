@@ -1,8 +1,8 @@
 """The import hook: ``import name`` finds ``name.vxm`` where it would find ``name.py``.
 
-Python's own finders come first, so a module that exists as ``.py`` or extension wins.  Each entry of
-the path is asked for the bytes: directories by reading, anything else (zip files) through the
-``get_data`` of the importer that the standard path hooks give for it.
+All other finders come first, so a module that exists wins, wherever on the path it is: a plugin that somebody puts
+into a folder takes no trusted module's place.  Each entry of the path is asked for the bytes: directories by reading,
+anything else (zip files) through the ``get_data`` of the importer that the standard path hooks give for it.
 """
 
 from __future__ import annotations
@@ -26,10 +26,11 @@ __all__ = ["install", "uninstall"]
 SUFFIX = ".vxm"
 
 
-def _read(entry: str, name: str) -> tuple[str, bytes] | None:
+def _find(entry: str, name: str) -> tuple[str, bytes | None] | None:
+    """The plugin's path, and its bytes where it is no file of its own."""
     path = os.path.join(entry or os.getcwd(), name + SUFFIX)
     if os.path.isfile(path):
-        return path, read_file(path)
+        return path, None
     if not entry or os.path.isdir(entry):
         return None
     import pkgutil
@@ -50,17 +51,17 @@ def _read_archive(importer: Any, path: str) -> tuple[str, bytes] | None:
 class PluginLoader(Loader):
     """Loads one plugin: module attributes are the exports of a sandbox of its own."""
 
-    def __init__(self, name: str, path: str, data: bytes, limits: dict[str, Any]) -> None:
+    def __init__(self, name: str, path: str, data: bytes | None, limits: dict[str, Any]) -> None:
         self.name = name
         self.path = path
-        self._data = data
+        self._data = data  # None: the file's
         self._limits = limits
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> None:
         return None
 
     def exec_module(self, module: ModuleType) -> None:
-        plugin = Plugin(self._data, self.path)
+        plugin = Plugin(self.get_data(self.path), self.path)
         limits = dict(self._limits)
         if "imports" in limits:  # given for all plugins: each takes what it knows
             limits["imports"] = {n: f for n, f in (limits["imports"] or {}).items() if n in plugin.imports}
@@ -78,10 +79,7 @@ class PluginLoader(Loader):
         return self.path
 
     def get_data(self, path: str) -> bytes:
-        if path == self.path:
-            return self._data
-        with open(path, "rb") as file:
-            return file.read()
+        return self._data if path == self.path and self._data is not None else read_file(path)
 
     def is_package(self, name: str) -> bool:
         return False
@@ -103,7 +101,7 @@ class PluginFinder:
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
         for entry in sys.path if path is None else path:
-            found = _read(entry, name.rpartition(".")[2])
+            found = _find(entry, name.rpartition(".")[2])
             if found is not None:
                 loader = PluginLoader(name, *found, self.limits)
                 spec = importlib.machinery.ModuleSpec(name, loader, origin=found[0])

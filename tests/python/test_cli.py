@@ -117,6 +117,15 @@ def test_a_plugin_with_a_main(tmp_path):
     assert done.returncode == 1 and done.stderr.endswith("a plugin has no main of its own: mark functions with VX_EXPORT\n")
 
 
+def test_a_folder_beside_the_plugin(tmp_path):
+    """Its import would give an empty namespace package, whose attributes nobody finds."""
+    (tmp_path / "p.c").write_text(SOURCE)
+    assert command("build", "-o", tmp_path / "p.vxm", tmp_path / "p.c").stderr == ""
+    (tmp_path / "p").mkdir()
+    done = command("build", "-o", tmp_path / "p.vxm", tmp_path / "p.c")
+    assert done.returncode == 0 and done.stderr.startswith(f"note: `import p` finds the folder {tmp_path / 'p'}, not the plugin")
+
+
 def test_version():
     """What a bug report begins with."""
     assert command("--version").stdout == f"vxplug {vxplug.__version__}\n"

@@ -70,11 +70,14 @@ def test_import_from_a_zip_file(hook, tmp_path, monkeypatch, calls_path):
     assert importlib.import_module("guestzipped").add(1, 1) == 2
 
 
-def test_python_source_wins(hook, folder, calls_path):
-    """Without it a plugin file could take the place of a module that exists."""
-    shutil.copy(calls_path, folder / "guestshadow.vxm")
-    (folder / "guestshadow.py").write_text("here = 'python'\n")
-    assert importlib.import_module("guestshadow").here == "python"
+def test_python_source_wins(hook, folder, tmp_path_factory, monkeypatch, calls_path):
+    """Without it a plugin file could take the place of a module that exists, in a later folder of the path too."""
+    later = tmp_path_factory.mktemp("later")
+    monkeypatch.setattr(sys, "path", [*sys.path, str(later)])
+    for name, home in (("guestshadow", folder), ("guestshadow2", later)):
+        shutil.copy(calls_path, folder / f"{name}.vxm")
+        (home / f"{name}.py").write_text("here = 'python'\n")
+        assert importlib.import_module(name).here == "python"
 
 
 def test_reload_makes_a_new_sandbox(hook, folder, calls_path):
