@@ -175,10 +175,12 @@ static guest_stack stack_now(const vx_signals *s, uint32_t esp) {
     return (guest_stack){s->stack_base, flags, s->stack_size};
 }
 
-static uint32_t handler_stack(const vx_sandbox *box, const vx_signal_action *action) {
+/* `bounded`: it is the alternate one, which a frame must not leave. */
+static uint32_t handler_stack(const vx_sandbox *box, const vx_signal_action *action, bool *bounded) {
     const vx_signals *s = &box->kernel.signals;
     uint32_t esp = box->state->gpr[ESP];
-    bool change = action->flags & GUEST_SA_ONSTACK && s->stack_size != 0 && !on_altstack(s, esp);
+    bool nested = on_altstack(s, esp), change = action->flags & GUEST_SA_ONSTACK && s->stack_size != 0 && !nested;
+    *bounded = nested || change;
     return change ? s->stack_base + s->stack_size : esp;
 }
 
@@ -241,13 +243,14 @@ bool frame_push(vx_sandbox *box, const vx_signal_action *action, const vx_signal
     guest_fp fp;
     show_fp(s, &fp);
     uint32_t size = show_vectors(s, &fp);
-    uint32_t fx_at = (handler_stack(box, action) - (size - (uint32_t)offsetof(guest_fp, fx))) & ~63u;
+    bool bounded;
+    uint32_t fx_at = (handler_stack(box, action, &bounded) - (size - (uint32_t)offsetof(guest_fp, fx))) & ~63u;
     uint32_t fp_at = fx_at - (uint32_t)offsetof(guest_fp, fx);
     bool with_info = action->flags & GUEST_SA_SIGINFO;
     if (!guest_write(box, fp_at, &fp, size))
         return false;
     uint32_t at = (with_info ? push_info : push_old)(box, action, info, mask, fp_at);
-    if (at == 0)
+    if (at == 0 || (bounded && !on_altstack(&box->kernel.signals, at)))
         return false;
     s->gpr[ESP] = at;
     s->gpr[EAX] = info->signal;

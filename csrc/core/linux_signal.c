@@ -162,6 +162,8 @@ bool signal_deliver(vx_sandbox *box, const linux_call *after, vx_trap *trap) {
         }
         if (!deliver_one(box, signal, trap))
             return false;
+        if (box->tick_due || watchdog_stop() != VX_TRAP_NONE)
+            break; /* a timer may be due again at once: who waits for this thread comes before the rest */
     }
     if (s->suspended)
         s->blocked = s->saved;

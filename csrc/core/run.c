@@ -323,6 +323,9 @@ static vx_trap_kind tick_in_c(vx_sandbox *box) {
     return kind;
 }
 
+/* Between two steps of a guest in C. */
+static vx_trap_kind why_stop(vx_sandbox *box) { return VX_UNLIKELY(box->tick_due) ? tick_in_c(box) : watchdog_stop(); }
+
 /* Whatever a hook did meanwhile, and on whatever stack: the guest's signals are this call's. */
 static void go_on(vx_sandbox *box, vx_frame *frame, vx_trap *trap) {
     vx_this_thread->current = frame;
@@ -343,11 +346,14 @@ static vx_status loop(vx_sandbox *box, uint32_t how, uint32_t reason, vx_trap *t
         while (status == VX_TRAP && signal_fault(box, trap)) {
             called = false;
             empty_host_stack(box);
+            kind = why_stop(box); /* a handler where no code is earns the next signal, and so on */
+            if (kind != VX_TRAP_NONE)
+                return stop(box, kind, trap);
             status = after_service(box, true, trap);
         }
         if (status != VX_OK)
             return status;
-        kind = VX_UNLIKELY(box->tick_due) ? tick_in_c(box) : watchdog_stop();
+        kind = why_stop(box);
         if (VX_UNLIKELY(kind != VX_TRAP_NONE))
             return stop(box, kind, trap);
         go_on(box, frame, trap);

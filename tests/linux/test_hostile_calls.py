@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import threading
 
 import pytest
 
@@ -25,6 +26,16 @@ __attribute__((naked)) static int32_t enter(uint32_t n, uint32_t b, uint32_t c, 
 }
 VX_EXPORT int32_t call(uint32_t n, uint32_t b, uint32_t c, uint32_t d, uint32_t s, uint32_t i, uint32_t p) {
     return enter(n, b, c, d, s, i, p);
+}
+"""
+# Where the handler is nothing is mapped, so that it earns the signal again, and no instruction of the guest's runs any more.
+FAULTING = r"""
+#include <vxplug.h>
+static struct __attribute__((packed)) { uint32_t handler, flags, restorer; uint64_t mask; } action = {0x100, 0x40000000, 0, 0};
+VX_EXPORT void fault_on(void) {
+    int32_t done;
+    __asm__ volatile("int $0x80" : "=a"(done) : "0"(174), "b"(11), "c"(&action), "d"(0), "S"(8) : "memory");
+    *(volatile int *)16 = done;
 }
 """
 ENDS = (vxplug.GuestFault, vxplug.GuestExit, vxplug.GuestTimeout)
@@ -68,3 +79,18 @@ def test_random_calls(plugin, tmp_path, seed):
     assert served > 1500
     assert tree(outside) == before
     assert len(os.listdir("/proc/self/fd")) <= descriptors
+
+
+def test_a_handler_that_is_nowhere(build_plugin):
+    """Without it signals could follow one another with nobody asking for the time, nor letting another thread run."""
+    turns = []
+    limits = {"memory": 520 << 20, "stack": 512 << 20, "timeout": 0.2}
+    with vxplug.open(build_plugin(FAULTING)).sandbox(linux=LinuxPolicy(basics=True), **limits) as box:
+        other = threading.Timer(0.05, lambda: turns.append(in_call))
+        in_call = True
+        other.start()
+        with pytest.raises(vxplug.GuestTimeout):
+            box.fault_on()
+        in_call = False
+    other.join()
+    assert turns == [True]

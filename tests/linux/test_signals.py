@@ -6,7 +6,8 @@ import pytest
 
 import vxplug
 
-CASES = ("plain", "faults", "on_demand", "jumps", "altstack", "timers", "restarts", "nested", "wide", "exact", "flags", "blocked", "ignored", "nostack")
+CASES = ("plain", "faults", "on_demand", "jumps", "altstack", "timers", "restarts", "nested", "wide", "exact", "flags", "blocked", "ignored", "nostack",
+         "spill")
 
 
 @pytest.fixture(scope="module")

@@ -356,6 +356,12 @@ int main(int argc, char **argv) {
         install(SIGFPE, SIG_IGN, 0);
         return argc / (argc - 2);
     }
+    if (!strcmp(what, "spill")) { /* handlers of handlers, until a frame would leave the alternate stack */
+        static char around[1 << 20];
+        sigaltstack(&(stack_t){.ss_sp = around + (1 << 19), .ss_size = 1 << 16}, NULL);
+        install(SIGSEGV, (void (*)(int))0x100, SA_ONSTACK | SA_NODEFER);
+        *(volatile int *)4 = 1;
+    }
     if (!strcmp(what, "nostack")) {
         install(SIGUSR1, count, 0);
         __asm__ volatile("movl $0x100, %%esp\n movl $37, %%eax\n movl %0, %%ebx\n movl $10, %%ecx\n int $0x80\n ud2"
