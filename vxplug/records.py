@@ -50,10 +50,11 @@ class Record:
         return self._key() == other._key() if type(other) is type(self) else NotImplemented
 
     def __hash__(self) -> int:
-        """Kept: the same record may be part of others in more ways than can be counted."""
+        """Kept: the same record may be part of others in more ways than can be counted.  With a word first, whose hash
+        nobody knows before the process runs: whoever chooses the numbers of records cannot give many one hash."""
         own = self.__dict__
         if "_hash" not in own:
-            own["_hash"] = hash(self._key())
+            own["_hash"] = hash((type(self).__name__, self._key()))
         return own["_hash"]  # type: ignore[no-any-return]
 
     def __getstate__(self) -> dict[str, Any]:

@@ -345,6 +345,7 @@ class Types:
         self._same: dict[Type, Type] = {}  # equal rows are one type: comparing them again looks no deeper
         self._costs: list[tuple[int, int]] = []  # Python objects of a value, depth
         self._members = 0
+        self._names: set[str] = set()
 
     def ref(self, value: object, what: str) -> Type:
         if isinstance(value, str):
@@ -376,10 +377,17 @@ class Types:
         type, cost, depth = _READERS[str(kind)](self, row, f"type {number}")
         check(cost <= OBJECTS_MAX, f"type {number} has values of more than {OBJECTS_MAX} parts")
         check(depth <= DEPTH_MAX, f"type {number} is nested more than {DEPTH_MAX} deep")
+        self._take_name(type)
         self._members += 8 + len(type.members) if isinstance(type, (EnumType, StructType)) else 0
         check(self._members <= ALL_MEMBERS_MAX, f"type {number}: enums and structs have too many members, or are too many")
         self.found.append(self._same.setdefault(type, type))
         self._costs.append((cost, depth))
+
+    def _take_name(self, type: Type) -> None:
+        """At once: two enums of one name could have one hash, as -1 and -2 have, and all that is made of them too."""
+        if isinstance(type, (EnumType, StructType, HandleType)):
+            check(type.name not in self._names, f"two types are called {type.name}")
+            self._names.add(type.name)
 
     def read_enum(self, row: dict[str, Any], what: str) -> tuple[Type, int, int]:
         name, base = identifier(row.get("name"), f"{what}: name"), row.get("base")
@@ -512,9 +520,4 @@ def decode_types(value: object) -> Types:
     types = Types()
     for number, row in enumerate(value):
         types.add(row, number)
-    named: dict[str, Type] = {}
-    for type in types.found:
-        if isinstance(type, (EnumType, StructType, HandleType)):
-            check(type.name not in named, f"two types are called {type.name}")
-            named[type.name] = type
     return types

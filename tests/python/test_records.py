@@ -41,8 +41,8 @@ def test_as_a_dataclass(values, named):
     assert (point.x, point.y, point.note) == (oracle.x, oracle.y, oracle.note)
     assert repr(point) == repr(oracle).replace("Oracle", "Point")
     for others, keywords in GIVEN:
-        assert (point == Point(*others, **keywords)) == (oracle == Oracle(*others, **keywords))
-    assert hash(point) == hash(oracle)
+        other = Point(*others, **keywords)
+        assert (point == other) == (hash(point) == hash(other)) == (oracle == Oracle(*others, **keywords))
     assert pickle.loads(pickle.dumps(point)) == copy.copy(point) == point
 
 

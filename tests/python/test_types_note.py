@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+from contextlib import nullcontext
 
 import pytest
 
@@ -195,6 +196,32 @@ def test_wide_types_in_many_functions(monkeypatch):
     many = _change(STRUCT, name="t", members=[[f"m{n}", 0, 0, 0] for n in range(4000)])
     functions = [{"kind": "function", "params": [2], "result": "i32"}] * 3000
     decode_note(_note([few, many, {"kind": "pointer", "target": 1, "mode": "in"}, *functions]))
+
+
+@pytest.mark.parametrize("names", [("e", "e"), ("e", "f")])
+def test_types_of_one_hash(monkeypatch, names):
+    """Without it a note of 340 KB could keep whoever opens the file busy for minutes: -1 and -2 have one hash, and so had two
+    enums, whatever was made of them, and thousands of functions that take either, each compared with all before it."""
+    looks, types, ends = 0, [], []
+
+    def counted(self, key=Record._key):
+        nonlocal looks
+        looks += 1
+        assert looks < 50_000
+        return key(self)
+
+    monkeypatch.setattr(Record, "_key", counted)
+    for name, value in zip(names, (-1, -2), strict=True):
+        types.append({"kind": "enum", "name": name, "base": "i32", "members": [["A", value]]})
+        for _ in range(30):
+            types.append({"kind": "array", "item": len(types) - 1, "count": 1, "text": False})
+        types.append({"kind": "struct", "name": name + "s", "size": 4, "members": [["m", len(types) - 1, 0, 0]]})
+        ends.append(len(types) - 1)
+    for n in range(1000):
+        types.append({"kind": "function", "params": [ends[n >> bit & 1] for bit in range(12)], "result": "none"})
+    refused = pytest.raises(vxplug.PluginFormatError, match="two types are called e")
+    with refused if names == ("e", "e") else nullcontext():
+        decode_note(_note(types))
 
 
 def test_old_notes_know_no_types():
