@@ -61,7 +61,7 @@ VX_INLINE vx_status run(vx_sandbox *box, uint32_t how, uint64_t timeout_ns, vx_t
         return status;
     vx_frame *frame = thread->current;
     box->trap = trap;
-    if (VX_LIKELY(box->depth++ == 0))
+    if (VX_LIKELY(box->depth++ == 0 && !box->more))
         box->written = 0;
     if (VX_UNLIKELY(atomic_load_explicit(&thread->lingers, memory_order_relaxed)) &&
         box->options.hooks.linger != NULL)
@@ -149,6 +149,17 @@ vx_status vx_call(vx_sandbox *box, vx_gaddr function, const uint32_t *words, siz
     box->state->eip = function.value;
     vx_status status = run(box, ENTER_INTEGER, box->options.timeout_ns, trap);
     return give(box, status, trap, result);
+}
+
+vx_status vx_call_more(vx_sandbox *box, vx_gaddr function, const uint32_t *words, size_t count,
+                       uint64_t timeout_ns, vx_result *result, vx_trap *trap) {
+    uint64_t limit = box->options.timeout_ns;
+    box->options.timeout_ns = timeout_ns;
+    box->more = true;
+    vx_status status = vx_call(box, function, words, count, result, trap);
+    box->more = false;
+    box->options.timeout_ns = limit;
+    return status;
 }
 
 /* --- the whole state, for tools ------------------------------------------------------------------- */

@@ -159,7 +159,8 @@ struct vx_sandbox {
     void *copy;     /* of bytes that are not the host's to read, or NULL; see guestmem.c */
     uint64_t copy_room;
     unsigned depth; /* calls inside */
-    uint64_t written; /* output bytes of the outermost call */
+    uint64_t written; /* output bytes of the outermost call, and of those after it on its behalf: */
+    bool more;        /* such a call begins, or runs */
     uint32_t life;  /* how often it began */
     uint64_t timer_at, timer_every; /* when SIGALRM is due, and every how many ns then; 0: never */
     vx_trap *trap;  /* of the running call: what a signal handler fills */

@@ -108,6 +108,7 @@ typedef struct Call {
     char fault_room[256];      /* for one that is made up */
     uint64_t lingers_ns;       /* since when, while `suspended` is of on_linger's doing; or 0 */
     uint64_t checked_ms;       /* when Python's signal handlers last had their turn */
+    uint64_t until_ns;         /* when box_call_more has no time left; 0 before the first */
     vx_trap trap;
     Evidence evidence;
 } Call;
@@ -291,6 +292,10 @@ void box_astray(Box *box, Call *call);
 void box_leave_astray(Box *box, Call *call, PyObject *who);
 /* With the box locked, and released if `release`: raises why it takes no calls.  Always false. */
 bool box_refuse(Box *box, bool release);
+
+/* Calls that one of Python's makes besides its own, as destructors and the making of a stream: a guest chooses how
+ * many, so all together have the time of one call, and its output.  Takes the GIL back. */
+vx_status box_call_more(Box *box, Call *call, uint32_t function, const uint32_t *words, size_t count, vx_result *result);
 /* The box's list of work has more.  It is done now, or by whoever has the box locked when it lets go. */
 void box_leave_work(Box *box);
 void box_catch_up(Box *box);               /* the slow part of lock_release */
@@ -314,6 +319,7 @@ static inline void call_init(Call *call)
     call->fault_text = NULL;
     call->lingers_ns = 0;
     call->checked_ms = 0;
+    call->until_ns = 0;
     call->evidence.stack = NULL;
     call->evidence.text_size = 0;
 }
@@ -386,6 +392,7 @@ bool hook_end(Box *box, Call *call, bool released);
 bool hook_still_sound(const Box *box);
 void gil_release(Call *call);
 void gil_take_slow(Call *call);
+uint64_t clock_ns(void);
 uint64_t clock_ms(void);
 
 static inline void gil_take(Call *call)
@@ -728,6 +735,8 @@ PyObject *registers_dict(const vx_registers *registers);
 /* The exception for the end of guest code, from the box's `trap` callable. */
 void error_trap(Box *box, const Call *call, PyObject *who);
 /* New exception object for vx_raise; NULL with an exception when the host is out of memory. */
+/* The current exception, of the guest's making, for where Python prints it: its text escaped. */
+void error_escape(void);
 PyObject *error_of_guest(State *state, const char *name, size_t name_size, const char *text,
                          size_t size);
 /* Guest code returned, but what it returned cannot be used: a fault at `address`. */

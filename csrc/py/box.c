@@ -44,6 +44,23 @@ bool box_enter_slow(Box *box, Call *call)
     return true;
 }
 
+vx_status box_call_more(Box *box, Call *call, uint32_t function, const uint32_t *words, size_t count, vx_result *result)
+{
+    uint64_t now = clock_ns(), left = 0;
+    if (box->timeout_ns != 0) {
+        if (call->until_ns == 0)
+            call->until_ns = now + box->timeout_ns;
+        if (now >= call->until_ns) {
+            call->trap = (vx_trap){.kind = VX_TRAP_TIMEOUT, .registers = {.eip = function}};
+            return VX_TRAP;
+        }
+        left = call->until_ns - now;
+    }
+    vx_status status = vx_call_more(box->core, (vx_gaddr){function}, words, count, left, result, &call->trap);
+    gil_take(call);
+    return status;
+}
+
 /* For what cannot be done inside a call: replacing the memory it runs in. */
 static bool lock_whole(Box *box, const char *what)
 {

@@ -263,6 +263,21 @@ static PyObject *guest_unknown(PyObject *name, PyObject *text)
     return exception;
 }
 
+void error_escape(void)
+{
+    PyObject *error = error_take(), *escape = error_class("escape");
+    PyObject *text = error != NULL && escape != NULL ? PyObject_Str(error) : NULL;
+    PyObject *safe = text != NULL ? PyObject_CallOneArg(escape, text) : NULL;
+    PyObject *shown = safe != NULL ? guest_exception((PyObject *)Py_TYPE(error), safe) : NULL;
+    if (shown != NULL)
+        PyErr_SetObject((PyObject *)Py_TYPE(shown), shown);
+    Py_XDECREF(shown);
+    Py_XDECREF(safe);
+    Py_XDECREF(text);
+    Py_XDECREF(escape);
+    Py_XDECREF(error);
+}
+
 PyObject *error_of_guest(State *state, const char *name, size_t name_size, const char *text,
                          size_t size)
 {

@@ -8,6 +8,9 @@
 
 #include <structmember.h>
 
+/* As many as one value has parts at most; a Grave is smaller than the object that it was. */
+#define MAX_GRAVES ((size_t)1 << 16)
+
 /* A handle nobody holds, whose destructor could not run yet. */
 typedef struct Grave {
     uint32_t destroy, address;
@@ -145,8 +148,7 @@ uint32_t handle_word(const Box *box, const Place *place, PyObject *value)
 static bool run_destructor(Box *box, Call *call, uint32_t destroy, uint32_t address)
 {
     vx_result ignored;
-    vx_status status = vx_call(box->core, (vx_gaddr){destroy}, &address, 1, &ignored, &call->trap);
-    gil_take(call);
+    vx_status status = box_call_more(box, call, destroy, &address, 1, &ignored);
     if (status == VX_OK)
         return true;
     if (status == VX_TRAP) {
@@ -168,14 +170,14 @@ static bool end(Handle *self, Call *call, PyObject *who)
     return box_outcome(box, call, who);
 }
 
-/* The running call's end will see to it, or, without one, box_leave_work.  Without memory for it the guest object stays
- * until the next reset. */
+/* The running call's end will see to it, or, without one, box_leave_work.  Without memory for it, or where a call that
+ * goes on leaves too many, the guest object stays until the next reset. */
 static void bury(Handle *self)
 {
     Box *box = self->box;
     guard_enter(&box->guard);
     Grave *graves = NULL;
-    if (self->generation == box->generation)
+    if (self->generation == box->generation && box->grave_count < MAX_GRAVES)
         graves = PyMem_Realloc(box->graves, (box->grave_count + 1) * sizeof *graves);
     if (graves != NULL) {
         box->graves = graves;
@@ -204,18 +206,34 @@ void handle_forget_all(Box *box)
     guard_leave(&box->guard);
 }
 
-static void report(Call *call)
+/* The guest's state is about to be used for others, so its traceback is not asked for. */
+static void fault(Box *box, Call *call)
 {
-    PyObject *error = call->error;
-    if (error == NULL)
-        error = call->raised;
+    const char *class = call->trap.kind == VX_TRAP_TIMEOUT ? "GuestTimeout" : "GuestFault";
+    PyObject *who = PyUnicode_FromString("close");
+    if (who != NULL)
+        box_faulted(box, call, who);
     else
-        Py_XDECREF(call->raised);
-    if (error == NULL)
-        return;
-    PyErr_SetObject((PyObject *)Py_TYPE(error), error);
-    Py_DECREF(error);
-    PyErr_WriteUnraisable(NULL);
+        box->faulted = true;
+    Py_XDECREF(who);
+    PyErr_Clear();
+    error_vxplug(class, "the destructor of an object that Python forgot: %s", vx_trap_kind_text(call->trap.kind));
+    error_keep(call);
+}
+
+/* Of the destructors that one call left the first that failed: how many there are the guest chooses. */
+static void report(Call *call, bool *told)
+{
+    PyObject *error = call->error != NULL ? call->error : call->raised;
+    if (error != NULL && !*told) {
+        *told = true;
+        PyErr_SetObject((PyObject *)Py_TYPE(error), error);
+        if (call->error == NULL)
+            error_escape();
+        PyErr_WriteUnraisable(NULL);
+    }
+    Py_CLEAR(call->error);
+    Py_CLEAR(call->raised);
 }
 
 /* Those of a box that takes no calls wait for nothing: its memory is about to go. */
@@ -223,16 +241,20 @@ void handle_bury_all(Box *box, Call *outer)
 {
     Call call;
     Grave grave;
+    uint64_t until_ns = 0;
+    bool told = false;
     while (dig_up(box, &grave)) {
         if (!box_usable(box))
             continue;
         call_init(&call);
         call.outer = outer;
+        call.until_ns = until_ns;
         box->call = &call;
         if (!run_destructor(box, &call, grave.destroy, grave.address) && call.faulted)
-            box->faulted = true;
+            fault(box, &call);
+        until_ns = call.until_ns;
         box->call = outer;
-        report(&call);
+        report(&call, &told);
         evidence_free(&call.evidence);
     }
 }

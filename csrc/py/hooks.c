@@ -9,7 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 
-static uint64_t clock_ns(void)
+uint64_t clock_ns(void)
 {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);

@@ -434,9 +434,7 @@ static bool release(const Function *function, Call *call, const GuestBytes *byte
     if (box->release == 0)
         return error_fault(function, call, bytes->ptr,
                            "bytes result to be released, but the plugin has no vx_release_");
-    vx_status status = vx_call(box->core, (vx_gaddr){box->release}, &bytes->ptr, 1, &ignored,
-                               &call->trap);
-    gil_take(call);
+    vx_status status = box_call_more(box, call, box->release, &bytes->ptr, 1, &ignored);
     if (status != VX_OK)
         call_failed(function, call, status);
     return status == VX_OK;

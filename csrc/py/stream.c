@@ -10,9 +10,7 @@ static bool ask(const Function *function, Call *call, uint32_t address, uint32_t
 {
     uint32_t words[2] = {first, second};
     vx_result got;
-    vx_status status = vx_call(function->box->core, (vx_gaddr){address}, words, 2, &got,
-                               &call->trap);
-    gil_take(call);
+    vx_status status = box_call_more(function->box, call, address, words, 2, &got);
     *result = got.eax;
     if (status != VX_OK)
         call_failed(function, call, status);

@@ -32,6 +32,9 @@ static void counter_free(counter *c) {
     if (c->bad) *(volatile int *)16 = 0;
     if (c->value == -7) vx_raise(VX_ValueError, "destructor says no");
     if (c->value == -8) for (;;) __asm__ volatile("");
+    if (c->value == -9) for (volatile unsigned i = 0; i < 60000000; i++);
+    if (c->value == -10) printf("%400d\n", 1), fflush(stdout);
+    if (c->value == -11) vx_raise(VX_ValueError, "\x1b]0;owned\x07");
     free(c);
 }
 VX_HANDLE(counter, counter_free);
@@ -236,6 +239,37 @@ def test_destructor_has_a_time_limit(plugin, monkeypatch):
         del counter
         gc.collect()
         assert unraisable.pop().exc_type is vxplug.GuestTimeout
+
+
+def _drop_in_a_call(box, value, count):
+    handles = [box.counter_new(value) for _ in range(count)]
+    anchor = box.counter_new(0)
+    box.during(anchor, lambda n: handles.clear() or n)
+
+
+def test_destructors_have_the_limits_of_one_call(plugin, monkeypatch):
+    """Without it a guest would take its limits once more for each object that it gives to a callback: hours of one call,
+    gigabytes of output, as many lines of its choice on the program's stderr."""
+    unraisable, shown = [], []
+    monkeypatch.setattr(sys, "unraisablehook", unraisable.append)
+    with plugin.sandbox(timeout=0.6, output=1000, stdout=shown.append) as box:
+        _drop_in_a_call(box, -9, 20)
+        assert unraisable.pop().exc_type is vxplug.GuestTimeout and not unraisable
+        assert box.count_freed() == 0, "the sandbox was reset"
+        _drop_in_a_call(box, -10, 20)
+        assert sum(map(len, shown)) <= 1000 and "more output" in str(unraisable.pop().exc_value)
+        _drop_in_a_call(box, -11, 20)
+        assert str(unraisable.pop().exc_value) == r"\x1b]0;owned\x07" and not unraisable
+
+
+def test_forgotten_objects_poison(plugin, monkeypatch):
+    """Without it a sandbox that is to refuse work after a fault would go on after one in a destructor."""
+    unraisable = []
+    monkeypatch.setattr(sys, "unraisablehook", unraisable.append)
+    with plugin.sandbox(on_fault="poison") as box:
+        _drop_in_a_call(box, -6, 2)
+        assert unraisable.pop().exc_type is vxplug.GuestFault and not unraisable
+        assert "poisoned" in _refused(box.count_made)
 
 
 def test_dropped_during_a_call(box):

@@ -6,6 +6,7 @@ import array
 import collections.abc
 import gc
 import itertools
+import re
 import sys
 import weakref
 
@@ -268,3 +269,20 @@ def test_references(plugin):
     del box, work, stream
     gc.collect()
     assert gone() is None
+
+
+def test_the_arguments_of_a_stream_have_the_time_of_one_call(build_plugin):
+    """Without it a file that names another function for their memory would take the time limit once for each argument."""
+    source = build_plugin("""
+        #include <stdlib.h>
+        #include <vxplug.h>
+        VX_EXPORT uint32_t slow(uint32_t c, uint32_t n) { for (volatile unsigned i = 0; i < 60000000; i++); return (uint32_t)malloc(n); }
+        VX_EXPORT vx_stream all(vx_view a, vx_view b, vx_view c, vx_view d, vx_view e, vx_view f, vx_view g, vx_view h,
+                                vx_view i, vx_view j, vx_view k, vx_view l, vx_view m, vx_view n, vx_view o, vx_view p) { return VX_END; }
+    """).read_bytes()
+    address = vxplug.open(source).exports["slow"].address
+    forged, count = re.subn(rb'"alloc":\d+', b'"alloc":%d' % address, source)
+    assert count == 1 and len(forged) == len(source)
+    with vxplug.open(forged).sandbox(timeout=0.6) as box:
+        with pytest.raises(vxplug.GuestTimeout):
+            box.all(*[b"1"] * 16)
