@@ -5,8 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 __all__ = ["Directory", "LinuxPolicy"]
+
+
+def _check_type(name: str, value: Any, *kinds: type) -> None:
+    """What only looks like a value must not give a right: "no" is true."""
+    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+        raise TypeError(f"{name}: expected {' or '.join(kind.__name__ for kind in kinds)}, got {type(value).__name__}")
 
 
 @dataclass(frozen=True)
@@ -15,6 +22,10 @@ class Directory:
 
     host: str | os.PathLike[str]
     writable: bool = False
+
+    def __post_init__(self) -> None:
+        _check_type("host", self.host, str, os.PathLike)
+        _check_type("writable", self.writable, bool)
 
 
 @dataclass(frozen=True)
@@ -41,14 +52,34 @@ class LinuxPolicy:
     descriptors: int = 256
 
     def __post_init__(self) -> None:
+        for name in ("time", "random", "terminal", "basics"):
+            _check_type(name, getattr(self, name), bool)
+        for name in ("output", "storage", "descriptors"):
+            _check_type(name, getattr(self, name), int)
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}: {getattr(self, name)} is below 0")
+        self._check_directories()
+        self._check_environment()
+        if not 3 <= self.descriptors <= 1024:
+            raise ValueError(f"descriptors: {self.descriptors} is not between 3 and 1024")
+
+    def _check_directories(self) -> None:
+        _check_type("directories", self.directories, Mapping)
+        _check_type("cwd", self.cwd, str)
+        for guest, host in self.directories.items():
+            _check_type("directories: a guest directory", guest, str)
+            _check_type(f"directories: {guest}", host, Directory, str, os.PathLike)
         for guest in (*self.directories, self.cwd):
             if not guest.startswith("/") or "\0" in guest:
                 raise ValueError(f"a guest directory is an absolute path, not {guest!r}")
+
+    def _check_environment(self) -> None:
+        _check_type("env", self.env, Mapping)
         for name, value in self.env.items():
+            _check_type("env: a name", name, str)
+            _check_type(f"env: {name}", value, str)
             if not name or "=" in name or "\0" in name + value:
                 raise ValueError(f"not an environment variable: {name!r}")
-        if not 3 <= self.descriptors <= 1024:
-            raise ValueError(f"descriptors: {self.descriptors} is not between 3 and 1024")
 
     @property
     def denies_all(self) -> bool:

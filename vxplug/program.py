@@ -214,4 +214,6 @@ def _no_output(fd: int, data: bytes) -> None:
 
 def run_program(source: str | os.PathLike[str] | bytes, argv: Sequence[str | bytes] = (), **options: Any) -> ProgramExit:
     """Run an executable once; ``argv`` begins after its name, the options are those of :meth:`Program.run`."""
+    if isinstance(argv, (str, bytes)):
+        raise TypeError(f"argv: expected a sequence of arguments, got {type(argv).__name__}")
     return Program(source).run(*argv, **options)

@@ -7,6 +7,7 @@ A plugin is no part of any platform, so the wheel of a project that has only plu
 
 from __future__ import annotations
 
+import keyword
 import os
 import sys
 from collections.abc import Sequence
@@ -156,7 +157,24 @@ def _configured() -> list[Plugin]:
     for key in table:
         if key != "plugins":
             raise OptionError(f"pyproject.toml: tool.vxplug: unknown key {key!r}; there is: plugins")
-    return [_table(name, row) for name, row in table.get("plugins", {}).items()]
+    plugins = table.get("plugins", {})
+    if not isinstance(plugins, dict):
+        raise OptionError("pyproject.toml: tool.vxplug.plugins is not a table of plugins by name")
+    return [_table(name, row) for name, row in plugins.items()]
+
+
+def _check(plugin: Plugin, names: list[str]) -> None:
+    """What would build and be of no use: nobody can import it, or it lacks what it says it is made of."""
+    if not all(part.isidentifier() and not keyword.iskeyword(part) for part in plugin.name.split(".")):
+        raise OptionError(f"plugin {plugin.name!r}: not a name that can be imported")
+    if names.count(plugin.name) > 1:
+        raise OptionError(f"plugin {plugin.name!r}: the name of two plugins")
+    if plugin.name in sys.stdlib_module_names:
+        raise OptionError(f"plugin {plugin.name!r}: `import {plugin.name}` finds the standard library's")
+    for kind, paths in (("include", plugin.include), ("depends", plugin.depends)):
+        for path in paths:
+            if not os.path.exists(path):
+                raise OptionError(f"plugin {plugin.name!r}: {kind}: {path} does not exist")
 
 
 def _with_plugins(command: type[build]) -> type[build]:
@@ -172,10 +190,8 @@ def finalize_distribution(distribution: Distribution) -> None:
     plugins = [e for e in extensions if isinstance(e, Plugin)] + _configured()
     if not plugins:
         return
-    names = [plugin.name for plugin in plugins]
-    for name in names:
-        if names.count(name) > 1 or not all(part.isidentifier() for part in name.split(".")):
-            raise OptionError(f"plugin {name!r}: not an import name, or the name of two plugins")
+    for plugin in plugins:
+        _check(plugin, [plugin.name for plugin in plugins])
     distribution.ext_modules = [e for e in extensions if not isinstance(e, Plugin)] or None
     vars(distribution)["vxplug_plugins"] = plugins
     distribution.cmdclass["build"] = _with_plugins(distribution.get_command_class("build"))

@@ -255,6 +255,23 @@ def test_a_kept_function_keeps_its_directories(plugin, folder):
     assert read("/file") == "hello\n"
 
 
+@pytest.mark.parametrize(("bad", "says"), [
+    ({"time": "no"}, "time: expected bool, got str"), ({"random": 1}, "random: expected bool, got int"),
+    ({"output": "x"}, "output: expected int, got str"), ({"storage": True}, "storage: expected int, got bool"),
+    ({"descriptors": "x"}, "descriptors: expected int"), ({"directories": ["/etc"]}, "directories: expected Mapping, got list"),
+    ({"directories": {"/a": 3}}, "directories: /a: expected Directory or str or PathLike, got int"), ({"cwd": 3}, "cwd: expected str"),
+    ({"env": {"A": 3}}, "env: A: expected str, got int"), ({"env": ["A"]}, "env: expected Mapping, got list"),
+])
+def test_what_only_looks_like_a_value(bad, says):
+    """Without it time="no" would give a guest the time, and other mistakes would end calls of the guest's, much later."""
+    with pytest.raises(TypeError, match=says):
+        LinuxPolicy(**bad)
+    with pytest.raises(TypeError, match="writable: expected bool, got str"):
+        Directory("/", "no")
+    with pytest.raises(TypeError, match="argv: expected a sequence of arguments, got str"):
+        vxplug.run_program(b"", "abc")
+
+
 @pytest.mark.parametrize("bad", [{"directories": {"x": "/"}}, {"cwd": "x"}, {"env": {"A=B": "x"}}, {"descriptors": 2}])
 def test_policies_are_checked(bad):
     """Without it a mistake in a policy would show up as an odd errno in the guest."""

@@ -142,7 +142,11 @@ WRONG = {
     '[tool.vxplug.plugins.plug]\nsources = ["src/f.c"]\ndebug = true\n': "debug is not a string",
     '[tool.vxplug.plugins]\nplug = 3\n': "tool.vxplug.plugins.plug: not a table",
     '[tool.vxplug]\nplugin = 3\n': "unknown key 'plugin'; there is: plugins",
-    '[tool.vxplug.plugins."no-name"]\nsources = ["src/f.c"]\n': "plugin 'no-name': not an import name",
+    '[tool.vxplug]\nplugins = 3\n': "tool.vxplug.plugins is not a table of plugins by name",
+    '[tool.vxplug.plugins."no-name"]\nsources = ["src/f.c"]\n': "plugin 'no-name': not a name that can be imported",
+    '[tool.vxplug.plugins."p.class"]\nsources = ["src/f.c"]\n': "plugin 'p.class': not a name that can be imported",
+    '[tool.vxplug.plugins.json]\nsources = ["src/f.c"]\n': "plugin 'json': `import json` finds the standard library's",
+    '[tool.vxplug.plugins.plug]\nsources = ["src/f.c"]\ninclude = ["no"]\n': "plugin 'plug': include: no does not exist",
     '[tool.vxplug.plugins.plug]\nsources = ["src/g.c"]\n': "plug: src/g.c: no such file",
     '[tool.vxplug.plugins.plug]\nsources = ["src/f.c"]\n': "base.h",
 }
