@@ -134,8 +134,9 @@ typedef struct vx_hooks {
     void (*ended)(void *context, vx_sandbox *box, const vx_trap *trap);
     /* A Linux system call that the core does not serve (linuxcalls.def: HOST, EITHER); arguments are
      * ebx ecx edx esi edi ebp.  *result goes to the guest, an errno is negative.  Runs outside guest
-     * code and may use the memory of `box`; -512 is EINTR, but the call may be made again after a handler.  False ends the guest call with VX_TRAP_HOOK.  Without
-     * this hook such a call ends with VX_TRAP_SYSCALL. */
+     * code and may use the memory of `box`; -512 is EINTR, but the call may be made again after a handler.  False ends
+     * the guest call with VX_TRAP_HOOK.  Without this hook, and in a plugin's initialisation, such a call ends with
+     * VX_TRAP_SYSCALL. */
     bool (*linux_call)(void *context, vx_sandbox *box, uint32_t number, const uint32_t arguments[6],
                        int32_t *result);
     /* Any Linux system call after it was served; `result` is NULL when it ended the guest call. */

@@ -65,7 +65,7 @@ class Box:
         trace: Callable[[Box, int, tuple[int, ...], int | None], Any] | None,  # after every call; None: it ended the guest's
         raw: bool,  # no initialisation: the guest starts in run()
         imports: Sequence[tuple[int, Function, Callable[..., Any]]],  # address of the stub, prototype
-        new_life: Callable[[], Any] | None,  # after initialisation and each reset, with the box locked
+        new_life: Callable[[], Any] | None,  # after each reset, with the box locked
     ) -> None: ...
     trap: Callable[[dict[str, Any]], BaseException]
     def reset(self) -> None: ...

@@ -172,7 +172,8 @@ def _exception(info: dict[str, Any], frames: list[Frame], limits: dict[str, Any]
         return GuestExit(f"the plugin called exit({info['code']}) {end}", info["code"])
     if kind == "syscall":
         name = NAMES.get(info["code"], "unknown")
-        return PolicyError(f"system call {info['code']} ({name}) is not allowed {end}", info["code"])
+        allowed = "allowed" if info["function"] else "allowed by any policy"
+        return PolicyError(f"system call {info['code']} ({name}) is not {allowed} {end}", info["code"])
     detail = _detail(info, frames, limits)
     return GuestFault(f"{kind}: {detail} {end}", kind, info["address"], info["eip"], info["registers"], frames)
 

@@ -33,8 +33,11 @@ static inline bool end(linux_call *c, vx_trap_kind kind, uint32_t code) {
 
 static inline bool refuse(linux_call *c) { return end(c, VX_TRAP_SYSCALL, c->number); }
 
-/* Whether an embedder serves what the core does not: a program, or a plugin under a policy. */
-static inline bool under_policy(const vx_sandbox *box) { return box->options.hooks.linux_call != NULL; }
+/* Whether an embedder serves what the core does not: a program, or a plugin under a policy.  Never an initialisation:
+ * all sandboxes begin with its outcome, also those whose policy allows less. */
+static inline bool under_policy(const vx_sandbox *box) {
+    return box->options.hooks.linux_call != NULL && !box->initialising;
+}
 
 /* linux.c: has the embedder serve a call.  False: the guest's call ends. */
 bool linux_ask(linux_call *c, uint32_t number, const uint32_t arguments[6], int32_t *result);

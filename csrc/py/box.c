@@ -257,7 +257,6 @@ static bool box_start(Box *box, vx_options *options)
     POKE(box->owner, thread_ident());
     box->call = &call;
     box_initialise(box, options, &call);
-    begin_life(box, &call);
     box->call = NULL;
     lock_release(box);
     return box_outcome(box, &call, NULL);

@@ -112,6 +112,34 @@ def test_without_a_policy_nothing_changes(plugin, policy):
     assert b"".join(out) == b"still heard\n"
 
 
+def early(what):
+    """A plugin whose initialisation does that, and which tells what it found."""
+    return SOURCE + f"__attribute__((constructor)) static void early(void) {{ {what} }}\n" \
+                    "VX_EXPORT const char *found(void) { return text; }\n"
+
+
+@pytest.mark.parametrize(("call", "what"), [("open", 'first_line("/file");'), ("getuid32", "text[0] = (char)getuid();")])
+def test_initialisation_is_under_no_policy(build_plugin, folder, call, what):
+    """Without it the first sandbox's policy would choose what all others begin with: a file that only it may read."""
+    plugin = vxplug.open(build_plugin(early(what)))
+    for policy in (LinuxPolicy(directories={"/": folder}), None, LinuxPolicy(basics=True)):
+        trace = vxplug.Trace()
+        with pytest.raises(vxplug.PolicyError, match=rf"\({call}\) is not allowed by any policy during initialisation"):
+            plugin.sandbox(linux=policy, trace=trace)
+        assert trace.calls[call] == trace.refused[call] == 1
+        assert trace.impossible == {call: "not during initialisation, whose outcome all sandboxes share"}
+        assert trace.policy() == LinuxPolicy()
+
+
+def test_initialisation_is_served_without_a_policy(build_plugin, folder):
+    """Without it a plugin that allocates, or says something, while it initialises would end under a policy."""
+    plugin = vxplug.open(build_plugin(early('strcpy(text, "x"); free(malloc(1 << 20)); say("early");')))
+    said, trace = [], vxplug.Trace()
+    with plugin.sandbox(linux=LinuxPolicy(directories={"/": folder}), stdout=said.append, trace=trace) as box:
+        assert b"".join(said) == b"early\n" and trace.calls["writev"] and not trace.impossible
+        assert box.found() == "x" and box.first_line("/file") == "hello\n"
+
+
 def test_what_a_policy_denies_is_an_errno(plugin):
     """Without it a plugin that can do without something would end instead."""
     with plugin.sandbox(linux=LinuxPolicy(random=True)) as box:
@@ -204,14 +232,10 @@ def test_nothing_stays_open_in_the_host(plugin, folder):
     assert host_descriptors() == before
 
 
-def test_a_new_life_closes_at_once(build_plugin, folder):
+def test_a_new_life_closes_at_once(plugin, folder):
     """Without it a sandbox at rest could hold the host's descriptors, and files of a tenant that is gone."""
-    early = "__attribute__((constructor)) static void early(void) { open(\"/file\", O_RDONLY); }"
-    plugin = vxplug.open(build_plugin(SOURCE + early))
     with plugin.sandbox(linux=LinuxPolicy(directories={"/": folder})) as box:
         before = host_descriptors()
-        box.now()
-        assert host_descriptors() == before, "the initialisation's file is open"
         for end in (box.reset, box.fault):
             assert box.keep_open("/file") == 3 and box.keep_open("/file") == 4
             assert host_descriptors() == before + 2

@@ -157,6 +157,9 @@ def _is_refusal(row: Row, words: tuple[int, ...]) -> bool:
     return row.server not in ("core", "either")
 
 
+INITIALISING = "not during initialisation, whose outcome all sandboxes share"
+
+
 class Tracer:
     """The core's trace hook of one box: a line, a count and a need of each call to its Trace."""
 
@@ -178,8 +181,11 @@ class Tracer:
         self._need(box, row, words, result)
 
     def _need(self, box: _vx.Box, row: Row, words: tuple[int, ...], result: int | None) -> None:
-        if self.personality is None and result is None and _is_refusal(row, words):
+        initialising = box.closed  # it opens when that is done
+        if result is None and (self.personality is None or initialising) and _is_refusal(row, words):
             self.trace.refused[row.name] += 1
+            if initialising:
+                return self.trace.cannot(row.name, INITIALISING)
             self.trace.need("basics")
         never = _why_never(row, result)
         if never is not None:
