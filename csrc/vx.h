@@ -185,6 +185,9 @@ bool vx_sandbox_running(const vx_sandbox *box);
 /* In a hook: whether the running call is to end, or a signal waits that the guest handles, so that the
  * hook does not wait any longer. */
 bool vx_sandbox_stopping(vx_sandbox *box);
+/* In linux_call: how many of `size` bytes of output the running call may write; all of them count.  When it may not
+ * write all, it ends with VX_TRAP_OUTPUT as soon as the hook is done. */
+uint32_t vx_output_room(vx_sandbox *box, uint32_t size);
 /* How often the sandbox began anew: what an embedder keeps for the guest belongs to one life. */
 uint32_t vx_sandbox_life(const vx_sandbox *box);
 uint64_t vx_sandbox_memory(const vx_sandbox *box); /* bytes mapped now, counted against the limit */

@@ -16,20 +16,23 @@ bool call_clone(linux_call *c) { return done(c, c->arguments[0] & GUEST_CLONE_TH
 
 bool call_exit_group(linux_call *c) { return end(c, VX_TRAP_EXIT, c->arguments[0] & 0xff); }
 
-/* --- output without a policy ---------------------------------------------------------------------- */
+/* --- output ---------------------------------------------------------------------------------------- */
 
-/* How much of `size` bytes the output limit still allows; 0 ends the call. */
-static uint32_t output_room(linux_call *c, uint32_t size) {
-    uint64_t limit = c->box->options.output;
-    if (limit == 0 || size <= limit - c->box->written)
+static bool output_over(const vx_sandbox *box) { return box->options.output != 0 && box->written > box->options.output; }
+
+/* What was asked for counts, so that too much of it is still seen when the system call is over. */
+uint32_t vx_output_room(vx_sandbox *box, uint32_t size) {
+    uint64_t limit = box->options.output, before = box->written;
+    box->written += size;
+    if (!output_over(box))
         return size;
-    c->output_end = VX_TRAP_OUTPUT;
-    return (uint32_t)(limit - c->box->written);
+    return before < limit ? (uint32_t)(limit - before) : 0;
 }
+
+static vx_trap_kind output_end(const vx_sandbox *box) { return output_over(box) ? VX_TRAP_OUTPUT : VX_TRAP_HOOK; }
 
 static bool give_out(linux_call *c, uint32_t fd, const void *data, uint32_t size) {
     const vx_hooks *hooks = &c->box->options.hooks;
-    c->box->written += size;
     return size != 0 &&
            (hooks->output == NULL || hooks->output(c->box->options.context, (int)fd, data, size));
 }
@@ -42,7 +45,7 @@ static int64_t put_out(linux_call *c, uint32_t fd, uint32_t address, uint32_t si
         uint32_t part = size - at < sizeof chunk ? size - at : (uint32_t)sizeof chunk;
         if (!guest_read(c->box, address + at, chunk, part))
             return at != 0 ? (int64_t)at : -EFAULT;
-        part = output_room(c, part);
+        part = vx_output_room(c->box, part);
         if (!give_out(c, fd, chunk, part)) {
             *go_on = false;
             return 0;
@@ -58,7 +61,7 @@ bool call_write(linux_call *c) {
     bool go_on = true;
     uint32_t fd = c->arguments[0], size = c->arguments[2] & 0x7fffffff;
     int64_t result = is_output(fd) ? put_out(c, fd, c->arguments[1], size, &go_on) : -EBADF;
-    return go_on ? done(c, result) : end(c, c->output_end, 0);
+    return go_on ? done(c, result) : end(c, output_end(c->box), 0);
 }
 
 static int64_t put_vectors(linux_call *c, bool *go_on) {
@@ -83,7 +86,7 @@ bool call_writev(linux_call *c) {
     int64_t result = !is_output(c->arguments[0])       ? -EBADF
                      : c->arguments[2] > VX_IOV_MAX ? -EINVAL
                                                     : put_vectors(c, &go_on);
-    return go_on ? done(c, result) : end(c, c->output_end, 0);
+    return go_on ? done(c, result) : end(c, output_end(c->box), 0);
 }
 
 /* --- one thread ------------------------------------------------------------------------------------ */
@@ -134,6 +137,8 @@ static bool serve_by_host(linux_call *c) {
         return refuse(c);
     if (!linux_ask(c, c->number, c->arguments, &result))
         return false;
+    if (output_over(c->box))
+        return end(c, VX_TRAP_OUTPUT, 0);
     c->interrupted = result == RESTART;
     if (result == -EPIPE)
         signal_send(c->box, GUEST_SIGPIPE, 0);
@@ -173,7 +178,7 @@ static void trace(const linux_call *c, bool go_on) {
 bool linux_run(vx_sandbox *box, vx_trap *trap) {
     uint32_t *gpr = box->state->gpr;
     linux_call c = {box, gpr, trap, gpr[EAX], {gpr[EBX], gpr[ECX], gpr[EDX], gpr[ESI], gpr[EDI], gpr[EBP]},
-                    VX_TRAP_HOOK, false};
+                    false};
     bool go_on = dispatch(&c);
     trace(&c, go_on);
     return go_on && (!under_policy(box) || signal_deliver(box, &c, trap));

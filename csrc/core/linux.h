@@ -15,7 +15,6 @@ typedef struct linux_call {
     uint32_t *gpr;
     vx_trap *trap;
     uint32_t number, arguments[6]; /* ebx ecx edx esi edi ebp, as the guest gave them */
-    vx_trap_kind output_end;        /* why output without a policy ended the call */
     bool interrupted;               /* by a signal, before it did anything: it may be made again */
 } linux_call;
 

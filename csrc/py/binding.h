@@ -412,6 +412,7 @@ PyObject *box_read(Box *self, PyObject *args);
 PyObject *box_write(Box *self, PyObject *args);
 PyObject *box_text(Box *self, PyObject *args);
 PyObject *box_stopping(Box *self, PyObject *unused);
+PyObject *box_output_room(Box *self, PyObject *size);
 PyObject *linux_rows(PyObject *module, PyObject *unused);
 
 /* ---- paths.c: opening files beneath a folder, reading folders ---- */

@@ -497,6 +497,8 @@ static PyMethodDef box_methods[] = {
      PyDoc_STR("translation($self, address, /)\n--\n\nThe translated block at a guest address, or None.")},
     {"stopping", (PyCFunction)box_stopping, METH_NOARGS,
      PyDoc_STR("stopping($self)\n--\n\nWhether the running call is to end now.")},
+    {"output_room", (PyCFunction)box_output_room, METH_O,
+     PyDoc_STR("output_room($self, size, /)\n--\n\nHow many of so many bytes the running call may write.")},
     {0},
 };
 

@@ -165,6 +165,20 @@ PyObject *box_stopping(Box *self, PyObject *unused)
     return PyBool_FromLong(vx_sandbox_stopping(self->call->serving));
 }
 
+PyObject *box_output_room(Box *self, PyObject *size)
+{
+    uint32_t bytes;
+    bool locked;
+    if (!convert_word(size, &bytes))
+        return NULL;
+    vx_sandbox *core = memory_begin(self, &locked);
+    if (core == NULL)
+        return NULL;
+    uint32_t room = vx_output_room(core, bytes);
+    memory_end(self, locked);
+    return PyLong_FromUnsignedLong(room);
+}
+
 /* ---- running a program ---- */
 
 /* The processor as Linux starts a program: x87 control word and MXCSR (System V ABI, i386). */

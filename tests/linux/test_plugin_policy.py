@@ -60,6 +60,14 @@ VX_EXPORT int32_t sleep_long(void) { return (int32_t)sleep(1000); }
 VX_EXPORT int32_t new_process(void) { return fork() < 0 ? errno : 0; }
 VX_EXPORT uint64_t free_files(const char *path) { struct statfs s; return statfs(path, &s) ? 0 : s.f_ffree; }
 VX_EXPORT void fault(void) { *(volatile int *)0 = 1; }
+VX_EXPORT int32_t flood(uint32_t pieces, uint32_t size) {
+    static char much[1 << 16];
+    int fd = dup(1);
+    for (uint32_t i = 0; i < pieces; i++)
+        if (write(i % 2 ? fd : 2, much, size) < 0) return -errno;
+    close(fd);
+    return 0;
+}
 """
 
 
@@ -154,6 +162,41 @@ def test_streams_stay_the_applications(plugin):
     with plugin.sandbox(linux=LinuxPolicy(time=True), stdout=out.append) as box:
         box.say("heard")
     assert b"".join(out) == b"heard\n"
+
+
+def counted(got, call, *arguments):
+    """What a call ended with, and how many bytes it wrote before."""
+    got.clear()
+    try:
+        end = call(*arguments)
+    except vxplug.GuestFault as fault:
+        end = fault.kind
+    return end, sum(map(len, got))
+
+
+def test_output_of_a_call(plugin):
+    """Without it a sandbox's own limit would not hold under a policy, whose output is a gigabyte."""
+    got = []
+    with plugin.sandbox(linux=LinuxPolicy(basics=True), output=1000, stdout=got.append, stderr=got.append) as box:
+        assert counted(got, box.flood, 100, 11) == ("output-limit", 1000)
+        assert counted(got, box.flood, 1, 5000) == ("output-limit", 1000)
+        assert counted(got, box.flood, 10, 100) == (0, 1000)  # each call anew, both streams together
+    with plugin.sandbox(linux=LinuxPolicy(basics=True), output=None, stdout=got.append, stderr=got.append) as box:
+        assert counted(got, box.flood, 100, 1 << 16) == (0, 100 << 16)
+
+
+def test_output_of_a_nested_call(plugin):
+    """Without it a callback's call of the same sandbox would give the guest a fresh allowance, also under a policy."""
+    got = []
+
+    def write(data):
+        got.append(data)
+        if len(got) < 50:
+            box.say("x" * 100)
+
+    with plugin.sandbox(linux=LinuxPolicy(basics=True), output=1000, stdout=write) as box, pytest.raises(vxplug.GuestFault):
+        box.say("x" * 100)
+    assert sum(map(len, got)) <= 1000
 
 
 def test_signals(plugin):

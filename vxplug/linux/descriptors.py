@@ -181,7 +181,7 @@ class DirectoryHandle(Description):
 class HostStream(Description):
     """A standard stream that is a descriptor of the host's, lent to the guest."""
 
-    def __init__(self, fd: int, flags: int, charge: Callable[[int], None]) -> None:
+    def __init__(self, fd: int, flags: int, charge: Callable[[int], int]) -> None:
         super().__init__(flags)
         self.fd = fd
         self.charge = charge
@@ -203,8 +203,7 @@ class HostStream(Description):
         """A piece that a pipe with room takes whole: the host's write must not block."""
         if not self._ready(select.POLLOUT):
             return None
-        self.charge(len(data[:PIPE_BUF]))
-        return os.write(self.fd, data[:PIPE_BUF])
+        return os.write(self.fd, data[: self.charge(len(data[:PIPE_BUF]))])
 
     @_signals.waiting
     def read_at(self, size: int, offset: int) -> bytes:
@@ -240,19 +239,19 @@ class Source(Description):
 class Sink(Description):
     """A standard output that the application takes by a callable."""
 
-    def __init__(self, take: Callable[[bytes], object], charge: Callable[[int], None]) -> None:
+    def __init__(self, take: Callable[[bytes], object], charge: Callable[[int], int]) -> None:
         super().__init__(O_WRONLY)
         self.take = take
         self.charge = charge
 
     @_signals.waiting
     def write(self, data: bytes) -> int:
-        self.charge(len(data))
+        room = self.charge(len(data))
         try:
-            self.take(data)
+            self.take(data[:room])
         except Exception as error:
             raise HostError(error) from error
-        return len(data)
+        return room
 
 
 class Channel:

@@ -35,7 +35,7 @@ class Streams:
     def __init__(self, stdin: Any, stdout: Any, stderr: Any) -> None:
         self.stdin, self.stdout, self.stderr = stdin, stdout, stderr
 
-    def put_into(self, table: Table, charge: Callable[[int], None]) -> None:
+    def put_into(self, table: Table, charge: Callable[[int], int]) -> None:
         stdin = b"" if self.stdin is None else self.stdin
         table.add(HostStream(stdin, 0, charge) if isinstance(stdin, int) else Source(stdin))
         for target in (self.stdout, self.stderr):
@@ -65,10 +65,15 @@ class Process:
 
     # --- limits
 
-    def charge_output(self, size: int) -> None:
+    def charge_output(self, size: int) -> int:
+        """How many of so many bytes may be written: the policy's limit is an error, a call's takes what it can, and ends it."""
         if size > self._output:
             raise fail(errno.ENOSPC)
-        self._output -= size
+        room = self.box.output_room(size)
+        if size and not room:
+            raise fail(errno.ENOSPC)
+        self._output -= room
+        return room
 
     def charge_storage(self, size: int) -> None:
         if size > self._storage:
