@@ -37,7 +37,8 @@ class LinuxPolicy:
     ``basics`` allows nothing but what every policy brings: pipes, signals to itself, who it is.
     ``time`` allows clocks, sleeping, timers, time limits and times of files, ``random`` random numbers, ``terminal``
     asking and setting the attributes of a terminal among its standard streams.  ``output`` bounds the bytes it may write to
-    its streams, ``storage`` those it may add to files, ``descriptors`` what it may hold open.
+    its streams, ``storage`` those it may add to files, each as long as its sandbox lives, resets or not; ``descriptors``
+    what it may hold open.
     """
 
     directories: Mapping[str, Directory | str | os.PathLike[str]] = field(default_factory=dict)

@@ -199,6 +199,24 @@ def test_output_of_a_nested_call(plugin):
     assert sum(map(len, got)) <= 1000
 
 
+@pytest.mark.parametrize("end", ["fault", "reset"])
+def test_no_new_life_renews_what_a_policy_gives(plugin, folder, end):
+    """Without it a guest that faults after each call would fill the host's disk, and its streams, without end."""
+    got = []
+    policy = LinuxPolicy(directories={"/": Directory(folder, writable=True)}, storage=10_000, output=10_000)
+    with plugin.sandbox(linux=policy, stdout=got.append, stderr=got.append) as box:
+        written, said = [], []
+        for _ in range(3):
+            written.append(box.put("/new", "x" * 5000))
+            said.append(box.flood(1, 6000))
+            with contextlib.suppress(vxplug.GuestFault):
+                getattr(box, end)()
+    assert written == [5000, -1, -1] and (folder / "new").stat().st_size == 5000
+    assert said == [0, -28, -28] and sum(map(len, got)) == 6000
+    with plugin.sandbox(linux=policy, stdout=got.append, stderr=got.append) as box:
+        assert box.put("/new", "x" * 5000) == 5000
+
+
 def test_signals(plugin):
     """Without it a policy's signals could be lost between calls, or kill in silence."""
     with plugin.sandbox(linux=LinuxPolicy(time=True)) as box:

@@ -11,7 +11,7 @@ from . import attributes, clocks, files, listing, names, opening, status, system
 from .calls import ROWS, served
 from .descriptors import HostError
 from .paths import Mounts
-from .process import Process, Streams
+from .process import Budget, Process, Streams
 
 __all__ = ["Personality"]
 
@@ -25,6 +25,7 @@ class Personality:
         self._process: Process | None = None
         self.mounts = Mounts({})
         self.policy = policy
+        self.budget = Budget(policy)
         self.memory, self.stack = memory, stack
         self.streams = streams
         self.mounts = Mounts(policy.directories)
@@ -38,7 +39,7 @@ class Personality:
     def process(self, life: int) -> Process:
         if self._process is None or life != self._life:
             self.end_process()
-            self._process = Process(self.policy, self.mounts, self.streams, self.memory, self.stack)
+            self._process = Process(self.policy, self.budget, self.mounts, self.streams, self.memory, self.stack)
             self._life = life
         return self._process
 

@@ -15,7 +15,7 @@ from ..policy import LinuxPolicy
 from .descriptors import Description, DirectoryHandle, HostStream, Sink, Source, Table
 from .paths import PATH_MAX, Found, Mounts, Names, fail, names_of
 
-__all__ = ["Process", "Streams"]
+__all__ = ["Budget", "Process", "Streams"]
 
 AT_FDCWD = -100 & 0xFFFFFFFF
 AT_SYMLINK_NOFOLLOW, AT_SYMLINK_FOLLOW, AT_EMPTY_PATH = 0x100, 0x400, 0x1000
@@ -42,12 +42,22 @@ class Streams:
             table.add(HostStream(target, 1, charge) if isinstance(target, int) else Sink(target, charge))
 
 
+class Budget:
+    """What is left of a policy's output and storage, for all lives of a guest: it could fault to get them anew."""
+
+    def __init__(self, policy: LinuxPolicy) -> None:
+        self.output, self.storage = policy.output, policy.storage
+
+
 class Process:
     """What one function a call works on.  ``box`` is the guest's memory."""
 
-    def __init__(self, policy: LinuxPolicy, mounts: Mounts, streams: Streams, memory: int, stack: int) -> None:
+    def __init__(
+        self, policy: LinuxPolicy, budget: Budget, mounts: Mounts, streams: Streams, memory: int, stack: int
+    ) -> None:
         self.box: _vx.Box = None  # type: ignore[assignment]  # set for each call
         self.policy = policy
+        self.budget = budget
         self.memory_limit, self.stack_limit = memory, stack
         self.name = b""
         self.mounts = mounts
@@ -57,7 +67,6 @@ class Process:
         self.timed = False  # whether the guest wanted to know the time, for the trace
         self.started = time.monotonic()
         self.started_processor = time.thread_time_ns()
-        self._output, self._storage = policy.output, policy.storage
         streams.put_into(self.table, self.charge_output)
 
     def close(self) -> None:
@@ -67,18 +76,18 @@ class Process:
 
     def charge_output(self, size: int) -> int:
         """How many of so many bytes may be written: the policy's limit is an error, a call's takes what it can, and ends it."""
-        if size > self._output:
+        if size > self.budget.output:
             raise fail(errno.ENOSPC)
         room = self.box.output_room(size)
         if size and not room:
             raise fail(errno.ENOSPC)
-        self._output -= room
+        self.budget.output -= room
         return room
 
     def charge_storage(self, size: int) -> None:
-        if size > self._storage:
+        if size > self.budget.storage:
             raise fail(errno.ENOSPC)
-        self._storage -= size
+        self.budget.storage -= size
 
     # --- time
 
