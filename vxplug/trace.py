@@ -34,9 +34,10 @@ class Trace:
     """Records every system call and import that guests attempt: ``sandbox(trace=…)``, ``Program.run(trace=…)``.
 
     ``write`` receives a line for each, as strace prints it, guest text escaped.  ``calls`` and ``imports`` count
-    them by name; ``refused`` has the system calls that ended a guest's call; ``impossible`` says of calls and
-    paths why no policy allows them.  ``policy()`` is what allows the rest, and ``str()`` shows it all.  One trace
-    may be given to several guests.  Paths are chosen by the guest: look at each before you allow it.
+    them by name, all system calls of unknown numbers as ``"unknown"``; ``refused`` has the system calls that ended a
+    guest's call; ``impossible`` says of calls and paths why no policy allows them.  ``policy()`` is what allows the
+    rest, and ``str()`` shows it all.  One trace may be given to several guests.  Paths are chosen by the guest: look
+    at each before you allow it.
     """
 
     def __init__(self, write: Callable[[str], object] | None = None) -> None:
