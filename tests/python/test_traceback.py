@@ -22,6 +22,8 @@ from vxplug.debuginfo import DebugInfo
 from vxplug.linetable import Budget, LineTable
 from vxplug.report import decode_report
 
+from .life import good
+
 SOURCE = Path(__file__).parent / "guests" / "frames.c"
 LINES = SOURCE.read_text().splitlines()
 ALL = pytest.mark.parametrize("flags", [(), ("-fno-omit-frame-pointer", "-fno-asynchronous-unwind-tables"), ("-O0",)],
@@ -349,6 +351,73 @@ def test_too_much_debug_information_costs_names_only(frames_plugin, monkeypatch)
         error = ended(box.crash, 5)
         assert "takes too long" in box.plugin._debug.failure
     assert error.traceback[0] == ("innermost", None, None)
+
+
+# ---- faults in the middle of a look ----
+
+
+def test_a_fault_inside_a_look_ends(run_life):
+    """A collection may run a finaliser that calls a guest, also while the names of a fault are looked up: when that
+    guest faulted as well, the thread waited for itself for ever."""
+    good(run_life("""
+        from vxplug.debuginfo import DebugInfo
+        faulthandler.dump_traceback_later(20, exit=True)
+        a, b, inner = plugin.sandbox(), plugin.sandbox(), []
+        def crash():
+            try:
+                b.crash()
+            except vxplug.GuestFault as error:
+                inner.append(error)
+        def in_the_middle(method):
+            def run(*arguments):
+                crash()
+                return method(*arguments)
+            return run
+        DebugInfo.__init__, DebugInfo.locate = in_the_middle(DebugInfo.__init__), in_the_middle(DebugInfo.locate)
+        try:
+            a.crash()
+        except vxplug.GuestFault as error:
+            assert error.traceback[0][0] == 'crash', error.traceback
+        assert len(inner) > 1 and {error.kind for error in inner} == {'memory'}
+        assert all(error.traceback == [(f'{error.eip:#010x}', None, None)] for error in inner)
+        crash()
+        assert inner[-1].traceback[0][0] == 'crash'
+        print('good')
+    """))
+
+
+@pytest.mark.parametrize(("method", "named"), [("__init__", False), ("locate", True)])
+def test_a_fork_beside_a_look_leaves_no_lock(run_life, method, named):
+    """The child had the lock of a thread that it has not, and waited for it at every fault.  It has names again, but for
+    one that was forked at the first reading, when modules and their locks may be half there."""
+    good(run_life(f"""
+        from vxplug.debuginfo import DebugInfo
+        faulthandler.dump_traceback_later(20, exit=True)
+        a, b, other = plugin.sandbox(), plugin.sandbox(), vxplug.open(plugin.data).sandbox()
+        looks, forked, original = threading.Event(), threading.Event(), DebugInfo.{method}
+        def waits(*arguments):
+            looks.set()
+            forked.wait()
+            return original(*arguments)
+        DebugInfo.{method} = waits
+        thread = threading.Thread(target=ends, args=(a.crash,))
+        thread.start()
+        looks.wait()
+        child = os.fork()
+        forked.set()
+        if child == 0:
+            signal.alarm(20)
+            DebugInfo.{method}, found = original, []
+            for box in (b, other):
+                try:
+                    box.crash()
+                except vxplug.GuestFault as error:
+                    found.append(error.traceback[0][0] == 'crash')
+            os._exit(found != [{named}] * 2)
+        thread.join()
+        assert os.waitpid(child, 0)[1] == 0
+        print('good')
+    """))
 
 
 # ---- last words ----
