@@ -12,7 +12,7 @@ from bisect import bisect_right
 from typing import Any, NamedTuple
 
 from .errors import escape
-from .linetable import Budget, LineTable
+from .linetable import NAME_MAX as PATH_MAX, Budget, LineTable
 from .metered import Metered
 from .unwind import Rule
 
@@ -24,6 +24,7 @@ FRAME_RULES_MAX = 4096  # bytes of one function's call frame program: rows times
 READS_MAX = 2_000_000
 NAME_MAX = 200
 LABEL_MAX = 256  # bytes of a function that has no size: hand-written, and short
+LINE_MAX = (1 << 31) - 1  # Python's lines are C's int
 
 
 class Frame(NamedTuple):
@@ -114,7 +115,7 @@ class _Lines:
             if program is None:
                 continue
             folder = top.attributes.get("DW_AT_comp_dir")
-            name = folder.value.decode("utf-8", "replace") if folder is not None else ""
+            name = folder.value[:PATH_MAX].decode("utf-8", "replace") if folder is not None else ""
             self._units += [(*pair, program.value, name) for pair in _unit_ranges(dwarf, unit, top)]
         self._units.sort()
         self._starts = [unit[0] for unit in self._units]
@@ -230,5 +231,6 @@ class DebugInfo:
         found = self._attempt(lambda: self._lines.find(address)) if self._lines else None
         if function is None and found is None:
             return None
-        file, line = found if found is not None else (None, None)
-        return Frame(function or f"{address:#010x}", None if file is None else escape(_stable(file)), line or None)
+        file, line = found if found is not None else (None, 0)
+        shown = None if file is None else escape(_stable(file))
+        return Frame(function or f"{address:#010x}", shown, line if 0 < line <= LINE_MAX else None)

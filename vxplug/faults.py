@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import CodeType, FrameType, FunctionType, TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from . import _vx
 from .binary import Binary
@@ -17,6 +17,7 @@ from .linux.calls import NAMES
 __all__ = ["from_trap"]
 
 Frame = tuple[str, "str | None", "int | None"]
+_Found = TypeVar("_Found")
 
 # The checks of -fsanitize-trap=undefined by their number in clang (its list of sanitizer handlers), which the
 # trapping instruction carries.
@@ -39,12 +40,28 @@ LAST_LINES = 6
 # ---- frames ----
 
 
+def _try(find: Callable[[], _Found], otherwise: _Found) -> _Found:
+    """What is found of names, or ``otherwise``.  They are made of what a hostile file holds, so any error may come of
+    them; an application waits for the one that is being made, and would catch no other."""
+    try:
+        return find()
+    except MemoryError:  # the host's own trouble
+        raise
+    except Exception:
+        return otherwise
+
+
 def _frames(info: dict[str, Any], plugin: Binary) -> tuple[list[Frame], list[int]]:
     returning = info["bytes"][:1] == b"\xc3"
-    addresses = plugin.callers(info["registers"], info["stack_at"], info["stack"], returning)
-    unknown = [(f"{address:#010x}", None, None) for address in addresses]
-    found = [plugin.locate(address) or unknown[number] for number, address in enumerate(addresses)]
-    return [tuple(frame) for frame in found], addresses  # type: ignore[misc]
+    addresses = _try(
+        lambda: plugin.callers(info["registers"], info["stack_at"], info["stack"], returning), [info["eip"]]
+    )
+    return [_frame_at(address, plugin) for address in addresses], addresses
+
+
+def _frame_at(address: int, plugin: Binary) -> Frame:
+    function, file, line = _try(lambda: plugin.locate(address), None) or (f"{address:#010x}", None, None)
+    return function, file, line  # no class of debuginfo's, which a report would travel with
 
 
 _SOURCE_SUFFIXES = (".c", ".h", ".cc", ".hh", ".cpp", ".hpp", ".cxx", ".hxx", ".s", ".S", ".inc", ".rs", ".zig")
@@ -189,4 +206,4 @@ def from_trap(info: dict[str, Any], plugin: Binary, limits: dict[str, Any]) -> G
         "code": info["code"], "bytes": info["bytes"].hex(" "), "registers": info["registers"],
         "limits": limits, "plugin": plugin.path, "digest": plugin.digest, "addresses": addresses,
     }
-    return error.with_traceback(_python_traceback(frames, plugin))
+    return error.with_traceback(_try(lambda: _python_traceback(frames, plugin), None))

@@ -11,7 +11,7 @@ import posixpath
 from bisect import bisect_right
 
 NAMES_MAX = 20_000
-NAME_MAX = 4096  # Linux's PATH_MAX
+NAME_MAX = 4096  # Linux's PATH_MAX: of a name, and of a path made of them
 # Of all tables of one plugin that are read: SQLite's has half a million bytes and 200,000 rows.  As many bytes take a
 # second or two, as many rows 150 MB.
 BYTES_MAX = 8 << 20
@@ -173,7 +173,7 @@ class LineTable:
         if form == 0x0F:
             return source.unsigned()
         if form == 0x09:
-            return source.take(source.unsigned())
+            return source.take(source.unsigned())[:NAME_MAX]
         raise ValueError(f"form {form:#x} in a line table")
 
     # ---- program ----
@@ -238,4 +238,4 @@ class LineTable:
         name, folder = self._files[index]
         inside = self._folders[folder] if folder < len(self._folders) else b""
         path = posixpath.join(*(part.decode("utf-8", "replace") for part in (inside, name)))
-        return posixpath.normpath(posixpath.join(self._folder, path))
+        return posixpath.normpath(posixpath.join(self._folder, path))[:NAME_MAX]

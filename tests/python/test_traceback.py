@@ -353,6 +353,49 @@ def test_too_much_debug_information_costs_names_only(frames_plugin, monkeypatch)
     assert error.traceback[0] == ("innermost", None, None)
 
 
+@pytest.mark.parametrize("line", [1 << 31, 1 << 70, 0, -1])
+def test_a_line_that_cannot_be_is_unknown(box, monkeypatch, line):
+    """A line of 2**31 made Python raise OverflowError, and the application's GuestFault was lost."""
+    monkeypatch.setattr(LineTable, "find", lambda self, address: ("/x.c", line))
+    error = ended(box.crash, 5)
+    assert error.traceback[0] == ("innermost", "/x.c", None)
+    entry = traceback.extract_tb(error.__traceback__)[-1]
+    assert (entry.name, entry.filename) == ("innermost", "/x.c")
+
+
+@pytest.mark.parametrize("version", ["-gdwarf-4", "-gdwarf-5"])
+def test_a_folder_without_an_end_costs_what_a_path_may_have(build_plugin, version):
+    """Threat 49: each frame's file name is made of the unit's folder, which may be as long as debug information may."""
+    source = '#include <vxplug.h>\n#line 7 "x.c"\nVX_EXPORT void f(void) { __builtin_trap(); }\n'
+    flags = (version, "-fdebug-compilation-dir=/" + "a/" * 40_000)
+    with vxplug.open(build_plugin(source, flags)).sandbox() as box:
+        (function, file, line), *_ = ended(box.f).traceback
+        assert max(len(folder) for *_, folder in box.plugin._debug._lines._units) == 4096
+    assert (function, line) == ("f", 7) and file.startswith("/a/a") and len(file) <= 4096
+
+
+def test_a_name_in_a_block_costs_what_a_path_may_have():
+    """Threat 49: of the forms that a name may have, this one says its own length."""
+    entries = bytes([1, 1, 0x09, 1]) + b"\x80\x80\x04" + b"a" * 65536  # DW_LNCT_path, DW_FORM_block
+    table = LineTable({".debug_line": _v5_header(entries + entries)}, 0, "/", Budget())
+    assert table._files == [(b"a" * 4096, 0)] and len(table._path(0)) <= 4096
+
+
+@pytest.mark.parametrize("broken", ["vxplug.binary.Binary.callers", "vxplug.binary.Binary.locate", "vxplug.faults._python_frame"])
+def test_whatever_fails_in_naming_a_fault_costs_names(box, monkeypatch, broken):
+    """The application waits for GuestFault: another error would pass every handler that it has."""
+    def fails(*arguments):
+        raise error
+
+    monkeypatch.setattr(broken, fails)
+    for error in (OverflowError(), RecursionError(), AssertionError()):
+        fault = ended(box.crash, 5)
+        assert (fault.kind, fault.address) == ("memory", 5) and len(fault.traceback) >= 1
+    error = MemoryError()
+    with pytest.raises(MemoryError):
+        box.crash(5)
+
+
 # ---- faults in the middle of a look ----
 
 
