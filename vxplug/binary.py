@@ -99,10 +99,12 @@ class Binary:
         """Addresses of the open calls, innermost first, from registers and a copy of the guest's stack;
         ``returning`` when the next instruction is a return."""
         def ask(debug: DebugInfo) -> list[int]:
+            from .callframes import WALK_BYTES_MAX
             from .unwind import Stack, walk
 
+            meter = [WALK_BYTES_MAX]
             return walk(
-                registers, Stack(stack_at, stack), lambda address: debug.rule_at(address - self._base),
+                registers, Stack(stack_at, stack), lambda address: debug.rule_at(address - self._base, meter),
                 lambda address: debug.is_code(address - self._base), returning,
             )
 

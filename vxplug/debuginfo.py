@@ -11,6 +11,7 @@ import struct
 from bisect import bisect_right
 from typing import Any, NamedTuple
 
+from .callframes import CallFrames
 from .errors import escape
 from .linetable import NAME_MAX as PATH_MAX, Budget, LineTable
 from .metered import Metered
@@ -18,7 +19,6 @@ from .unwind import Rule
 
 SYMBOLS_MAX = 200_000
 SECTIONS_MAX = 64 << 20  # bytes of debug information
-FRAME_RULES_MAX = 4096  # bytes of one function's call frame program: rows times registers are kept
 # Reads of debug information by pyelftools, for one plugin.  A large C library takes some 200,000; this
 # many take about three seconds.
 READS_MAX = 2_000_000
@@ -69,6 +69,11 @@ class _File:
             if name.endswith("_sec") and section is not None:
                 setattr(dwarf, name, section._replace(stream=Metered(section.stream.getvalue(), self._meter)))
         return dwarf
+
+    def frames(self, name: str) -> CallFrames:
+        section = self.elf.get_section_by_name(name)
+        address = 0 if section is None else section.header.sh_addr
+        return CallFrames(self.section(name), address, name == ".eh_frame")
 
     def symbols(self) -> list[tuple[int, int, str]]:
         """Functions, and labels of assembly, by (address, size, name)."""
@@ -132,36 +137,6 @@ class _Lines:
         return None if table is None else table.find(address)
 
 
-class _Frames:
-    """Call frame information: .eh_frame, else .debug_frame."""
-
-    def __init__(self, dwarf: Any) -> None:
-        entries = dwarf.EH_CFI_entries() if dwarf.has_EH_CFI() else dwarf.CFI_entries() if dwarf.has_CFI() else []
-        self._entries = sorted(
-            (
-                (e.header["initial_location"], e.header["address_range"], number, e)
-                for number, e in enumerate(entries)
-                if getattr(e, "cie", None) is not None  # an FDE
-                and max(e.header["length"], e.cie.header["length"]) <= FRAME_RULES_MAX
-            ),
-            key=lambda entry: entry[:3],
-        )
-        self._starts = [entry[0] for entry in self._entries]
-
-    def rule_at(self, address: int) -> Rule | None:
-        at = bisect_right(self._starts, address) - 1
-        if at < 0 or address >= self._entries[at][0] + self._entries[at][1]:
-            return None
-        row = None
-        for candidate in self._entries[at][3].get_decoded().table:
-            if candidate["pc"] <= address:
-                row = candidate
-        if row is None or row["cfa"].reg is None:
-            return None
-        saved = {n: r.arg for n, r in row.items() if isinstance(n, int) and r.type == "OFFSET"}
-        return Rule(row["cfa"].reg, row["cfa"].offset, saved)
-
-
 def _stable(file: str) -> str:
     """A source's name.  The toolchain compiles libc and its support library once for all the plugins of a machine, and
     names their files by whatever installation and folder were first; some by both, one after the other.
@@ -182,8 +157,8 @@ class DebugInfo:
         self._code = self._attempt(lambda: self._executable(self._plugin)) or []
         self._symbols: list[tuple[int, int, str]] = next(filter(None, (self._attempt(f.symbols) for f in files)), [])
         self._lines = self._first(files, ".debug_line", lambda file: _Lines(file, file.dwarf()))
-        self._frames = self._first(files, ".eh_frame", lambda file: _Frames(file.dwarf())) or self._first(
-            files, ".debug_frame", lambda file: _Frames(file.dwarf())
+        self._frames = self._first(files, ".eh_frame", lambda file: file.frames(".eh_frame")) or self._first(
+            files, ".debug_frame", lambda file: file.frames(".debug_frame")
         )
 
     def _attempt(self, work: Any) -> Any:
@@ -208,8 +183,9 @@ class DebugInfo:
     def is_code(self, address: int) -> bool:
         return any(start <= address < end for start, end in self._code)
 
-    def rule_at(self, address: int) -> Rule | None:
-        return self._attempt(lambda: self._frames.rule_at(address)) if self._frames else None
+    def rule_at(self, address: int, meter: list[int]) -> Rule | None:
+        """``meter``: what one walk up the stack may cost, ``[WALK_BYTES_MAX]`` at its beginning."""
+        return self._attempt(lambda: self._frames.rule_at(address, meter)) if self._frames else None
 
     def function(self, address: int) -> str | None:
         at = bisect_right(self._symbols, (address, 1 << 32, "")) - 1

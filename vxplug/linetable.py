@@ -26,15 +26,22 @@ _MASK = 0xFFFFFFFF
 Entry = tuple[bytes, int]  # name, index of its directory
 
 
-class _Reader:
+class Reader:
+    """Numbers and strings of DWARF, in order; ValueError where they do not end in time."""
+
     def __init__(self, data: bytes, at: int, end: int) -> None:
         self.data, self.at, self.end = data, at, min(end, len(data))
 
     def take(self, size: int) -> bytes:
         if size > self.end - self.at:
-            raise ValueError("line table ends early")
+            raise ValueError("debug information ends early")
         self.at += size
         return self.data[self.at - size : self.at]
+
+    def skip(self, size: int) -> None:
+        if size > self.end - self.at:
+            raise ValueError("debug information ends early")
+        self.at += size
 
     def number(self, size: int) -> int:
         return int.from_bytes(self.take(size), "little")
@@ -90,9 +97,9 @@ class LineTable:
         self._folder = folder
         self._budget = budget
         section = sections[".debug_line"]
-        start = _Reader(section, offset, len(section))
+        start = Reader(section, offset, len(section))
         length = start.number(4)
-        self._in = _Reader(section, start.at, start.at + length)
+        self._in = Reader(section, start.at, start.at + length)
         budget.take_bytes(self._in.end - self._in.at)
         self._read_header()
         rows = self._run()

@@ -18,6 +18,7 @@ import pytest
 
 import vxplug
 from vxplug import faults, sdk, unwind
+from vxplug.callframes import WALK_BYTES_MAX
 from vxplug.debuginfo import DebugInfo
 from vxplug.linetable import Budget, LineTable
 from vxplug.report import decode_report
@@ -233,7 +234,7 @@ def test_line_tables_agree_with_pyelftools(build_plugin, version):
 def test_call_frame_rules_cover_every_function(frames_plugin):
     """Rules missing for some would end traces there, unseen by the tests above."""
     info = DebugInfo(Path(frames_plugin.path).read_bytes())
-    without = [name for address, size, name in info._symbols if size and info.rule_at(address) is None]
+    without = [name for address, size, name in info._symbols if size and info.rule_at(address, [WALK_BYTES_MAX]) is None]
     assert len(without) < len(info._symbols) // 20, without
 
 
@@ -341,7 +342,7 @@ def test_random_damage_to_debug_information(frames_plugin):
                 damaged[start + rng.randrange(size)] = rng.randrange(256)
         info = DebugInfo(bytes(damaged))
         for address, _, _ in addresses:
-            info.locate(address), info.rule_at(address)
+            info.locate(address), info.rule_at(address, [WALK_BYTES_MAX])
 
 
 def test_too_much_debug_information_costs_names_only(frames_plugin, monkeypatch):
