@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from .plugin import Plugin, read_file
+from .sandbox import check_options
 
 if TYPE_CHECKING:
     from importlib.abc import Loader
@@ -116,8 +117,10 @@ class PluginFinder:
 def install(**limits: Any) -> None:
     """Install the import hook; ``limits`` (see :class:`vxplug.Sandbox`) become the defaults.
 
-    Idempotent: a second call replaces the limits for plugins imported later.
+    Idempotent: a second call replaces the limits for plugins imported later.  Raises TypeError or ValueError for
+    what no sandbox takes.
     """
+    check_options(limits)
     uninstall()
     sys.meta_path.append(PluginFinder(limits))
 

@@ -25,6 +25,7 @@ __all__ = ["Sandbox"]
 MIB = 1 << 20
 PAGE = 4096
 MEMORY_MAX = 4 << 30
+STACK = 8 * MIB
 STACK_MAX = 512 << 20  # VX_STACK_MAX of limits.h
 _LIMITS = ("memory", "stack", "timeout", "init_timeout", "output")
 
@@ -48,6 +49,40 @@ def _check_policy(linux: Any) -> None:
 
     if not isinstance(linux, LinuxPolicy):
         raise TypeError(f"linux: expected LinuxPolicy, got {type(linux).__name__}")
+
+
+def _checked(options: dict[str, Any]) -> dict[str, Any]:
+    """The limits among a sandbox's options as the binding takes them.  TypeError or ValueError where one is none."""
+    on_fault, imports, memory, stack, output = (options[n] for n in ("on_fault", "imports", "memory", "stack", "output"))
+    if on_fault not in ("reset", "poison"):
+        raise ValueError(f"on_fault: expected 'reset' or 'poison', got {on_fault!r}")
+    if options["linux"] is not None:
+        _check_policy(options["linux"])
+    if imports is not None and not isinstance(imports, Mapping):
+        raise TypeError(f"imports: expected a mapping of names to callables, got {type(imports).__name__}")
+    _limit("memory", memory, PAGE, MEMORY_MAX, int)
+    if stack is None:
+        stack = min(STACK, max(PAGE, memory // 2))
+    return {
+        "memory": memory,
+        "stack": _limit("stack", stack, PAGE, min(memory, STACK_MAX), int),
+        "timeout": _seconds("timeout", options["timeout"]),
+        "init_timeout": _seconds("init_timeout", options["init_timeout"]),
+        "output": 0 if output is None else _limit("output", output, 1, 1 << 62, int),
+        "poison": on_fault == "poison",
+    }
+
+
+def check_options(given: dict[str, Any]) -> None:
+    """What is kept for sandboxes to come: a mistake is found where it was made."""
+    options: dict[str, Any] = dict(Sandbox.__init__.__kwdefaults__ or {})
+    del options["module"]  # the import hook's own
+    unknown = sorted(given.keys() - options.keys())
+    if unknown:
+        raise TypeError(f"no such limit of a sandbox: {', '.join(unknown)}; there are: {', '.join(options)}")
+    options.update(given)
+    _checked(options)
+    _Output("stdout", options["stdout"]), _Output("stderr", options["stderr"])
 
 
 class _Output:
@@ -121,7 +156,8 @@ def _imports(plugin: Plugin, given: dict[str, Any], trace: Trace | None, module:
         return []
     missing = [described(name, function.prototype) for name, function in plugin.imports.items() if name not in given]
     if missing:
-        text = f"imports: the plugin needs host functions that were not given: {'; '.join(missing)}"
+        who = module or plugin.path or "the plugin"
+        text = f"imports: {who} needs host functions that were not given: {'; '.join(missing)}"
         raise MissingImportError(text, name=module, path=plugin.path)
     unknown = sorted(map(str, given.keys() - plugin.imports.keys()))
     if unknown:
@@ -141,7 +177,7 @@ class Sandbox:
 
     Classes made for the plugin's enums and structs are attributes too, unless an export has their name.
 
-    All limits are keywords: ``memory`` and ``stack`` in bytes; ``timeout`` of a call and
+    All limits are keywords: ``memory`` and ``stack`` (None: 8 MiB, or half of the memory) in bytes; ``timeout`` of a call and
     ``init_timeout`` in seconds, ``output`` in bytes a call may write (None: none); ``on_fault`` is
     ``"reset"`` (back to the state after initialisation) or ``"poison"`` (refuse further calls);
     ``stdout`` and ``stderr`` receive guest output (a callable taking bytes, or a text or binary file;
@@ -159,7 +195,7 @@ class Sandbox:
         plugin: Plugin,
         *,
         memory: int = 256 * MIB,
-        stack: int = 8 * MIB,
+        stack: int | None = None,
         timeout: float | None = 30.0,
         init_timeout: float | None = 5.0,
         output: int | None = 64 * MIB,
@@ -173,22 +209,15 @@ class Sandbox:
     ) -> None:
         self._options = options = dict(locals())
         del options["self"], options["plugin"], options["trace"]
-        if on_fault not in ("reset", "poison"):
-            raise ValueError(f"on_fault: expected 'reset' or 'poison', got {on_fault!r}")
-        if linux is not None:
-            _check_policy(linux)
+        limits = _checked(options)
+        options["stack"] = limits["stack"]
         self._plugin = plugin
         self._outputs = {1: _Output("stdout", stdout), 2: _Output("stderr", stderr)}
-        self._linux = self._personality(linux, memory, stack)
+        self._linux = self._personality(linux, memory, limits["stack"])
         watched, tracer = self._traced(trace, linux)
         self._box = _vx.Box(
             plugin._core,
-            memory=_limit("memory", memory, PAGE, MEMORY_MAX, int),
-            stack=_limit("stack", stack, PAGE, min(memory, STACK_MAX), int),
-            timeout=_seconds("timeout", timeout),
-            init_timeout=_seconds("init_timeout", init_timeout),
-            output=0 if output is None else _limit("output", output, 1, 1 << 62, int),
-            poison=on_fault == "poison",
+            **limits,
             free=plugin._interface.release,
             write=self._write,
             trap=self._trap,
@@ -292,6 +321,11 @@ class Sandbox:
         if name in self._plugin.types:
             return self._plugin.types[name]
         raise AttributeError(f"{self!r} has no export {name!r}")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not name.startswith("_"):
+            raise AttributeError(f"{name}: a sandbox's limits are those it was made with, its functions the plugin's")
+        super().__setattr__(name, value)
 
     def __getitem__(self, name: str) -> _vx.Function:
         found = self._functions.get(name)

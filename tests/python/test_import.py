@@ -122,3 +122,16 @@ def test_uninstall(hook, folder, calls_path):
     assert sys.meta_path == others
     with pytest.raises(ModuleNotFoundError):
         importlib.import_module("guestgone")
+
+
+@pytest.mark.parametrize(("limits", "error", "says"), [
+    ({"bogus": 3}, TypeError, "no such limit of a sandbox: bogus"), ({"timeout": "2"}, TypeError, "timeout: expected float"),
+    ({"memory": -1}, ValueError, "memory: -1 is not between"), ({"imports": ["f"]}, TypeError, "imports: expected a mapping"),
+    ({"stdout": 3}, TypeError, "stdout: expected a callable or a file object"), ({"on_fault": "x"}, ValueError, "on_fault"),
+])
+def test_limits_are_checked_when_they_are_given(limits, error, says):
+    """Without it a mistake would come out of the import of some plugin, in another file, with no word of install()."""
+    before = list(sys.meta_path)
+    with pytest.raises(error, match=says):
+        vxplug.install(**limits)
+    assert sys.meta_path == before

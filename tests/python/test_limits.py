@@ -163,6 +163,24 @@ def test_stack(limits_plugin, stack):
 # ---- time ----
 
 
+def test_little_memory_has_a_stack(limits_plugin):
+    """Without it memory=4 MiB would be an error about a stack that nobody asked for."""
+    with limits_plugin.sandbox(memory=4 << 20) as box:
+        assert box.add(1, 2) == 3
+        with pytest.raises(vxplug.GuestFault, match="limit of 2097152 bytes"):
+            box.eat_stack(0)
+    with pytest.raises(ValueError, match="stack: 8388608 is not between 4096 and 4194304"):
+        limits_plugin.sandbox(memory=4 << 20, stack=8 << 20)
+
+
+def test_limits_are_for_life(limits_plugin):
+    """Without it `box.timeout = 1` would look as if it did something."""
+    with limits_plugin.sandbox() as box:
+        for name in ("timeout", "add", "anything"):
+            with pytest.raises(AttributeError, match=f"{name}: a sandbox's limits are those it was made with"):
+                setattr(box, name, 1)
+
+
 @pytest.mark.parametrize("export", ["spin", "copy_for_ever", "flood"])
 @pytest.mark.parametrize("limit", [0.05, 0.5])
 def test_time(limits_plugin, export, limit):
