@@ -21,10 +21,10 @@ from .interface import Export
 from .plugin import Plugin, open as open_plugin
 from .policy import Directory, LinuxPolicy
 from .program import Program
-from .sandbox import MEMORY_MAX, MIB
+from .sandbox import MIB
 from .stubs import stub_text
 from .trace import Trace
-from .words import arguments_of, to_json
+from .words import arguments_of, mebibytes, seconds, stack_for, to_json
 
 __all__ = ["main", "cc", "cxx", "ar", "ranlib"]
 
@@ -121,7 +121,7 @@ def _put_bytes(data: bytes) -> None:
 
 
 @contextmanager
-def _named(export: Export) -> Iterator[None]:
+def named(export: Export) -> Iterator[None]:
     """The plugin's own errors, of any type, as ours."""
     try:
         yield
@@ -136,7 +136,7 @@ def _show(result: Any, export: Export) -> None:
         piece: bytes | None = b""
         while piece is not None:
             _put_bytes(piece)
-            with _named(export):
+            with named(export):
                 piece = next(result, None)
     elif isinstance(result, bytes):
         _put_bytes(result)
@@ -168,12 +168,12 @@ def _call(options: argparse.Namespace) -> int:
     export, arguments = call_arguments(plugin, options.function, options.arguments)
     policy = LinuxPolicy(directories=dict(options.dir), cwd=options.cwd, time=options.time, random=options.random)
     with _traced(options, "call") as trace, plugin.sandbox(
-        memory=options.memory, stack=_stack(options), timeout=options.timeout, linux=policy, trace=trace,
+        memory=options.memory, stack=stack_for(options.memory), timeout=options.timeout, linux=policy, trace=trace,
         stdout=sys.stderr if options.json else None,
     ) as box:
         if options.json:
             return _show_json(lambda: box[export.name](*arguments))
-        with _named(export):
+        with named(export):
             result = box[export.name](*arguments)
         _show(result, export)
     return 0
@@ -227,7 +227,7 @@ def _run(options: argparse.Namespace) -> int:
     try:
         with _traced(options, "run") as trace:
             ended = Program(options.program).run(
-                *options.arguments, policy=policy, stdin=0, stdout=1, stderr=2, memory=options.memory, stack=_stack(options),
+                *options.arguments, policy=policy, stdin=0, stdout=1, stderr=2, memory=options.memory, stack=stack_for(options.memory),
                 timeout=options.timeout, trace=trace,
             )
     except GuestTimeout as error:
@@ -236,32 +236,6 @@ def _run(options: argparse.Namespace) -> int:
     if ended.signal is not None:
         print(f"vxplug: {options.program}: {ended}", file=sys.stderr)
     return ended.code
-
-
-def _mebibytes(text: str) -> int:
-    """A limit of memory, in bytes."""
-    try:
-        count = int(text, 0)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of MiB") from None
-    if not 1 <= count <= MEMORY_MAX // MIB:
-        raise argparse.ArgumentTypeError(f"{text} is not between 1 and {MEMORY_MAX // MIB} MiB")
-    return count * MIB
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds") from None
-    if not 1e-6 <= seconds <= 1e9:
-        raise argparse.ArgumentTypeError(f"{text} is not between 0.000001 and 1000000000 seconds")
-    return seconds
-
-
-def _stack(options: argparse.Namespace) -> int:
-    """The usual one, or half of the memory where there is less."""
-    return min(8 * MIB, int(options.memory) // 2)
 
 
 def _guest_path(text: str) -> str:
@@ -279,8 +253,8 @@ def _add_policy(command: argparse.ArgumentParser) -> None:
 
 def _add_call(commands: Any) -> None:
     call = commands.add_parser("call", help="call one function; @FILE passes a file's bytes, structs and arrays are JSON")
-    call.add_argument("--memory", type=_mebibytes, default=256 * MIB, metavar="MIB")
-    call.add_argument("--timeout", type=_seconds, default=30.0, metavar="SECONDS")
+    call.add_argument("--memory", type=mebibytes, default=256 * MIB, metavar="MIB")
+    call.add_argument("--timeout", type=seconds, default=30.0, metavar="SECONDS")
     call.add_argument("--json", action="store_true", help="the result, or the error, as one JSON object; its output goes to stderr")
     _add_policy(call)
     call.add_argument("--time", action="store_true", help="let it read clocks and sleep")
@@ -295,8 +269,8 @@ def _add_run(commands: Any) -> None:
     run = commands.add_parser("run", help="run a static i386 Linux program; nothing is allowed that is not asked for")
     _add_policy(run)
     run.add_argument("--env", type=_variable, action="append", default=[], metavar="K=V", help="environment variable")
-    run.add_argument("--memory", type=_mebibytes, default=512 * MIB, metavar="MIB")
-    run.add_argument("--timeout", type=_seconds, metavar="SECONDS")
+    run.add_argument("--memory", type=mebibytes, default=512 * MIB, metavar="MIB")
+    run.add_argument("--timeout", type=seconds, metavar="SECONDS")
     run.add_argument("--tty", action="store_true", help="let it ask and set the attributes of a terminal it has as a stream")
     run.add_argument("program", metavar="PROGRAM")
     run.add_argument("arguments", nargs=argparse.REMAINDER, metavar="ARG")

@@ -16,12 +16,17 @@ import os
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from .classes import Stream
 from .errors import Error, escape
+from .interface import Export
 from .plugin import Plugin, open as open_plugin
-from .sandbox import Sandbox
+from .sandbox import MIB, Sandbox
+from .words import mebibytes, seconds, stack_for
 
 __all__ = ["Profile", "add_command", "write_perf_map"]
 
@@ -139,41 +144,88 @@ def write_perf_map(plugin: Plugin, path: str | os.PathLike[str] | None = None) -
     return target
 
 
+class _Over(Exception):
+    """The time for samples is: ends the call in which a tick finds that, as the exception of any sampler does."""
+
+
+class _Timed(Profile):
+    """Samples until the time is over.  A function that is hardly ever met at a tick gets more of it, within reason."""
+
+    def __init__(self, box: Sandbox, seconds: float) -> None:
+        super().__init__(box)
+        self._seconds, self._start = seconds, time.monotonic()
+        self.calls = 0
+        self._result: Any = None  # a stream that is forgotten while its sandbox is open runs to its end first
+
+    @property
+    def over(self) -> bool:
+        return time.monotonic() - self._start >= (self._seconds if self.samples else PATIENCE * self._seconds)
+
+    def _take(self, info: dict[str, Any]) -> None:
+        super()._take(info)
+        if self.over:
+            raise _Over
+
+    def repeat(self, function: Callable[..., Any], arguments: list[Any]) -> None:
+        """Call it again and again, and take all pieces of a stream, whose body runs for them only."""
+        with suppress(_Over):
+            while not self.over:
+                self.calls += 1
+                self._result = function(*arguments)
+                for _ in self._result if isinstance(self._result, Stream) else ():
+                    if self.over:
+                        return
+
+
+def _sample(profile: _Timed, box: Sandbox, export: Export, arguments: list[Any]) -> int:
+    """The status of Ctrl-C is that of every command, but what was sampled before is shown."""
+    from .cli import named
+
+    try:
+        with profile, named(export):
+            profile.repeat(box[export.name], arguments)
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
 def _profile(options: argparse.Namespace) -> int:
     from .cli import call_arguments
 
-    if not 0 < options.seconds < 1e6:
-        raise Error(f"--seconds: {options.seconds} is not between 0 and a million")
     plugin = open_plugin(options.file)
     export, arguments = call_arguments(plugin, options.function, options.arguments)
-    calls, start, seconds = 0, time.monotonic(), options.seconds
-    with plugin.sandbox(timeout=None, output=None, stdout=lambda data: None) as box, Profile(box) as profile:
-        # A function that is hardly ever met at a tick gets more time, within reason.
-        while calls == 0 or time.monotonic() - start < (seconds if profile.samples else PATIENCE * seconds):
-            box[export.name](*arguments)
-            calls += 1
-    if not profile.samples:
+    with plugin.sandbox(
+        memory=options.memory, stack=stack_for(options.memory), timeout=None, output=None, stdout=lambda data: None,
+    ) as box:
+        profile = _Timed(box, options.seconds)
+        status = _sample(profile, box, export, arguments)
+    if profile.samples:
+        _report(profile, plugin, options)
+    elif status == 0:
         raise Error("no samples: the function is too short; give --seconds more")
+    return status
+
+
+def _report(profile: _Timed, plugin: Plugin, options: argparse.Namespace) -> None:
     if options.perf_map:
         print(write_perf_map(plugin), file=sys.stderr if options.json else sys.stdout)
     profile.write_svg(options.output)
     if options.folded:
         Path(options.folded).write_text(profile.folded(), encoding="utf-8")
-    _show(profile, calls, options)
-    return 0
+    _show(profile, options)
 
 
-def _show(profile: Profile, calls: int, options: argparse.Namespace) -> None:
+def _show(profile: _Timed, options: argparse.Namespace) -> None:
     leaves: Counter[str] = Counter()
     for stack, count in profile.stacks.items():
         leaves[stack[-1]] += count
     if options.json:
         functions = [{"name": name, "samples": count} for name, count in leaves.most_common()]
-        print(json.dumps({"samples": profile.samples, "calls": calls, "svg": options.output, "functions": functions}, indent=2))
+        print(json.dumps({"samples": profile.samples, "calls": profile.calls, "svg": options.output, "functions": functions}, indent=2))
         return
     for name, count in leaves.most_common(10):
         print(f"{100 * count / profile.samples:5.1f} %  {escape(name)}")
-    print(f"{profile.samples} samples in {calls} calls: {options.output}")
+    print(f"{profile.samples} samples in {profile.calls} calls: {options.output}")
 
 
 def add_command(commands: Any) -> None:
@@ -181,9 +233,11 @@ def add_command(commands: Any) -> None:
     profile.add_argument("-o", dest="output", default="profile.svg", metavar="SVG", help="(default: %(default)s)")
     profile.add_argument("--folded", metavar="FILE", help="stacks as text, too")
     profile.add_argument("--perf-map", action="store_true", help="write /tmp/perf-PID.map, too")
-    profile.add_argument("--seconds", type=float, default=2.0, help="call again and again for so long (default: %(default)s)")
+    profile.add_argument("--seconds", type=seconds, default=2.0,
+                         help="call again and again for so long; the call that runs then is ended (default: %(default)s)")
+    profile.add_argument("--memory", type=mebibytes, default=256 * MIB, metavar="MIB")
     profile.add_argument("--json", action="store_true", help="samples of each function, for programs")
     profile.add_argument("file")
     profile.add_argument("function", metavar="FUNC")
-    profile.add_argument("arguments", nargs="*", metavar="ARG")
+    profile.add_argument("arguments", nargs="*", default=[], metavar="ARG")
     profile.set_defaults(run=_profile)

@@ -1,7 +1,8 @@
-"""Words of a command line as arguments of an export, and values of a plugin as JSON."""
+"""Words of a command line as limits and as arguments of an export, and values of a plugin as JSON."""
 
 from __future__ import annotations
 
+import argparse
 import array
 import base64
 import enum
@@ -15,11 +16,41 @@ from typing import Any
 from .classes import Stream, Union
 from .errors import Error
 from .interface import Export
+from .sandbox import MEMORY_MAX, MIB
 from .types import ArrayType, EnumType, HandleType, NumbersType, OptionalType, PointerType, StructType, Type, is_input
 
-__all__ = ["arguments_of", "to_json"]
+__all__ = ["arguments_of", "mebibytes", "seconds", "stack_for", "to_json"]
 
 ARRAY_CODES = {"i8": "b", "u8": "B", "i16": "h", "u16": "H", "i32": "i", "u32": "I", "i64": "q", "u64": "Q", "f32": "f", "f64": "d"}
+
+
+# ---- words to limits ----
+
+
+def mebibytes(text: str) -> int:
+    """A limit of memory, in bytes."""
+    try:
+        count = int(text, 0)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of MiB") from None
+    if not 1 <= count <= MEMORY_MAX // MIB:
+        raise argparse.ArgumentTypeError(f"{text} is not between 1 and {MEMORY_MAX // MIB} MiB")
+    return count * MIB
+
+
+def seconds(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds") from None
+    if not 1e-6 <= number <= 1e9:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0.000001 and 1000000000 seconds")
+    return number
+
+
+def stack_for(memory: int) -> int:
+    """The usual one, or half of the memory where there is less."""
+    return min(8 * MIB, memory // 2)
 
 
 # ---- words to arguments ----

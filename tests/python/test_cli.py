@@ -92,6 +92,13 @@ def test_options_out_of_range(command_name, options, says):
     assert done.returncode == 2 and f"vxplug {command_name}: error: {says}" in done.stderr
 
 
+@pytest.mark.parametrize("seconds", ["0", "nan", "soon"])
+def test_seconds_of_a_profile(seconds):
+    """A mistake in the command line has the status that says so, whichever command it is."""
+    done = command("profile", "--seconds", seconds, "file", "half", "8")
+    assert done.returncode == 2 and "vxplug profile: error: argument --seconds: " in done.stderr
+
+
 def test_little_memory(build_plugin):
     """The stack is part of it, and makes do with half."""
     assert command("call", "--memory", "1", build_plugin(SOURCE), "half", "8").stdout == "4\n"
@@ -100,7 +107,6 @@ def test_little_memory(build_plugin):
 @pytest.mark.parametrize(("arguments", "says"), [
     (["run", "/bin/sh"], "vxplug: /bin/sh: not a 32-bit ELF file"), (["run", "--dir=/x=/nope", "{plugin}"], "vxplug: cannot map /nope: "),
     (["call", "--dir=/x=/nope", "{plugin}", "half", "8"], "vxplug: cannot map /nope: "),
-    (["profile", "--seconds", "nan", "{plugin}", "half", "8"], "vxplug: --seconds: nan is not between"),
     (["run", "{plugin}", "a\udcff"], "vxplug: {plugin}: killed by"),
 ])
 def test_one_line_for_a_mistake(build_plugin, arguments, says):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -33,6 +34,12 @@ static __attribute__((noinline)) uint32_t deep(uint32_t n, uint32_t depth) {
 VX_EXPORT uint32_t work(uint32_t n) { return inner(n) + 1; }
 VX_EXPORT uint32_t nested(uint32_t n) { return deep(n, 20) + 1; }
 VX_EXPORT void say(void) { puts("x"); fflush(stdout); }
+VX_EXPORT vx_stream pieces(uint32_t count, uint32_t n) {
+    for (uint32_t i = 0; i < count; i++) { uint32_t x = inner(n); vx_yield(&x, 4); }
+    return VX_END;
+}
+VX_EXPORT void endless(void) { fputs("here\\n", stderr); for (;;) inner(1000); }
+VX_EXPORT void fail(void) { vx_raise(VX_KeyError, "k\\033[31m"); }
 """
 
 
@@ -216,3 +223,43 @@ def test_profile_in_json(path, tmp_path):
     assert found["svg"] == str(tmp_path / "p.svg") and found["calls"] >= 1
     assert found["samples"] == sum(function["samples"] for function in found["functions"]) > 0
     assert found["functions"][0]["name"] in ("inner", "work")
+
+
+def test_profile_of_a_function_that_raises(path, tmp_path):
+    """The plugin's error is a line, as `call` has it, not a traceback of ours."""
+    done = command("profile", "--seconds", "0.3", "-o", tmp_path / "p.svg", path, "fail")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "vxplug: fail() raised KeyError: 'k\\x1b[31m'\n"
+
+
+def test_profile_of_a_function_without_an_end(path, tmp_path):
+    """The command would never end, and show nothing of the very function that needs a look."""
+    done = command("profile", "--json", "--seconds", "0.3", "-o", tmp_path / "p.svg", path, "endless")
+    found = json.loads(done.stdout)
+    assert done.returncode == 0 and found["calls"] == 1 and found["functions"][0]["name"] in ("inner", "endless")
+
+
+def test_profile_until_ctrl_c(path, tmp_path):
+    """Who has seen enough wants to see it."""
+    running = subprocess.Popen([sys.executable, "-m", "vxplug", "profile", "--seconds", "60", "-o", tmp_path / "p.svg", path, "endless"],
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert running.stderr.readline() == "here\n"
+    time.sleep(0.5)
+    running.send_signal(signal.SIGINT)
+    shown, said = running.communicate(timeout=30)
+    assert (running.returncode, said) == (130, "") and "samples in 1 calls" in shown and (tmp_path / "p.svg").exists()
+
+
+@pytest.mark.parametrize("count", [3, 1 << 31], ids=["with an end", "without"])
+def test_profile_of_a_stream(path, tmp_path, count):
+    """The body of a stream runs for its pieces only, so a call alone would show none of it; and nobody stops this one."""
+    done = command("profile", "--json", "--seconds", "0.5", "-o", tmp_path / "p.svg", path, "pieces", count, 100_000)
+    samples = {function["name"]: function["samples"] for function in json.loads(done.stdout)["functions"]}
+    assert done.stderr == "" and samples["inner"] > sum(samples.values()) // 2
+
+
+def test_profile_has_the_memory_that_call_has(path, tmp_path):
+    """A function that needs more than the usual limit could be called, but not profiled."""
+    options = ["--seconds", "0.1", "-o", tmp_path / "p.svg", path, "work", "1000000"]
+    assert command("profile", "--memory", "0", *options).returncode == 2
+    assert command("profile", "--memory", "1", *options).returncode == 0
