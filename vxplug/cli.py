@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from . import __version__, describe, disasm, profile, project
 from .classes import Stream
@@ -21,7 +21,7 @@ from .interface import Export
 from .plugin import Plugin, open as open_plugin
 from .policy import Directory, LinuxPolicy
 from .program import Program
-from .sandbox import MIB
+from .sandbox import MIB, Sandbox
 from .stubs import stub_text
 from .trace import Trace
 from .words import arguments_of, mebibytes, seconds, stack_for, to_json
@@ -144,11 +144,20 @@ def _show(result: Any, export: Export) -> None:
         print(escape(result) if isinstance(result, str) else result)
 
 
-def _show_json(call: Callable[[], Any]) -> int:
+def _called(box: Sandbox, export: Export, arguments: list[Any]) -> None:
+    with named(export):
+        result = box[export.name](*arguments)
+    _show(result, export)
+
+
+def _called_json(box: Sandbox, export: Export, arguments: list[Any]) -> dict[str, Any]:
+    return {"result": to_json(box[export.name](*arguments))}
+
+
+def _show_json(call: Callable[[], dict[str, Any]]) -> int:
     """One object: ``result``, or ``error`` and ``message``, and the ``report`` that inspect --fault reads."""
-    found: dict[str, Any]
     try:
-        found, status = {"result": to_json(call())}, 0
+        found, status = call(), 0
     except Exception as error:
         found, status = {"error": type(error).__name__, "message": str(error)}, 1
         if isinstance(error, GuestEnd) and error.details:
@@ -163,7 +172,10 @@ def call_arguments(plugin: Plugin, function: str, texts: list[str]) -> tuple[Exp
     return export, arguments_of(export, texts, plugin.types)
 
 
-def _call(options: argparse.Namespace) -> int:
+Found = TypeVar("Found")
+
+
+def _in_sandbox(options: argparse.Namespace, call: Callable[[Sandbox, Export, list[Any]], Found]) -> Found:
     plugin = open_plugin(options.file)
     export, arguments = call_arguments(plugin, options.function, options.arguments)
     policy = LinuxPolicy(directories=dict(options.dir), cwd=options.cwd, time=options.time, random=options.random)
@@ -171,11 +183,13 @@ def _call(options: argparse.Namespace) -> int:
         memory=options.memory, stack=stack_for(options.memory), timeout=options.timeout, linux=policy, trace=trace,
         stdout=sys.stderr if options.json else None,
     ) as box:
-        if options.json:
-            return _show_json(lambda: box[export.name](*arguments))
-        with named(export):
-            result = box[export.name](*arguments)
-        _show(result, export)
+        return call(box, export, arguments)
+
+
+def _call(options: argparse.Namespace) -> int:
+    if options.json:
+        return _show_json(lambda: _in_sandbox(options, _called_json))
+    _in_sandbox(options, _called)
     return 0
 
 

@@ -201,6 +201,25 @@ def test_errors_in_json(build_plugin, tmp_path):
     assert "illegal-instruction" in command("inspect", build_plugin(SOURCE), "--fault", tmp_path / "report").stdout
 
 
+@pytest.mark.parametrize(("options", "arguments", "error", "says"), [
+    ([], ["half", "x"], "Error", "argument v: 'x' is not a"), ([], ["half"], "Error", "half(v: int) -> int takes 1 arguments"),
+    ([], ["hafl", "1"], "Error", "no function 'hafl'; there are: "), (["--dir=/x=/nope"], ["half", "8"], "Error", "cannot map /nope"),
+    ([], ["half", "5000000000"], "OverflowError", "half() argument 'v': 5000000000 is out of range"),
+])
+def test_mistakes_in_json(build_plugin, options, arguments, error, says):
+    """A script that parses what it gets would end in an error of its parser's, which says nothing of the mistake."""
+    done = command("call", "--json", *options, build_plugin(SOURCE), *arguments)
+    found = json.loads(done.stdout)
+    assert (done.returncode, done.stderr, found["error"]) == (1, "", error) and found["message"].startswith(says)
+
+
+@pytest.mark.parametrize(("file", "error"), [("nowhere.vxm", "FileNotFoundError"), (sys.executable, "PluginFormatError")])
+def test_no_plugin_in_json(file, error):
+    """The same for a file that is none."""
+    done = command("call", "--json", file, "half", "8")
+    assert (done.returncode, done.stderr, json.loads(done.stdout)["error"]) == (1, "", error)
+
+
 def test_output_and_json_do_not_mix(build_plugin):
     """What the plugin prints must not break what a script parses."""
     done = command("call", "--json", "--timeout", "0.3", build_plugin(SOURCE), "loop")
