@@ -16,7 +16,8 @@ from typing import Any, TypeVar
 
 from . import __version__, describe, disasm, profile, project
 from .classes import Stream
-from .errors import Error, GuestEnd, GuestTimeout, escape
+from .elf import Elf
+from .errors import Error, GuestEnd, GuestTimeout, PluginFormatError, escape
 from .interface import Export
 from .plugin import Plugin, open as open_plugin
 from .policy import Directory, LinuxPolicy
@@ -233,14 +234,24 @@ def _trace_line(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
+def _is_plugin(program: Program) -> bool:
+    try:
+        return Elf(program._data).section(b".note.vxplug") is not None
+    except PluginFormatError:  # Linux does not read sections, so what is wrong with them keeps no program from running
+        return False
+
+
 def _run(options: argparse.Namespace) -> int:
     """The program's own status; 128 and the signal's number when one killed it; 124 at the time limit."""
     policy = LinuxPolicy(
         directories=dict(options.dir), cwd=options.cwd, env=dict(options.env), time=True, random=True, terminal=options.tty,
     )
+    program = Program(options.program)
+    if _is_plugin(program):
+        raise Error(f"{options.program}: this is a plugin: use `vxplug call`")
     try:
         with _traced(options, "run") as trace:
-            ended = Program(options.program).run(
+            ended = program.run(
                 *options.arguments, policy=policy, stdin=0, stdout=1, stderr=2, memory=options.memory, stack=stack_for(options.memory),
                 timeout=options.timeout, trace=trace,
             )
@@ -275,7 +286,7 @@ def _add_call(commands: Any) -> None:
     call.add_argument("--random", action="store_true", help="let it have random numbers")
     call.add_argument("file")
     call.add_argument("function")
-    call.add_argument("arguments", nargs="*", metavar="ARG")
+    call.add_argument("arguments", nargs="*", default=[], metavar="ARG")
     call.set_defaults(run=_call)
 
 
@@ -287,7 +298,8 @@ def _add_run(commands: Any) -> None:
     run.add_argument("--timeout", type=seconds, metavar="SECONDS")
     run.add_argument("--tty", action="store_true", help="let it ask and set the attributes of a terminal it has as a stream")
     run.add_argument("program", metavar="PROGRAM")
-    run.add_argument("arguments", nargs=argparse.REMAINDER, metavar="ARG")
+    rest = run.add_argument("arguments", nargs=argparse.REMAINDER, metavar="ARG")
+    rest.required = False  # argparse says otherwise of all that is left, which may be nothing
     run.set_defaults(run=_run)
 
 

@@ -108,7 +108,7 @@ def _inspect(options: argparse.Namespace) -> int:
     if options.fault:
         return _fault(options)
     if options.file is None:
-        raise Error("inspect: which FILE?")
+        options.refuse("which FILE?")
     found = describe(open_plugin(options.file))
     if options.json:
         json.dump(found, sys.stdout, indent=2)
@@ -126,4 +126,4 @@ def add_command(commands: Any) -> None:
     inspect.add_argument("--all", action="store_true", help="segments, sections and needs too")
     inspect.add_argument("--fault", metavar="REPORT", help="show a saved fault report; FILE then gives it names")
     inspect.add_argument("--json", action="store_true", help="everything, for programs")
-    inspect.set_defaults(run=_inspect)
+    inspect.set_defaults(run=_inspect, refuse=inspect.error)

@@ -52,6 +52,8 @@ def function_range(plugin: Plugin, name: str) -> tuple[int, int]:
             address = int(name, 16)
         except ValueError:
             raise Error(f"{name}: not an address") from None
+        if address >= 1 << 32:
+            raise Error(f"{name}: not an address of 32 bits")
         return address, address + 1
     found = plugin.symbol(name)
     if found is None:
@@ -95,6 +97,13 @@ def pairs(box: Sandbox, start: int, end: int) -> Iterator[Pair]:
         address += translation[0]
 
 
+def _found(box: Sandbox, name: str) -> list[Pair]:
+    found = list(pairs(box, *function_range(box.plugin, name)))
+    if not found:
+        raise Error(f"{escape(name)}: no code is there")
+    return found
+
+
 def _listing(decoder: Any, code: bytes, address: int) -> list[str]:
     """Text of each instruction; what capstone does not know is shown as bytes."""
     rows, at = [], 0
@@ -130,10 +139,10 @@ class _Text:
 
 
 def _print_function(text: _Text, box: Sandbox, name: str) -> None:
-    start, end = function_range(box.plugin, name)
+    found = _found(box, name)
     print(f"{escape(name)}:")
     line = None
-    for pair in pairs(box, start, end):
+    for pair in found:
         place = box.plugin.locate(pair.address)
         if place is not None and place[1:] != line:
             line = place[1:]
@@ -148,7 +157,7 @@ def _disasm(options: argparse.Namespace) -> int:
     names = options.function or list(plugin.exports)
     with plugin.sandbox(stdout=lambda data: None, stderr=lambda data: None) as box:
         if options.json:
-            records = {n: [text.record(p) for p in pairs(box, *function_range(plugin, n))] for n in names}
+            records = {n: [text.record(p) for p in _found(box, n)] for n in names}
             print(json.dumps(records, indent=2))
             return 0
         for name in names:
@@ -160,5 +169,6 @@ def add_command(commands: Any) -> None:
     disasm = commands.add_parser("disasm", help="show guest code beside the host code that runs in its place")
     disasm.add_argument("--json", action="store_true")
     disasm.add_argument("file")
-    disasm.add_argument("function", nargs="*", metavar="FUNC", help="exports, symbols or 0xADDRESSes (default: all exports)")
+    disasm.add_argument("function", nargs="*", default=[], metavar="FUNC",
+                        help="exports, symbols or 0xADDRESSes (default: all exports)")
     disasm.set_defaults(run=_disasm)

@@ -71,11 +71,11 @@ def test_sections_that_lie(build_plugin, tmp_path, where):
 
 
 def test_what_is_not_there():
-    """A beginner's first mistakes: each is one line that says what to do."""
+    """A beginner's first mistakes: each has a line that says what to do, and the status that scripts know it by."""
     done = command("inspect", "nowhere.vxm")
     assert done.returncode == 1 and done.stderr.startswith("vxplug: ") and "nowhere.vxm" in done.stderr
     done = command("inspect")
-    assert done.returncode == 1 and done.stderr == "vxplug: inspect: which FILE?\n"
+    assert done.returncode == 2 and done.stderr.endswith("vxplug inspect: error: which FILE?\n")
     done = command("inspect", sys.executable)
     assert done.returncode == 1 and "not a 32-bit ELF file (plugins are built with `vxplug build`)" in done.stderr
     assert command("inspekt").returncode == 2
