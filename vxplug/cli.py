@@ -25,7 +25,7 @@ from .program import Program
 from .sandbox import MIB, Sandbox
 from .stubs import stub_text
 from .trace import Trace
-from .words import arguments_of, mebibytes, seconds, stack_for, to_json
+from .words import arguments_of, mebibytes, seconds, stack_for, to_json, written_of
 
 __all__ = ["main", "cc", "cxx", "ar", "ranlib"]
 
@@ -118,6 +118,7 @@ def _put_bytes(data: bytes) -> None:
     if sys.stdout.isatty():
         print(data)
     else:
+        sys.stdout.flush()
         sys.stdout.buffer.write(data)
 
 
@@ -139,8 +140,8 @@ def _show(result: Any, export: Export) -> None:
             _put_bytes(piece)
             with named(export):
                 piece = next(result, None)
-    elif isinstance(result, bytes):
-        _put_bytes(result)
+    elif isinstance(result, (bytes, bytearray)):
+        _put_bytes(bytes(result))
     elif result is not None:
         print(escape(result) if isinstance(result, str) else result)
 
@@ -149,14 +150,18 @@ def _called(box: Sandbox, export: Export, arguments: list[Any]) -> None:
     with named(export):
         result = box[export.name](*arguments)
     _show(result, export)
+    for written in written_of(export, arguments).values():
+        _show(written, export)
 
 
 def _called_json(box: Sandbox, export: Export, arguments: list[Any]) -> dict[str, Any]:
-    return {"result": to_json(box[export.name](*arguments))}
+    found = {"result": to_json(box[export.name](*arguments))}
+    written = written_of(export, arguments)
+    return found | {"written": {name: to_json(value) for name, value in written.items()}} if written else found
 
 
 def _show_json(call: Callable[[], dict[str, Any]]) -> int:
-    """One object: ``result``, or ``error`` and ``message``, and the ``report`` that inspect --fault reads."""
+    """One object: ``result``, and ``written`` where the function writes into arguments; or ``error`` and ``message``, and the ``report`` that inspect --fault reads."""
     try:
         found, status = call(), 0
     except Exception as error:
@@ -277,7 +282,11 @@ def _add_policy(command: argparse.ArgumentParser) -> None:
 
 
 def _add_call(commands: Any) -> None:
-    call = commands.add_parser("call", help="call one function; @FILE passes a file's bytes, structs and arrays are JSON")
+    call = commands.add_parser(
+        "call", help="call one function; @FILE passes a file's bytes, structs and arrays are JSON",
+        epilog="null is NULL where the function takes it; in JSON's quotes, '\"null\"', it is text. After the result comes what the "
+               "function left in each vx_mut and vx_mut_array, with --json as the object's member written.",
+    )
     call.add_argument("--memory", type=mebibytes, default=256 * MIB, metavar="MIB")
     call.add_argument("--timeout", type=seconds, default=30.0, metavar="SECONDS")
     call.add_argument("--json", action="store_true", help="the result, or the error, as one JSON object; its output goes to stderr")

@@ -51,6 +51,17 @@ VX_EXPORT vx_stream count(uint32_t n) {
 VX_EXPORT enum colour other(enum colour c) { return c == RED ? GREEN : RED; }
 VX_EXPORT double big(void) { return 1e308 * 10; }
 VX_EXPORT void apply(void (*f)(void)) { f(); }
+union number { int32_t i; float f; };
+VX_EXPORT union number same(union number n) { return n; }
+VX_EXPORT int32_t first(vx_array_i32 v) { return v.ptr[0]; }
+VX_EXPORT const char *maybe(const char *s) { return s; }
+VX_NULLABLE(maybe, s);
+VX_EXPORT int32_t fill(vx_mut m, vx_mut_array_i32 v, uint8_t with) {
+    for (size_t i = 0; i < m.len; i++) ((char *)m.ptr)[i] = with;
+    for (size_t i = 0; i < v.len; i++) v.ptr[i] = with;
+    return 3;
+}
+VX_NULLABLE(fill, m);
 VX_DOC(name, "Ça va.");
 VX_EXPORT const char *name(void) { return "hé"; }
 """
@@ -63,7 +74,7 @@ def command(*arguments: object) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(("arguments", "status", "says"), [
     (["half", "8"], 0, ""),
     (["half", "7"], 1, "vxplug: half() raised ValueError: odd\\x1b[31m: 7\n"),
-    (["half", "x"], 1, "vxplug: argument v: 'x' is not a int\n"),
+    (["half", "x"], 1, "vxplug: argument v: 'x' is not an int\n"),
     (["half"], 1, "vxplug: half(v: int) -> int takes 1 arguments\n"),
     (["hafl", "1"], 1, "vxplug: no function 'hafl'; there are: "),
     (["crash"], 1, "vxplug: illegal-instruction: "),
@@ -214,15 +225,43 @@ def test_types_in_and_out(build_plugin, arguments, result):
 
 
 @pytest.mark.parametrize(("arguments", "says"), [
-    (["moved", '{"at": 1}', "null"], "vxplug: argument s: "), (["moved", "[", "null"], "vxplug: argument s: "),
-    (["sum", '["x"]'], "vxplug: argument v: "), (["sum", "3"], "vxplug: argument v: "), (["other", "BLUE"], "vxplug: argument c: "),
-    (["apply", "f"], "vxplug: argument f: a callback has no spelling on a command line\n"),
-    (["count", "5"], "vxplug: count() raised EOFError: five\n"),
+    (["moved", '{"at": {"x": 1}}', "null"], "argument s: shape needs colour, name, sizes, too\n"),
+    (["moved", json.dumps(SHAPE | {"at": {"x": 1}}), "null"], "argument s: at: point needs y, too\n"),
+    (["moved", json.dumps(SHAPE | {"at": 1}), "null"], "argument s: at: 1 is not a JSON object, which a point is\n"),
+    (["moved", json.dumps(SHAPE | {"colour": "BLUE"}), "null"], "argument s: colour: 'BLUE' is not a colour\n"),
+    (["moved", json.dumps(SHAPE | {"name": [300]}), "null"], "argument s: name: [300] is not an array of 8\n"),
+    (["moved", json.dumps(SHAPE), '{"x": 1, "z": 2}'], "argument by: point has no member 'z'; there are: x, y\n"),
+    (["moved", "[", "null"], "argument s: '[' is not JSON: "), (["moved", "[" * 100000, "null"], "argument s: '[["),
+    (["same", '{"i": 1, "f": 1}'], "argument n: number takes exactly one of i, f\n"),
+    (["same", "{}"], "argument n: number takes exactly one of i, f\n"),
+    (["sum", '["x"]'], "argument v: 'x' is not a float\n"), (["sum", "3"], "argument v: 3 is not a JSON array\n"),
+    (["first", "[5000000000]"], "argument v: 5000000000 is out of range of int32_t\n"),
+    (["first", "[1.5]"], "argument v: 1.5 is not an int\n"), (["twice", "\udcff"], "argument v: '\\udcff' is not a"),
+    (["other", "BLUE"], "argument c: 'BLUE' is not a colour\n"),
+    (["apply", "f"], "argument f: a callback has no spelling on a command line\n"),
+    (["count", "5"], "count() raised EOFError: five\n"),
 ])
 def test_words_that_are_no_arguments(build_plugin, arguments, says):
-    """A beginner's mistakes: one line each, and never Python's traceback."""
+    """A beginner's mistakes: one line each that says which part is wrong, and never Python's traceback."""
     done = command("call", build_plugin(TYPES), *arguments)
-    assert done.returncode == 1 and done.stderr.startswith(says) and done.stderr.count("\n") == 1, done.stderr
+    assert done.returncode == 1 and done.stderr.startswith("vxplug: " + says) and done.stderr.count("\n") == 1, done.stderr
+
+
+@pytest.mark.parametrize(("text", "result"), [
+    ("null", None), ("nil", "nil"), ('"null"', "null"), (r'"a\n\"b"', 'a\n"b'), ('"', '"'), ("", ""),
+])
+def test_text_that_may_be_none(build_plugin, text, result):
+    """Without quotes for it, no caller could give the four letters that stand for NULL."""
+    assert json.loads(command("call", "--json", build_plugin(TYPES), "maybe", text).stdout) == {"result": result}
+
+
+@pytest.mark.parametrize(("argument", "shown", "left"), [("abc", "AAA", {"base64": "QUFB"}), ("null", "", None)])
+def test_arguments_that_are_written_into(build_plugin, argument, shown, left):
+    """What a function leaves in a buffer is its result, and was shown nowhere."""
+    words = build_plugin(TYPES), "fill", argument, "[1, 2]", "65"
+    assert command("call", *words).stdout == f"3\n{shown}array('i', [65, 65])\n"
+    found = json.loads(command("call", "--json", *words).stdout)
+    assert found == {"result": 3, "written": {"m": left, "v": [65, 65]}}
 
 
 def test_errors_in_json(build_plugin, tmp_path):
@@ -238,7 +277,7 @@ def test_errors_in_json(build_plugin, tmp_path):
 
 
 @pytest.mark.parametrize(("options", "arguments", "error", "says"), [
-    ([], ["half", "x"], "Error", "argument v: 'x' is not a"), ([], ["half"], "Error", "half(v: int) -> int takes 1 arguments"),
+    ([], ["half", "x"], "Error", "argument v: 'x' is not an int"), ([], ["half"], "Error", "half(v: int) -> int takes 1 arguments"),
     ([], ["hafl", "1"], "Error", "no function 'hafl'; there are: "), (["--dir=/x=/nope"], ["half", "8"], "Error", "cannot map /nope"),
     ([], ["half", "5000000000"], "OverflowError", "half() argument 'v': 5000000000 is out of range"),
 ])
