@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import html
+import itertools
 import json
 import os
 import sys
@@ -32,6 +33,8 @@ __all__ = ["Profile", "add_command", "write_perf_map"]
 
 SAMPLES_MAX = 100_000
 PATIENCE = 20
+BURST = 0.01  # seconds
+FEW = 20  # samples: with as many, a function that has half of the time is shown with 39 to 61 % two times in three
 WIDTH, ROW, MARGIN = 1200, 18, 10
 
 _STYLE = "text{font:12px sans-serif}rect{stroke:#fff}g:hover rect{stroke:#000}"
@@ -145,7 +148,7 @@ def write_perf_map(plugin: Plugin, path: str | os.PathLike[str] | None = None) -
 
 
 class _Over(Exception):
-    """The time for samples is: ends the call in which a tick finds that, as the exception of any sampler does."""
+    """Ends the call in which a tick finds that the time for samples is over, as the exception of any sampler does."""
 
 
 class _Timed(Profile):
@@ -167,14 +170,24 @@ class _Timed(Profile):
             raise _Over
 
     def repeat(self, function: Callable[..., Any], arguments: list[Any]) -> None:
-        """Call it again and again, and take all pieces of a stream, whose body runs for them only."""
+        """Call it again and again, short ones in bursts: between calls, at the clock, no tick meets the plugin's code."""
+        burst = 1
         with suppress(_Over):
             while not self.over:
-                self.calls += 1
-                self._result = function(*arguments)
-                for _ in self._result if isinstance(self._result, Stream) else ():
-                    if self.over:
-                        return
+                start = time.monotonic()
+                for _ in itertools.repeat(None, burst):
+                    self.calls += 1
+                    self._result = function(*arguments)
+                    if isinstance(self._result, Stream):
+                        self._drain(self._result)
+                if time.monotonic() - start < BURST:
+                    burst *= 2
+
+    def _drain(self, stream: Stream) -> None:
+        """Its body runs for its pieces only."""
+        for _ in stream:
+            if self.over:
+                raise _Over
 
 
 def _sample(profile: _Timed, box: Sandbox, export: Export, arguments: list[Any]) -> int:
@@ -226,6 +239,8 @@ def _show(profile: _Timed, options: argparse.Namespace) -> None:
     for name, count in leaves.most_common(10):
         print(f"{100 * count / profile.samples:5.1f} %  {escape(name)}")
     print(f"{profile.samples} samples in {profile.calls} calls: {options.output}")
+    if profile.samples < FEW:
+        print(f"Fewer than {FEW} samples: the percentages say little. Give --seconds more, or the function more to do.")
 
 
 def add_command(commands: Any) -> None:

@@ -9,13 +9,15 @@ import subprocess
 import sys
 import time
 import xml.etree.ElementTree as ElementTree
+from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from elftools.elf.elffile import ELFFile
 
 import vxplug
-from vxplug.profile import Profile, write_perf_map
+from vxplug.profile import Profile, _show, _Timed, write_perf_map
 
 SOURCE = """
 #include <stdio.h>
@@ -203,9 +205,6 @@ def test_perf_map(path, tmp_path):
 
 def test_hostile_names_in_the_picture():
     """Function names are the plugin's: in an SVG they could be script."""
-    from collections import Counter
-    from types import SimpleNamespace
-
     profile = Profile.__new__(Profile)
     profile.samples, profile._plugin = 1, SimpleNamespace(path="<p>", locate=lambda at: ("</title><script>\x1b;", None, None))
     profile._raw = Counter({(1,): 1})
@@ -262,3 +261,23 @@ def test_profile_has_the_memory_that_call_has(path, tmp_path):
     options = ["--seconds", "0.1", "-o", tmp_path / "p.svg", path, "work", "1000000"]
     assert command("profile", "--memory", "0", *options).returncode == 2
     assert command("profile", "--memory", "1", *options).returncode == 0
+
+
+@pytest.mark.parametrize(("samples", "warns"), [(1, True), (19, True), (20, False)])
+def test_few_samples(capsys, samples, warns):
+    """One sample of a short function was 100.0 % of its time, as if that were known."""
+    profile = _Timed.__new__(_Timed)
+    profile.samples, profile.calls, profile._plugin = samples, 1000, SimpleNamespace(locate=lambda at: ("f", None, None))
+    profile._raw = Counter({(1,): samples})
+    _show(profile, SimpleNamespace(json=False, output="p.svg"))
+    assert ("the percentages say little" in capsys.readouterr().out) == warns
+
+
+def test_short_calls_come_in_bursts(path, monkeypatch):
+    """Looking at the clock after each would take longer than the call, and most ticks would meet that."""
+    looks = []
+    monkeypatch.setattr(_Timed, "over", property(lambda self: looks.append(0) or self.calls > 10_000))
+    with vxplug.open(path).sandbox() as box:
+        profile = _Timed(box, 1.0)
+        profile.repeat(box.work, [1])
+    assert profile.calls > 10_000 and len(looks) < 1000
