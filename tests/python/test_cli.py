@@ -256,8 +256,9 @@ def test_text_that_may_be_none(build_plugin, text, result):
 
 
 @pytest.mark.parametrize(("argument", "shown", "left"), [("abc", "AAA", {"base64": "QUFB"}), ("null", "", None)])
-def test_arguments_that_are_written_into(build_plugin, argument, shown, left):
-    """What a function leaves in a buffer is its result, and was shown nowhere."""
+def test_arguments_that_are_written_into(build_plugin, monkeypatch, argument, shown, left):
+    """What a function leaves in a buffer is its result, and was shown nowhere; it must not come before the other results."""
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
     words = build_plugin(TYPES), "fill", argument, "[1, 2]", "65"
     assert command("call", *words).stdout == f"3\n{shown}array('i', [65, 65])\n"
     found = json.loads(command("call", "--json", *words).stdout)

@@ -21,6 +21,7 @@ from vxplug.profile import Profile, _show, _Timed, write_perf_map
 
 SOURCE = """
 #include <stdio.h>
+#include <stdlib.h>
 #include <vxplug.h>
 #define KEEP __asm__ volatile("" : "+r"(x))
 static __attribute__((noinline)) uint32_t inner(uint32_t n) {
@@ -41,6 +42,13 @@ VX_EXPORT vx_stream pieces(uint32_t count, uint32_t n) {
     return VX_END;
 }
 VX_EXPORT void endless(void) { fputs("here\\n", stderr); for (;;) inner(1000); }
+VX_EXPORT void room(uint32_t mib) {
+    char *x = malloc(mib << 20);
+    KEEP;
+    if (!x) vx_raise(VX_MemoryError, "none");
+    free(x);
+    inner(1000000);
+}
 VX_EXPORT void fail(void) { vx_raise(VX_KeyError, "k\\033[31m"); }
 """
 
@@ -258,9 +266,10 @@ def test_profile_of_a_stream(path, tmp_path, count):
 
 def test_profile_has_the_memory_that_call_has(path, tmp_path):
     """A function that needs more than the usual limit could be called, but not profiled."""
-    options = ["--seconds", "0.1", "-o", tmp_path / "p.svg", path, "work", "1000000"]
-    assert command("profile", "--memory", "0", *options).returncode == 2
-    assert command("profile", "--memory", "1", *options).returncode == 0
+    rest = ["--seconds", "0.1", "-o", tmp_path / "p.svg", path, "room", "300"]
+    assert command("profile", *rest).stderr == "vxplug: room() raised MemoryError: none\n"
+    assert command("profile", "--memory", "400", *rest).returncode == 0
+    assert command("profile", "--memory", "0", *rest).returncode == 2
 
 
 @pytest.mark.parametrize(("samples", "warns"), [(1, True), (19, True), (20, False)])
