@@ -152,9 +152,6 @@ def test_little_memory(build_plugin):
     (["run", "/bin/sh"], "vxplug: /bin/sh: not a 32-bit ELF file"),
     (["call", "--dir=/x=/nope", "{plugin}", "half", "8"], "vxplug: cannot map /nope: "),
     (["run", "{plugin}", "a\udcff"], "vxplug: {plugin}: this is a plugin: use `vxplug call`\n"),
-    (["disasm", "{plugin}", "half", "0x5"], "vxplug: 0x5: no code is there\n"),
-    (["disasm", "--json", "{plugin}", "half", "0x5"], "vxplug: 0x5: no code is there\n"),
-    (["disasm", "{plugin}", "0x100000000"], "vxplug: 0x100000000: not an address of 32 bits\n"),
 ])
 def test_one_line_for_a_mistake(build_plugin, arguments, says):
     """Which file, and what is wrong with it."""

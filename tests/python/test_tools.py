@@ -109,6 +109,17 @@ def test_names_that_are_not_there(path):
     assert "not an address" in command("disasm", path, "0xyz").stderr
 
 
+@pytest.mark.parametrize(("words", "says"), [
+    (["{path}", "work", "0x5"], "0x5: no code is there"), (["--json", "{path}", "work", "0x5"], "0x5: no code is there"),
+    (["{path}", "0x100000000"], "0x100000000: not an address of 32 bits"),
+])
+def test_addresses_without_code(path, words, says):
+    """A heading with nothing under it, and status 0, looks like an empty function; a traceback like an error of ours."""
+    pytest.importorskip("capstone")
+    done = command("disasm", *(word.format(path=path) for word in words))
+    assert (done.returncode, done.stderr) == (1, f"vxplug: {says}\n")
+
+
 def test_without_capstone(path):
     """The extra is named, as it would be typed."""
     code = f"import sys; sys.modules['capstone'] = None; sys.argv = ['vxplug', 'disasm', {str(path)!r}]; from vxplug.cli import main; sys.exit(main())"
