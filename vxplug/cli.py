@@ -25,7 +25,7 @@ from .program import Program
 from .sandbox import MIB, Sandbox
 from .stubs import stub_text
 from .trace import Trace
-from .words import arguments_of, mebibytes, seconds, stack_for, to_json, written_of
+from .words import arguments_of, mebibytes, seconds, to_json, written_of
 
 __all__ = ["main", "cc", "cxx", "ar", "ranlib"]
 
@@ -186,7 +186,7 @@ def _in_sandbox(options: argparse.Namespace, call: Callable[[Sandbox, Export, li
     export, arguments = call_arguments(plugin, options.function, options.arguments)
     policy = LinuxPolicy(directories=dict(options.dir), cwd=options.cwd, time=options.time, random=options.random)
     with _traced(options, "call") as trace, plugin.sandbox(
-        memory=options.memory, stack=stack_for(options.memory), timeout=options.timeout, linux=policy, trace=trace,
+        memory=options.memory, timeout=options.timeout, linux=policy, trace=trace,
         stdout=sys.stderr if options.json else None,
     ) as box:
         return call(box, export, arguments)
@@ -257,7 +257,7 @@ def _run(options: argparse.Namespace) -> int:
     try:
         with _traced(options, "run") as trace:
             ended = program.run(
-                *options.arguments, policy=policy, stdin=0, stdout=1, stderr=2, memory=options.memory, stack=stack_for(options.memory),
+                *options.arguments, policy=policy, stdin=0, stdout=1, stderr=2, memory=options.memory, stack=min(8 * MIB, options.memory // 2),
                 timeout=options.timeout, trace=trace,
             )
     except GuestTimeout as error:

@@ -27,7 +27,7 @@ from .errors import Error, escape
 from .interface import Export
 from .plugin import Plugin, open as open_plugin
 from .sandbox import MIB, Sandbox
-from .words import mebibytes, seconds, stack_for
+from .words import mebibytes, seconds
 
 __all__ = ["Profile", "add_command", "write_perf_map"]
 
@@ -207,9 +207,7 @@ def _profile(options: argparse.Namespace) -> int:
 
     plugin = open_plugin(options.file)
     export, arguments = call_arguments(plugin, options.function, options.arguments)
-    with plugin.sandbox(
-        memory=options.memory, stack=stack_for(options.memory), timeout=None, output=None, stdout=lambda data: None,
-    ) as box:
+    with plugin.sandbox(memory=options.memory, timeout=None, output=None, stdout=lambda data: None) as box:
         profile = _Timed(box, options.seconds)
         status = _sample(profile, box, export, arguments)
     if profile.samples:

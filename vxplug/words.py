@@ -22,7 +22,7 @@ from .types import (
     INTEGERS, ArrayType, EnumType, HandleType, NumbersType, OptionalType, PointerType, StructType, Type, is_input,
 )
 
-__all__ = ["arguments_of", "mebibytes", "seconds", "stack_for", "to_json", "written_of"]
+__all__ = ["arguments_of", "mebibytes", "seconds", "to_json", "written_of"]
 
 ARRAY_CODES = {"i8": "b", "u8": "B", "i16": "h", "u16": "H", "i32": "i", "u32": "I", "i64": "q", "u64": "Q", "f32": "f", "f64": "d"}
 _C_NAMES = {"f32": "float", "f64": "double"} | {code: f"{'u' * (code[0] == 'u')}int{code[1:]}_t" for code in INTEGERS}
@@ -50,11 +50,6 @@ def seconds(text: str) -> float:
     if not 1e-6 <= number <= 1e9:
         raise argparse.ArgumentTypeError(f"{text} is not between 0.000001 and 1000000000 seconds")
     return number
-
-
-def stack_for(memory: int) -> int:
-    """The usual one, or half of the memory where there is less."""
-    return min(8 * MIB, memory // 2)
 
 
 # ---- words to arguments ----
