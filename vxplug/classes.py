@@ -96,8 +96,12 @@ def _reduce_struct(self: Any) -> tuple[Any, ...]:
     return type(self).__classes__.reduced(self, values)  # type: ignore[no-any-return]
 
 
-def _union_member(name: str) -> property:
-    return property(lambda self: type(self).__layout__.unpack_member(name, self.__data__))
+def _union_member(name: str, annotation: Any) -> property:
+    def read(self: Any) -> Any:
+        return type(self).__layout__.unpack_member(name, self.__data__)
+
+    read.__annotations__["return"] = annotation
+    return property(read)
 
 
 class Stream(Handle):
@@ -287,7 +291,8 @@ class Classes:
         return dataclasses.make_dataclass(type.name, fields, frozen=True, namespace={"__reduce__": _reduce_struct})
 
     def _union(self, type: StructType) -> Any:
-        return _new_class(type.name, (Union,), {"__slots__": (), **{m.name: _union_member(m.name) for m in type.members}})
+        members = {m.name: _union_member(m.name, self.in_memory(m.type)) for m in type.members}
+        return _new_class(type.name, (Union,), {"__slots__": (), **members})
 
     def annotation(self, type: Type) -> Any:
         """What stands for the type in a signature."""

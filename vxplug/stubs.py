@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import collections.abc
 import enum
 import re
+import types
+import typing
 from collections.abc import Iterator
 from typing import Any
 
 from .classes import MODULE, Handle, Union
 from .interface import Export
 from .plugin import Plugin
+from .types import StreamType
 
 __all__ = ["stub_text"]
 
 # What stubs name, and where it is from.  Type checkers bring typing_extensions along; nothing imports a stub.
 _NAMES = {
     "array": "", "collections.abc": "", "Buffer": "typing_extensions", "dataclass": "dataclasses", "IntEnum": "enum",
-    "Any": "typing", "Optional": "typing",
+    "Optional": "typing", "overload": "typing", "Sandbox": "vxplug", "Stream": "vxplug.classes",
     **dict.fromkeys(("int", "float", "bool", "str", "bytes", "tuple", "object", "property"), "builtins"),
 }
 _NAME = re.compile(r"(?<![\w.])(" + "|".join(map(re.escape, _NAMES)) + r")\b")
 _TYPING = re.compile(r"\btyping\.")
 _HOME = re.compile(re.escape(MODULE) + r"\.")
+_OF_ENUMS = {*dir(int), "is_integer", "name", "value"}  # of any version of Python
 
 
 def _members(cls: Any) -> Iterator[str]:
@@ -52,8 +57,24 @@ class _Stub:
         return _HOME.sub("", _NAME.sub(lambda match: self.name(match[0]), text))
 
     def accepted(self, annotation: Any) -> str:
-        """What a parameter takes: bytes stand for every bytes-like object."""
-        return self.name("Buffer") if annotation in (bytes, bytearray) else self.spell(annotation)
+        """What a parameter takes, or a callable gives: bytes stand for every bytes-like object, an enum for its numbers too."""
+        if annotation in (bytes, bytearray):
+            return self.name("Buffer")
+        if isinstance(annotation, enum.EnumMeta):
+            return f"{self.spell(annotation)} | {self.name('int')}"
+        origin, parts = typing.get_origin(annotation), typing.get_args(annotation)
+        if origin in (typing.Union, types.UnionType):
+            return f"{self.name('Optional')}[{self.accepted(parts[0])}]"
+        if origin is tuple and Ellipsis not in parts:
+            return f"{self.name('tuple')}[{', '.join(map(self.accepted, parts))}]"
+        if origin is collections.abc.Callable:
+            taken = ", ".join(map(self.spell, parts[0]))
+            return f"{self.name('collections.abc')}.Callable[[{taken}], {self.accepted(parts[1])}]"
+        return self.spell(annotation)
+
+    def result(self, export: Export) -> str:
+        """What a call gives: a stream is more than the iterator that its signature shows."""
+        return self.name("Stream") if isinstance(export.result, StreamType) else self.spell(export.signature.return_annotation)
 
     def imports(self) -> list[str]:
         lines = []
@@ -68,8 +89,7 @@ class _Stub:
 
     def class_(self, cls: Any) -> str:
         if issubclass(cls, enum.Enum):
-            rows = [f"    {name} = {member.value}" for name, member in cls.__members__.items()]
-            return "\n".join([f"class {cls.__name__}({self.name('IntEnum')}):", *rows])
+            return self._enum(cls)
         if issubclass(cls, Union):
             return self._union(cls)
         if issubclass(cls, Handle):
@@ -77,11 +97,24 @@ class _Stub:
         rows = [f"    {name}: {self.spell(field.type)}" for name, field in cls.__dataclass_fields__.items()]
         return "\n".join([f"@{self.name('dataclass')}(frozen=True)", f"class {cls.__name__}:", *rows])
 
+    def _enum(self, cls: Any) -> str:
+        values = {name: member.value for name, member in cls.__members__.items()}
+        if _OF_ENUMS.isdisjoint(values):
+            return "\n".join([f"class {cls.__name__}({self.name('IntEnum')}):", *(f"    {n} = {v}" for n, v in values.items())])
+        # In a class checkers would take it for an attribute of all enums, with a value of the wrong type.
+        return f"{cls.__name__} = {self.name('IntEnum')}({cls.__name__!r}, {values})"
+
     def _union(self, cls: Any) -> str:
-        any_ = self.name("Any")
-        rows = [f"    @{self.name('property')}\n    def {name}(self) -> {any_}: ..." for name in cls.__layout__.members]
+        members = {name: vars(cls)[name].fget.__annotations__["return"] for name in cls.__layout__.members}
+        itself = "_self_" if "self" in members else "self"
+        rows = []
+        for name, annotation in members.items():
+            rows += [f"    @{self.name('overload')}"] if len(members) > 1 else []  # of one, checkers take none
+            rows += [f"    def __init__({itself}, *, {name}: {self.accepted(annotation)}) -> None: ..."]
+        for name, annotation in members.items():
+            rows += [f"    @{self.name('property')}", f"    def {name}(self) -> {self.spell(annotation)}: ..."]
         rows += [f"    def __bytes__(self) -> {self.name('bytes')}: ..."]
-        return "\n".join([f"class {cls.__name__}:", f"    def __init__(self, **member: {any_}) -> None: ...", *rows])
+        return "\n".join([f"class {cls.__name__}:", *rows])
 
     def _handle(self, cls: Any) -> str:
         base = [
@@ -92,19 +125,19 @@ class _Stub:
 
     def _method(self, method: Any) -> str:
         parameters = "".join(f", {name}: {self.accepted(annotation)}" for name, annotation in method.export.inputs[1:])
-        return f"    def {method.__name__}(self{parameters}) -> {self.spell(method.export.signature.return_annotation)}: ..."
+        return f"    def {method.__name__}(self{parameters}) -> {self.result(method.export)}: ..."
 
     # --- functions
 
     def function(self, export: Export) -> str:
         parameters = ", ".join(f"{name}: {self.accepted(annotation)}" for name, annotation in export.inputs)
-        result = self.spell(export.signature.return_annotation)
         doc = f"\n    {export.doc!r}\n    ..." if export.doc else " ..."
-        return f"def {export.name}({parameters}) -> {result}:{doc}"
+        return f"def {export.name}({parameters}) -> {self.result(export)}:{doc}"
 
 
 def stub_text(plugin: Plugin) -> str:
     """The whole stub file."""
     stub = _Stub(plugin)
-    body = [*map(stub.class_, plugin.types.values()), *map(stub.function, plugin.exports.values())]
+    sandbox = f"__sandbox__: {stub.name('Sandbox')}"
+    body = [sandbox, *map(stub.class_, plugin.types.values()), *map(stub.function, plugin.exports.values())]
     return "\n".join([*stub.imports(), *body])

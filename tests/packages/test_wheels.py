@@ -29,7 +29,7 @@ try:
 except OverflowError as error:
     print(demo_plugin.__doc__, error)
 """
-TYPED = "import demo_plugin\nvalue: bytes = demo_plugin.reverse(b'abc')\n"
+TYPED = "import demo_plugin\nvalue: bytes = demo_plugin.reverse(b'abc')\ndemo_plugin.__sandbox__.reset()\n"
 WRONG = "import demo_plugin\nvalue: str = demo_plugin.add('a', 2)\n"
 
 

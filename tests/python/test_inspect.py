@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import struct
 import subprocess
 import sys
+import types
+from pathlib import Path
 
 import pytest
 
 import vxplug
 from vxplug.interface import ABI_VERSIONS, NOTE_NAME, decode_note
 
+ROOT = Path(__file__).resolve().parents[2]
 SOURCE = """
 #include <vxplug.h>
 VX_MODULE_DOC("Adds.");
@@ -141,30 +146,126 @@ VX_NULLABLE(array, v);
 VX_EXPORT vx_new_array_f64 tuple(void) { return (vx_new_array_f64){0}; }
 VX_EXPORT vx_stream Iterator(void) { return VX_END; }
 VX_EXPORT int32_t property_(int32_t (*f)(int32_t)) { return f(1); }
+union Stream { int32_t overload; float int_; };
+VX_EXPORT union Stream Sandbox(union Stream s) { return s; }
 """
+
+
+def errors(checker: str, folder: Path, stub: str, programs: dict[str, str]) -> set[tuple[str, int]]:
+    """(name, line) of what a type checker does not let pass: in programs that import a plugin as guest, or in its stub, "guest"."""
+    pytest.importorskip(checker)
+    (folder / "guest.pyi").write_text(stub)
+    files = {f"use{number}": name for number, name in enumerate(programs)}
+    for file, name in files.items():
+        (folder / f"{file}.py").write_text("import guest\n" + programs[name])
+    # Checkers do not see what is installed from the tree, as this package is here.
+    (folder / "pyrightconfig.json").write_text(json.dumps({"extraPaths": [str(ROOT)]}))
+    options = ["--strict", "--cache-dir", folder / "cache"] if checker == "mypy" else ["--pythonpath", sys.executable]
+    command = [sys.executable, "-m", checker, *options, "guest.pyi", *(f"{file}.py" for file in files)]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, env=os.environ | {"MYPYPATH": str(ROOT)})
+    found = re.findall(r"(\w+)\.pyi?:(\d+)(?::\d+)?(?: -|:) error", done.stdout)
+    assert done.returncode == bool(found), done.stdout + done.stderr
+    print(done.stdout)
+    return {(files.get(file, file), int(line)) for file, line in found}
 
 
 @pytest.mark.parametrize("checker", ["mypy", "pyright"])
 def test_stubs_survive_every_name(build_plugin, tmp_path, checker):
     """A plugin may call its functions, types and members what the stub calls Python's: checkers must not take one for the other."""
-    pytest.importorskip(checker)
-    (tmp_path / "names.pyi").write_text(command("stubs", build_plugin(NAMES)).stdout)
-    (tmp_path / "use.py").write_text(
-        "import array, names\n"
-        "a: bytes = names.bytes(b'x', 'y')\n"
-        "b: float = names.array(None) + names.array(array.array('d'))\n"
-        "c: names.Buffer = names.str(names.IntEnum.Any, names.Buffer(names.dataclass(1, None), 2.0), names.property(bool_=1))\n"
-        "o = names.collections()\nassert o is not None\nd: int = o.bytes(b'x') + c.tuple.bytes\n"
-        "e: float = names.tuple()[0]\n"
-        "for piece in names.Iterator():\n    f: bytes = piece\n"
+    use = (
+        "import array\n"
+        "a: bytes = guest.bytes(b'x', 'y')\n"
+        "b: float = guest.array(None) + guest.array(array.array('d'))\n"
+        "c: guest.Buffer = guest.str(guest.IntEnum.Any, guest.Buffer(guest.dataclass(1, None), 2.0), guest.property(bool_=1))\n"
+        "o = guest.collections()\nassert o is not None\nd: int = o.bytes(b'x') + c.tuple.bytes\n"
+        "e: float = guest.tuple()[0]\n"
+        "for piece in guest.Iterator():\n    f: bytes = piece\n"
+        "s: guest.Stream = guest.Sandbox(guest.Stream(overload=1))\n"
+        "guest.__sandbox__.reset()\n"
     )
-    options = ["--strict", "--cache-dir", tmp_path / "cache"] if checker == "mypy" else ["--pythonpath", sys.executable]
-    done = subprocess.run([sys.executable, "-m", checker, *options, "names.pyi", "use.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout
+    assert errors(checker, tmp_path, command("stubs", build_plugin(NAMES)).stdout, {"use": use}) == set()
+
+
+TYPES = """
+#include <stdlib.h>
+#include <vxplug.h>
+enum mode { OFF = -1, ON };
+enum odd { name, value, from_bytes, bit_length, real, is_integer, low = -5 };
+union number { int32_t i; char text[8]; enum mode mode; };
+union one { int32_t self; };
+union several { int32_t self; float other; };
+VX_EXPORT uint32_t length(vx_view v, vx_mut m, const char *s) { return v.len; }
+VX_NULLABLE(length, v);
+VX_NULLABLE(length, m);
+VX_NULLABLE(length, s);
+VX_EXPORT enum mode turn(enum mode m, enum mode *n) { return m; }
+VX_INOUT(turn, n);
+VX_EXPORT enum mode ask(enum mode (*f)(enum mode), vx_view (*g)(void)) { g(); return f(ON); }
+VX_EXPORT enum odd oddly(enum odd o) { return o; }
+VX_EXPORT int32_t sum(union number n, union one o, union several s) { return n.i + o.self + s.self; }
+typedef struct jar jar;
+VX_HANDLE(jar, NULL);
+VX_EXPORT jar *jar_new(void) { return malloc(4); }
+VX_EXPORT vx_stream jar_pieces(jar *j, enum mode m) { vx_yield("x", 1); return VX_END; }
+VX_METHOD(jar, jar_pieces, pieces);
+VX_EXPORT vx_stream pieces(void) { vx_yield("x", 1); return VX_END; }
+"""
+# Each part by itself: what documentation promises, in words of its user's program.
+RIGHT = {
+    "nullable buffers": "n: int = guest.length(bytearray(b'ab'), memoryview(bytearray(2)), None) + guest.length(None, None, 'x')\n",
+    "numbers for enums": "m: tuple[guest.mode, guest.mode] = guest.turn(0, guest.mode.ON)\n",
+    "callables that give numbers": "m: guest.mode = guest.ask(lambda mode: 0, lambda: bytearray(b'x'))\n",
+    "streams":
+        "import vxplug\n"
+        "with guest.pieces() as stream:\n    got: list[bytes] = [piece for piece in stream]\n"
+        "stream.close()\nended: bool = stream.closed\nfirst: bytes = next(guest.pieces())\n"
+        "jar = guest.jar_new()\nassert jar is not None\nwith jar.pieces(guest.mode.ON) as other:\n    next(other)\n"
+        "vxplug.aio.iterate(guest.pieces())\n",
+    "the sandbox": "import vxplug\nbox: vxplug.Sandbox = guest.__sandbox__\n",
+    "names of every enum's": "o: guest.odd = guest.oddly(guest.odd.name)\nguest.oddly(guest.odd.value)\nguest.oddly(guest.odd.from_bytes)\n",
+    "unions":
+        "n = guest.number(i=1)\ni: int = n.i\nt: bytes = guest.number(text=bytearray(b'x')).text\nm: guest.mode = guest.number(mode=1).mode\n"
+        "s: float = guest.several(self=1).other\nguest.sum(n, guest.one(self=2), guest.several(other=2.0))\n",
+}
+# And what must be shown, a line each.
+WRONG = {
+    "arguments and attributes": "guest.turn('x', 1)\nguest.length(1, None, None)\nguest.pieces().stop()\nguest.__sandbox__ + 1\n",
+    "wrong members": "guest.number(j=1)\nguest.number(i='x')\nguest.number()\nguest.number(i=1, mode=2)\nx: str = guest.number(i=1).i\n"
+                     "guest.one(self='x')\n",
+}
+
+
+@pytest.fixture(scope="module", params=["mypy", "pyright"])
+def shown(request, build_plugin, tmp_path_factory) -> set[tuple[str, int]]:
+    """What a checker shows of all of them, since its start takes the most time."""
+    return errors(request.param, tmp_path_factory.mktemp("checked"), command("stubs", build_plugin(TYPES)).stdout, RIGHT | WRONG)
+
+
+@pytest.mark.parametrize("what", ["guest", *RIGHT])
+def test_stubs_let_documented_use_pass(shown, what):
+    """Without it who writes what the guides show would hear of errors that are none, or put them aside with the true ones."""
+    assert not [line for name, line in shown if name == what]
+
+
+@pytest.mark.parametrize("what", RIGHT)
+def test_documented_use_runs(build_plugin, what):
+    """Without it the stub could allow what calls refuse."""
+    with vxplug.open(build_plugin(TYPES)).sandbox(timeout=20.0) as box:
+        names = (*box.plugin.exports, *box.plugin.types)
+        exec(RIGHT[what], {"guest": types.SimpleNamespace(**{name: getattr(box, name) for name in names}, __sandbox__=box)})
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_stubs_show_what_is_wrong(shown, what):
+    """Without it stubs could pass everything by knowing nothing."""
+    assert {line for name, line in shown if name == what} == set(range(2, 2 + WRONG[what].count("\n")))
 
 
 def test_stubs_take_what_calls_take(build_plugin):
     """A checker that wants bytes where any buffer does would reject right programs."""
     source = "#include <vxplug.h>\nVX_EXPORT vx_bytes f(vx_view v, vx_mut m, int32_t n) { return vx_take(0, 0); }\n"
     done = command("stubs", build_plugin(source))
-    assert done.stdout == "from typing_extensions import Buffer\ndef f(v: Buffer, m: Buffer, n: int) -> bytes: ...\n"
+    assert done.stdout == (
+        "from typing_extensions import Buffer\nfrom vxplug import Sandbox\n__sandbox__: Sandbox\n"
+        "def f(v: Buffer, m: Buffer, n: int) -> bytes: ...\n"
+    )
