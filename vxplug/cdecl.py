@@ -9,6 +9,8 @@ __all__ = ["bare_type", "children", "declare", "lengths", "name_of", "number_of"
 
 _QUALIFIERS = ("DW_TAG_const_type", "DW_TAG_volatile_type", "DW_TAG_typedef", "DW_TAG_restrict_type")
 _MORE = "DW_TAG_unspecified_parameters"
+_WORDS = {"DW_TAG_const_type": "const", "DW_TAG_volatile_type": "volatile", "DW_TAG_restrict_type": "restrict"}
+_MARKS = {"DW_TAG_pointer_type": "*", "DW_TAG_reference_type": "&", "DW_TAG_rvalue_reference_type": "&&"}
 
 
 def name_of(die: Any) -> str | None:
@@ -63,11 +65,11 @@ def spell(die: Any) -> str:
         return declare(type_of(die), "", parameters(die))
     if die.tag == "DW_TAG_pointer_type" and getattr(type_of(die), "tag", "") == "DW_TAG_subroutine_type":
         return declare(type_of(type_of(die)), "(*)", parameters(type_of(die)))
-    inner = spell(type_of(die)) if die.tag in ("DW_TAG_const_type", "DW_TAG_pointer_type") else ""
-    if die.tag == "DW_TAG_const_type":
-        return f"const {inner}"
-    if die.tag == "DW_TAG_pointer_type":
-        return f"{inner} *".replace("* *", "**")
+    if die.tag in _WORDS:
+        inner, word = spell(type_of(die)), _WORDS[die.tag]
+        return f"{inner}{word}" if inner.endswith("*") else f"{word} {inner}"
+    if die.tag in _MARKS:
+        return f"{spell(type_of(die))} {_MARKS[die.tag]}".replace("* *", "**").replace("* &", "*&")
     prefix = {"DW_TAG_structure_type": "struct ", "DW_TAG_union_type": "union ",
               "DW_TAG_enumeration_type": "enum "}.get(die.tag, "")
     return prefix + (name_of(die) or "(unnamed)")
@@ -84,7 +86,7 @@ def _spell_parameter(die: Any) -> str:
         return "..."
     if "(*)" in type:
         return type.replace("(*)", f"(*{name})", 1)
-    return f"{type} {name}".strip().replace("* ", "*")
+    return f"{type} {name}".strip().replace("* ", "*").replace("& ", "&")
 
 
 def place(die: Any) -> str:

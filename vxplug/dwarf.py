@@ -398,13 +398,6 @@ def _result(die: Any, function: str, declared: Declarations) -> Type:
     return type
 
 
-def _check_declarations(name: str, parameters: list[Any], declared: Declarations) -> None:
-    known = {name_of(p) for p in parameters}
-    for function, parameter in declared.words:
-        if function == name and parameter not in known:
-            raise SdkError(f"{name}(): VX_OUT, VX_INOUT or VX_NULLABLE of {parameter}, which is no parameter")
-
-
 def export_of(die: Any, name: str, address: int, doc: str | None, declared: Declarations) -> Export:
     """The export of a function's DWARF entry.  Raises SdkError with function, parameter and type."""
     listed = children(die, "DW_TAG_formal_parameter")
@@ -412,7 +405,6 @@ def export_of(die: Any, name: str, address: int, doc: str | None, declared: Decl
         raise SdkError(f"{name}(): variable arguments are not supported: declare each parameter")
     if len(listed) > PARAMS_MAX:
         raise SdkError(f"{name}(): {len(listed)} parameters are more than {PARAMS_MAX}: take a struct")
-    _check_declarations(name, listed, declared)
     result = _result(die, name, declared)
     params = tuple(_parameter(p, number, name, declared) for number, p in enumerate(listed))
     check_distinct([(p, name_of(d) or p, place(d)) for (p, _), d in zip(params, listed, strict=True)], f"parameter of {name}()")

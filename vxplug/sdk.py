@@ -6,18 +6,19 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .cdecl import name_of, place
+from .cdecl import name_of, parameters, place
 from .cnames import check_distinct, python_name
 from .dwarf import Declarations, export_of, import_of
 from .elfstrip import strip_debug
 from .errors import PluginFormatError, SdkError
-from .interface import Import, Interface, decode_note, encode_note
+from .interface import Export, Import, Interface, decode_note, encode_note
 from .plugin import Plugin
 from .reproduce import absolute_flags, link_environment, prefix_maps
 from .types import HANDLE_NAMES, HandleType, StreamType, named_types
@@ -35,6 +36,7 @@ LINK = ["-Wl,--gc-sections"]
 C_SUFFIXES = {".c", ".s", ".S"}
 CXX_SUFFIXES = {".cc", ".cpp", ".cxx"}
 DEBUG_PLACES = ("inside", "beside", "none")
+NAMES_SHOWN = 5  # of those that a mistyped one may have meant
 TOOLS = {"cc": "cc", "c++": "c++", "ar": "ar", "ranlib": "ranlib"}
 Workplace = tuple[Path, dict[str, str]]  # a folder to work in, and the environment there
 
@@ -112,20 +114,41 @@ def _link(
 # --- the interface from DWARF ------------------------------------------------------------------------
 
 
+class _Word(NamedTuple):
+    """What VX_DOC, VX_OUT, VX_METHOD or their like said of a function, and where."""
+
+    word: str
+    parts: tuple[str, ...]
+    place: str
+
+    @property
+    def function(self) -> str:
+        return self.parts[-2]
+
+    def refused(self, why: str) -> SdkError:
+        return SdkError(f"{self.place}: VX_{self.word.upper()}({', '.join(self.parts)}): {why}")
+
+
 class _Method(NamedTuple):
-    """What VX_METHOD said, and where."""
+    """A function as VX_METHOD has it."""
 
     name: str  # in Python
     function: str
     shown: str
-    place: str
+    said: _Word
 
     @classmethod
-    def declared(cls, function: str, shown: str, die: Any) -> _Method:
-        where = "(unknown file)" if die is None else place(die)
+    def declared(cls, said: _Word, die: Any) -> _Method:
+        shown = said.parts[2]
         if shown in HANDLE_NAMES:
-            raise SdkError(f"{where}: VX_METHOD of {function}: all handles have a {shown} of their own; call it something else")
-        return cls(python_name(shown, "VX_METHOD", die), python_name(function, "function"), shown, where)
+            raise said.refused(f"all handles have a {shown} of their own; call it something else")
+        return cls(python_name(shown, "VX_METHOD", die), python_name(said.function, "function"), shown, said)
+
+
+def _there_is(wanted: str, names: Iterable[str]) -> str:
+    """Of many the most alike: one of them was meant."""
+    alike = get_close_matches(wanted, list(names), NAMES_SHOWN, 0)
+    return f"there {'is' if len(alike) == 1 else 'are'} {', '.join(alike) or 'none'}"
 
 
 class _Linked:
@@ -156,22 +179,51 @@ class _Linked:
             return self._file.read(symbol.entry.st_size).split(b"\0", 1)[0].decode("utf-8", "replace")
         return None
 
-    def declarations(self) -> Declarations:
-        """What VX_OUT, VX_METHOD and their like say, each in words of its own."""
-        words: dict[tuple[str, str], frozenset[str]] = {}
-        methods: dict[str, list[_Method]] = {}
-        dies = self.variables("vx_declare_method_")
+    def _said(self) -> Iterator[tuple[_Word, Any]]:
+        """With the DWARF entries of the variables that the macros made."""
         for name in sorted(self.symbols):
-            if name.startswith("vx_declare_"):
-                word, first, second, *more = (self.text(name) or "").split(" ")
-                if word == "method":
-                    methods.setdefault(first, []).append(_Method.declared(second, more[0], dies.get(name)))
-                else:
-                    words[first, second] = words.get((first, second), frozenset()) | {word}
-        parts = (self.symbols[f"vx_stream_{part}_"].entry.st_value for part in ("open", "alloc", "next", "close"))
-        return Declarations(words, self._handles(methods), StreamType(*parts))
+            if name.startswith("vx_doc_"):
+                word, *parts = "doc", name.removeprefix("vx_doc_"), "…"
+            elif name.startswith("vx_declare_"):
+                word, *parts = (self.text(name) or "").split(" ")
+            else:
+                continue
+            die = self._variables.get(name)
+            yield _Word(word, tuple(parts), "(unknown file)" if die is None else place(die)), die
 
-    def _handles(self, methods: dict[str, list[_Method]]) -> dict[str, HandleType]:
+    def declarations(self, exports: Mapping[str, Any]) -> Declarations:
+        """What VX_OUT, VX_METHOD and their like say, each in words of its own, of exports with these DWARF entries."""
+        words: dict[tuple[str, str], frozenset[str]] = {}
+        for said, _ in self._said():
+            function = said.function
+            if function not in exports:
+                raise said.refused(f"no VX_EXPORT is called {function}; {_there_is(function, exports)}")
+            if said.word in ("doc", "method"):
+                continue
+            parameter, names = said.parts[1], [name for name in map(name_of, parameters(exports[function])) if name]
+            if parameter not in names:
+                raise said.refused(f"{function}() has no parameter {parameter}; {_there_is(parameter, names)}")
+            words[function, parameter] = words.get((function, parameter), frozenset()) | {said.word}
+        parts = (self.symbols[f"vx_stream_{part}_"].entry.st_value for part in ("open", "alloc", "next", "close"))
+        return Declarations(words, self._handles(), StreamType(*parts))
+
+    @cached_property
+    def methods(self) -> dict[str, list[_Method]]:
+        """Of each type that VX_METHOD names."""
+        found: dict[str, list[_Method]] = {}
+        for said, die in self._said():
+            if said.word == "method":
+                found.setdefault(said.parts[0], []).append(_Method.declared(said, die))
+        return found
+
+    def check_methods(self, exports: Mapping[str, Export], handles: Mapping[str, HandleType]) -> None:
+        for type, methods in self.methods.items():
+            for method in methods:
+                params = exports[method.said.function].params
+                if not params or params[0][1] != handles[type]:
+                    raise method.said.refused(f"{method.said.function}() must take {type} * first, and not VX_NULLABLE")
+
+    def _handles(self) -> dict[str, HandleType]:
         """What VX_HANDLE declared, by the pointers to destructors that it made."""
         found, variables = {}, self.variables("vx_handle_")
         for name in self.symbols:
@@ -180,12 +232,13 @@ class _Linked:
                 die = variables.get(name)
                 source = type, place(die) if die is not None else "(unknown file)"
                 shown = python_name(type, "VX_HANDLE", die)
-                own = methods.pop(type, [])
-                check_distinct([(method.name, method.shown, method.place) for method in own], f"method of {type}")
+                own = self.methods.get(type, [])
+                check_distinct([(method.name, method.shown, method.said.place) for method in own], f"method of {type}")
                 calls = tuple((method.name, method.function) for method in own)
                 found[type] = HandleType(shown, self._word(name), calls, source)
-        for type, (method, *_) in methods.items():
-            raise SdkError(f"{method.place}: VX_METHOD({type}, …, {method.shown}): {type} is no VX_HANDLE")
+        for type, (method, *_) in self.methods.items():
+            if type not in found:
+                raise method.said.refused(f"{type} is no VX_HANDLE; {_there_is(type, found)}")
         return found
 
     def _word(self, name: str) -> int:
@@ -262,13 +315,14 @@ def _interface(path: Path) -> Interface:
         missing = [name for name, address in addresses.items() if address not in dies]
         if missing:
             raise SdkError(f"no debug information for {', '.join(missing)}: compile with -g")
-        declared = linked.declarations()
+        declared = linked.declarations({name: dies[address] for name, address in addresses.items()})
         exports = tuple(
             export_of(dies[address], name, address, linked.text(f"vx_doc_{name}"), declared)
             for name, address in sorted(addresses.items())
         )
         names = zip(exports, sorted(addresses), strict=True)
         check_distinct([(e.name, name, place(dies[addresses[name]])) for e, name in names], "function")
+        linked.check_methods(dict(zip(sorted(addresses), exports, strict=True)), declared.handles)
         release = linked.symbols["vx_release_"].entry.st_value
         interface = Interface(linked.text("vx_module_doc"), release, exports, tuple(linked.imports(declared)))
         check_distinct([(type.name, *type.source) for type in named_types(interface.types)], "type")
@@ -347,6 +401,9 @@ def build(
     debug = debug or ("beside" if reproducible else "inside")
     if debug not in DEBUG_PLACES:
         raise ValueError(f"debug={debug!r} is none of {', '.join(DEBUG_PLACES)}")
+    for folder in map(Path, include):
+        if not folder.is_dir():  # compilers say nothing of it
+            raise SdkError(f"{folder}: no such folder to include from")
     sdk = sdk_path()
     paths = _checked(sources)
     flags = [optimize, f"-I{sdk / 'include'}", *(f"-I{os.fspath(i)}" for i in include), *cflags]

@@ -75,7 +75,16 @@ REFUSALS = {
         "f(): result type 'vx_view' is not supported: nobody would know who frees it; give vx_bytes",
     "#include <vxplug.h>\nVX_EXPORT void f(vx_new_array_u8 v) {}\n":
         "f(): parameter v: type 'vx_new_array_u8' is not supported: that is a result; take vx_array_u8",
-    "#include <vxplug.h>\nVX_OUT(f, w);\nVX_EXPORT int f(int *v) { return *v; }\n": "f(): VX_OUT, VX_INOUT or VX_NULLABLE of w",
+    "#include <vxplug.h>\nVX_OUT(f, w);\nVX_EXPORT int f(int *v) { return *v; }\n":
+        "plugin.c:2: VX_OUT(f, w): f() has no parameter w; there is v",
+    '#include <vxplug.h>\nVX_DOC(decoed,\n"lost");\nVX_EXPORT int decode(int a) { return a; }\nVX_EXPORT int f(int a) { return a; }\n':
+        "plugin.c:2: VX_DOC(decoed, …): no VX_EXPORT is called decoed; there are decode, f",
+    "#include <vxplug.h>\n\nVX_NULLABLE(decoed, p);\nVX_EXPORT int decode(const char *p) { return !p; }\n":
+        "plugin.c:3: VX_NULLABLE(decoed, p): no VX_EXPORT is called decoed; there is decode",
+    "#include <vxplug.h>\nVX_INOUT(g, v);\nint g(int *v) { return *v; }\nVX_EXPORT int f(void) { return 0; }\n":
+        "plugin.c:2: VX_INOUT(g, v): no VX_EXPORT is called g; there is f",
+    "#include <vxplug.h>\nVX_NULLABLE(f, p);\nVX_EXPORT int f(void) { return 0; }\n":
+        "plugin.c:2: VX_NULLABLE(f, p): f() has no parameter p; there are none",
     "#include <vxplug.h>\nVX_EXPORT int *f(void) { return 0; }\n": "f(): result type 'int *' is not supported: of pointers only those to structs",
     "#include <vxplug.h>\nstruct s { int a;\nint __init__; };\nVX_EXPORT int f(struct s v) { return v.a; }\n":
         "plugin.c:3: member of s __init__ cannot be a name in Python: it is reserved by Python; call it something else",
@@ -99,8 +108,14 @@ REFUSALS = {
     HANDLE + "VX_METHOD(h, f, class);\nVX_METHOD(h, f, class_);\n":
         "plugin.c:6: method of h class_ is called class_ in Python, as is class (plugin.c:5): rename one",
     HANDLE + "VX_METHOD(h, f, closed);\n":
-        "plugin.c:5: VX_METHOD of f: all handles have a closed of their own; call it something else",
-    HANDLE + "VX_METHOD(other, f, name);\n": "plugin.c:5: VX_METHOD(other, …, name): other is no VX_HANDLE",
+        "plugin.c:5: VX_METHOD(h, f, closed): all handles have a closed of their own; call it something else",
+    HANDLE + "VX_METHOD(other, f, name);\n": "plugin.c:5: VX_METHOD(other, f, name): other is no VX_HANDLE; there is h",
+    HANDLE + "VX_METHOD(h, feeder, feed);\n":
+        "plugin.c:5: VX_METHOD(h, feeder, feed): no VX_EXPORT is called feeder; there is f",
+    HANDLE + "VX_EXPORT int g(int b, h *a) { return b; }\nVX_METHOD(h, g, feed);\n":
+        "plugin.c:6: VX_METHOD(h, g, feed): g() must take h * first, and not VX_NULLABLE",
+    HANDLE + "VX_NULLABLE(f, a);\nVX_METHOD(h, f, feed);\n":
+        "plugin.c:6: VX_METHOD(h, f, feed): f() must take h * first, and not VX_NULLABLE",
     "#include <vxplug.h>\nenum e { is,\nis_ };\nVX_EXPORT int f(enum e v) { return v; }\n":
         "plugin.c:2: enumerator of e is_ is called is_ in Python, as is is (plugin.c:2): rename one",
     "#include <vxplug.h>\nint missing(int);\nVX_EXPORT int f(int a) { return missing(a); }\n": "missing",
@@ -111,6 +126,44 @@ REFUSALS = {
 def test_refusals_name_the_place(tmp_path, source):
     """Without it an author would get a plugin that lies about its types, or a message without a place."""
     assert REFUSALS[source] in _refused(tmp_path, source)
+
+
+def test_declarations_may_stand_in_another_file(tmp_path):
+    """Without it a header that says all of a plugin's functions could not be: the word would be taken for a mistyped one."""
+    (tmp_path / "said.h").write_text('#include <vxplug.h>\nint decode(const char *p);\n#ifdef SAY\nVX_DOC(decode, "Said.");\n'
+                                     "VX_NULLABLE(decode, p);\n#endif\n")
+    (tmp_path / "one.c").write_text('#define SAY\n#include "said.h"\nVX_EXPORT int f(void) { return decode(0); }\n')
+    (tmp_path / "two.c").write_text('#include "said.h"\nVX_EXPORT int decode(const char *text) { return !text; }\n')
+    with pytest.raises(sdk.SdkError, match=r"^said\.h:5: VX_NULLABLE\(decode, p\): decode\(\) has no parameter p; there is text$"):
+        sdk.build([tmp_path / "one.c", tmp_path / "two.c"], tmp_path / "plugin.vxm")
+    (tmp_path / "two.c").write_text('#include "said.h"\nVX_EXPORT int decode(const char *p) { return !p; }\n')
+    sdk.build([tmp_path / "one.c", tmp_path / "two.c"], tmp_path / "plugin.vxm")
+    with vxplug.open(tmp_path / "plugin.vxm").sandbox() as box:
+        assert box.decode.__doc__ == "Said." and box.decode(None) == 1
+
+
+@pytest.mark.parametrize(("taken", "shown"), [
+    ("const char &v", "const char &"), ("char &&v", "char &&"), ("int *const &v", "int *const &"),
+    ("volatile double *v", "volatile double *"),
+])
+def test_types_of_cxx_are_spelled(tmp_path, taken, shown):
+    """Without it the author would hear that the type '(unnamed)' is not supported, and look for it."""
+    with pytest.raises(sdk.SdkError, match=re.escape(f"f(): parameter v: type '{shown}'")):
+        _build(tmp_path, f"#include <vxplug.h>\nVX_EXPORT int f({taken}) {{ return 0; }}\n", "plugin.cc")
+
+
+def test_prototypes_have_their_qualifiers(tmp_path):
+    """Without it `vxplug inspect` would show '(unnamed) text' of what C calls restrict, and const on the wrong side."""
+    source = "#include <vxplug.h>\nVX_EXPORT int f(const char *restrict a, const char *const b) { return *a + *b; }\n"
+    assert vxplug.open(_build(tmp_path, source)).exports["f"].prototype == "int f(const char *restrict a, const char *const b)"
+
+
+def test_unknown_include_folder(tmp_path):
+    """Without it a mistyped -I would show in headers that are missing, or not at all where another folder has some of their names."""
+    (tmp_path / "plugin.c").write_text("#include <vxplug.h>\nVX_EXPORT int f(void) { return 0; }\n")
+    command = [sys.executable, "-m", "vxplug", "build", "-I", "nodir", "-o", "plugin.vxm", "plugin.c"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and done.stderr == "vxplug: nodir: no such folder to include from\n"
 
 
 def test_an_image_that_no_sandbox_takes(tmp_path):
