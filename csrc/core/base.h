@@ -31,7 +31,7 @@ typedef struct vx_once {
 } vx_once;
 #define VX_ONCE_INIT {PTHREAD_ONCE_INIT, false}
 
-static inline void run_once(vx_once *o, void (*make)(void)) {
+static inline void vx_run_once(vx_once *o, void (*make)(void)) {
     if (VX_LIKELY(atomic_load_explicit(&o->done, memory_order_acquire)))
         return;
     pthread_once(&o->once, make);

@@ -70,7 +70,7 @@ static void look_at_host(void) {
 }
 
 static const host *the_host(void) {
-    run_once(&host_once, look_at_host);
+    vx_run_once(&host_once, look_at_host);
     return &this_host;
 }
 

@@ -418,7 +418,7 @@ static vx_decode_result finish(const reader *r, vx_insn *in, bool valid) {
     return valid ? DECODE_OK : DECODE_INVALID;
 }
 
-void vx_decode_prepare(void) { run_once(&op_index_once, build_index); }
+void vx_decode_prepare(void) { vx_run_once(&op_index_once, build_index); }
 
 vx_decode_result vx_decode(const uint8_t *bytes, size_t available, vx_insn *in) {
     vx_decode_prepare();

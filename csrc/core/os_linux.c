@@ -194,7 +194,7 @@ static bool has_guards;
 
 static void ask_for_guards(void) { has_guards = guards_hold(); }
 
-void os_guard_prepare(void) { run_once(&guards_once, ask_for_guards); }
+void os_guard_prepare(void) { vx_run_once(&guards_once, ask_for_guards); }
 
 bool os_guard(void *address, size_t size) {
     os_guard_prepare();

@@ -510,7 +510,7 @@ static bool judge(insn *in) {
     return a < end && skip_immediate(in, a);
 }
 
-void verify_insn_prepare(void) { run_once(&first_row_once, index_rows); }
+void verify_insn_prepare(void) { vx_run_once(&first_row_once, index_rows); }
 
 uint32_t verify_insn(const uint8_t *code) {
     insn in;
