@@ -196,6 +196,8 @@ uint64_t vx_sandbox_memory(const vx_sandbox *box); /* bytes mapped now, counted 
  * return address.  VX_TRAP (and *trap), VX_BUSY, VX_LIMIT (the stack does not hold the words), VX_TOO_DEEP. */
 vx_status vx_call(vx_sandbox *box, vx_gaddr function, const uint32_t *words, size_t count,
                   vx_result *result, vx_trap *trap);
+/* What vx_call_more does from here on is on behalf of a new call; inside one it stays that one's. */
+void vx_call_anew(vx_sandbox *box);
 /* Another call on behalf of the last one, for `timeout_ns` (0 is no limit): what it writes is counted on. */
 vx_status vx_call_more(vx_sandbox *box, vx_gaddr function, const uint32_t *words, size_t count,
                        uint64_t timeout_ns, vx_result *result, vx_trap *trap);

@@ -151,6 +151,11 @@ vx_status vx_call(vx_sandbox *box, vx_gaddr function, const uint32_t *words, siz
     return give(box, status, trap, result);
 }
 
+void vx_call_anew(vx_sandbox *box) {
+    if (box->depth == 0)
+        box->written = 0;
+}
+
 vx_status vx_call_more(vx_sandbox *box, vx_gaddr function, const uint32_t *words, size_t count,
                        uint64_t timeout_ns, vx_result *result, vx_trap *trap) {
     uint64_t limit = box->options.timeout_ns;

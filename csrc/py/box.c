@@ -149,6 +149,8 @@ void box_catch_up(Box *box)
         Call call;
         call_init(&call);
         box->call = &call;
+        if (box->core != NULL)
+            vx_call_anew(box->core);
         box_tidy(box, &call);
         box->call = NULL;
         lock_let_go(box);

@@ -164,8 +164,10 @@ static bool run_destructor(Box *box, Call *call, uint32_t destroy, uint32_t addr
 static bool end(Handle *self, Call *call, PyObject *who)
 {
     Box *box = self->box;
-    if (self->generation == box->generation)
+    if (self->generation == box->generation) {
+        vx_call_anew(box->core);
         run_destructor(box, call, self->destroy, self->address);
+    }
     box_leave(box, call, who);
     return box_outcome(box, call, who);
 }

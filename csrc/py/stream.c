@@ -93,6 +93,7 @@ PyObject *stream_open(const Function *function, Call *call, uint32_t *words, Lea
 {
     const Layout *layout = function->result_layout;
     uint32_t coroutine;
+    vx_call_anew(function->box->core);
     if (!ask(function, call, layout->open, function->address.value, function->word_count, &coroutine))
         return NULL;
     if (coroutine == 0) {

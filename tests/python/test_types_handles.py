@@ -262,6 +262,18 @@ def test_destructors_have_the_limits_of_one_call(plugin, monkeypatch):
         assert str(unraisable.pop().exc_value) == r"\x1b]0;owned\x07" and not unraisable
 
 
+def test_each_close_is_a_call(plugin):
+    """Without it what earlier calls wrote would count against the destructors that a program runs by itself."""
+    shown = []
+    with plugin.sandbox(output=1000, stdout=shown.append) as box:
+        handles = [box.counter_new(-10) for _ in range(6)]
+        for handle in handles[:3]:
+            handle.close()
+        del handle
+        handles.clear()
+        assert sum(map(len, shown)) == 6 * 401 and box.count_freed() == 6
+
+
 def test_forgotten_objects_poison(plugin, monkeypatch):
     """Without it a sandbox that is to refuse work after a fault would go on after one in a destructor."""
     unraisable = []
