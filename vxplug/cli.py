@@ -161,7 +161,8 @@ def _called_json(box: Sandbox, export: Export, arguments: list[Any]) -> dict[str
 
 
 def _show_json(call: Callable[[], dict[str, Any]]) -> int:
-    """One object: ``result``, and ``written`` where the function writes into arguments; or ``error`` and ``message``, and the ``report`` that inspect --fault reads."""
+    """One object: ``result``, and ``written`` where the function writes into arguments; or ``error`` and ``message``, and the
+    ``report`` that inspect --fault reads."""
     try:
         found, status = call(), 0
     except Exception as error:

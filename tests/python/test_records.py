@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import os
 import pickle
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from vxplug.records import Record
+
+ROOT = Path(__file__).parents[2]
 
 
 class Point(Record, aside=("note",)):
@@ -67,3 +73,11 @@ def test_nothing_changes():
         point.x = 2
     with pytest.raises(AttributeError):
         del point.x
+
+
+def test_nobody_knows_a_hash_before():
+    """Without it a file that chooses its numbers could have thousands of types of one hash, each compared with all others."""
+    code = "from tests.python.test_records import Point; print(hash(Point(1, 2)))"
+    hashes = {subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, cwd=ROOT, env=os.environ | {"PYTHONHASHSEED": seed})
+              .stdout for seed in "123"}
+    assert len(hashes) == 3

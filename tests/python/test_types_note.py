@@ -180,18 +180,23 @@ def test_results_have_a_bound_together():
             decode_note(_note(types, params, result))
 
 
-def test_wide_types_in_many_functions(monkeypatch):
-    """Without it a note of 80 KB could keep whoever opens the file busy for hours: a type's hash went through all of its parts,
-    for each function that takes it."""
+def _bound_looks(monkeypatch, most):
+    """At fields of types: what a comparison or a hash costs is how many there are."""
     looks = 0
 
     def counted(self, key=Record._key):
         nonlocal looks
         looks += 1
-        assert looks < 20_000
+        assert looks < most
         return key(self)
 
     monkeypatch.setattr(Record, "_key", counted)
+
+
+def test_wide_types_in_many_functions(monkeypatch):
+    """Without it a note of 80 KB could keep whoever opens the file busy for hours: a type's hash went through all of its parts,
+    for each function that takes it."""
+    _bound_looks(monkeypatch, 20_000)
     few = _change(STRUCT, members=[[f"m{n}", "i8", 0, 0] for n in range(15)])
     many = _change(STRUCT, name="t", members=[[f"m{n}", 0, 0, 0] for n in range(4000)])
     functions = [{"kind": "function", "params": [2], "result": "i32"}] * 3000
@@ -202,15 +207,8 @@ def test_wide_types_in_many_functions(monkeypatch):
 def test_types_of_one_hash(monkeypatch, names):
     """Without it a note of 340 KB could keep whoever opens the file busy for minutes: -1 and -2 have one hash, and so had two
     enums, whatever was made of them, and thousands of functions that take either, each compared with all before it."""
-    looks, types, ends = 0, [], []
-
-    def counted(self, key=Record._key):
-        nonlocal looks
-        looks += 1
-        assert looks < 50_000
-        return key(self)
-
-    monkeypatch.setattr(Record, "_key", counted)
+    types, ends = [], []
+    _bound_looks(monkeypatch, 50_000)
     for name, value in zip(names, (-1, -2), strict=True):
         types.append({"kind": "enum", "name": name, "base": "i32", "members": [["A", value]]})
         for _ in range(30):
