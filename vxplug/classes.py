@@ -136,7 +136,7 @@ class Stream(Handle):
         """End the stream.  Idempotent."""
         if not self.closed:
             self.__dict__["__ended__"] = True
-        super().close()
+        self.__end__()
 
     def __exit__(self, *exception: object) -> None:
         self.close()

@@ -109,6 +109,8 @@ typedef struct Call {
     uint64_t lingers_ns;       /* since when, while `suspended` is of on_linger's doing; or 0 */
     uint64_t checked_ms;       /* when Python's signal handlers last had their turn */
     uint64_t until_ns;         /* when box_call_more has no time left; 0 before the first */
+    const struct Lease *leases; /* of its arguments, while the guest has them */
+    unsigned lease_count;
     vx_trap trap;
     Evidence evidence;
 } Call;
@@ -320,6 +322,7 @@ static inline void call_init(Call *call)
     call->lingers_ns = 0;
     call->checked_ms = 0;
     call->until_ns = 0;
+    call->lease_count = 0;
     call->evidence.stack = NULL;
     call->evidence.text_size = 0;
 }

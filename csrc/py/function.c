@@ -113,6 +113,10 @@ static PyObject *run_locked(Function *self, uint32_t *words, Lease *leases)
     Box *box = self->box;
     if (!box_enter(box, &call))
         return NULL;
+    if (leases != NULL) {
+        call.leases = leases;
+        call.lease_count = self->lease_count;
+    }
     PyObject *result = run(self, &call, words, leases);
     if (leases != NULL)
         callback_end(box, &call);

@@ -308,18 +308,44 @@ static PyObject *handle_new(PyTypeObject *type, PyObject *args, PyObject *keywor
                         type->tp_name);
 }
 
+/* By a call of this thread, which a callback of it would close it under; other threads wait until the call is over. */
+static bool is_in_use(const Handle *self)
+{
+    Box *box = self->box;
+    if (!lock_is_mine(box, thread_ident()))
+        return false;
+    for (const Call *call = box->call; call != NULL; call = call->outer)
+        for (unsigned i = 0; i < call->lease_count; i++)
+            if (call->leases[i].object == (const PyObject *)self)
+                return true;
+    return false;
+}
+
+static bool is_dead(const Handle *self)
+{
+    return why_dead(self) != NULL || PEEK(self->box->faulted);
+}
+
 /* Closing what died with its sandbox is no error: there is nothing left to free. */
-static PyObject *handle_close(Handle *self, PyObject *unused)
+static PyObject *handle_end(Handle *self, PyObject *unused)
 {
     Call call;
     (void)unused;
-    bool dead = why_dead(self) != NULL || PEEK(self->box->faulted);
+    bool dead = is_dead(self);
     if (!take_out_of_use(self) || dead)
         Py_RETURN_NONE;
     PyObject *who = PyUnicode_FromString("close");
     bool ok = who != NULL && box_enter(self->box, &call) && end(self, &call, who);
     Py_XDECREF(who);
     return ok ? Py_NewRef(Py_None) : NULL;
+}
+
+static PyObject *handle_close(Handle *self, PyObject *unused)
+{
+    if (is_dead(self) || !is_in_use(self))
+        return handle_end(self, unused);
+    return PyErr_Format(PyExc_RuntimeError, "cannot close the %s: a call that is running has it as an argument",
+                        Py_TYPE(self)->tp_name);
 }
 
 static PyObject *handle_enter(PyObject *self, PyObject *unused)
@@ -381,6 +407,8 @@ static void handle_dealloc(Handle *self)
 static PyMethodDef handle_methods[] = {
     {"close", (PyCFunction)handle_close, METH_NOARGS,
      PyDoc_STR("close($self)\n--\n\nRun the plugin's destructor.  Idempotent.")},
+    {"__end__", (PyCFunction)handle_end, METH_NOARGS,
+     PyDoc_STR("__end__($self)\n--\n\nclose() for what may be closed while a call has it: a stream.")},
     {"__enter__", handle_enter, METH_NOARGS, NULL},
     {"__exit__", (PyCFunction)handle_exit, METH_VARARGS, NULL},
     {"__reduce__", handle_reduce, METH_NOARGS, NULL},

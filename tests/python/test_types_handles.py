@@ -315,6 +315,28 @@ def test_closed_in_a_callback(box):
     assert box.count_freed() == 4
 
 
+def test_closed_in_a_call_that_uses_it(box):
+    """Without it a callback could free what the guest code that called it goes on to use."""
+    counter = box.counter_new(1)
+    refused = []
+
+    def close(n):
+        with pytest.raises(RuntimeError, match="cannot close the counter: a call that is running has it as an argument") as caught:
+            counter.close()
+        refused.append(caught.value)
+        return n
+
+    def deeper(n):
+        box.during(box.counter_new(2), close)
+        return n
+
+    assert box.during(counter, close) == 0 and not counter.closed and counter.add(0) == 1
+    assert box.during(counter, deeper) == 0, "what the callback dropped is freed when its call is over"
+    assert box.count_freed() == 1 and len(refused) == 2 and counter.add(1) == 2
+    counter.close()
+    assert counter.closed and box.count_freed() == 2
+
+
 def test_dropped_by_another_thread(box):
     """Without it a thread that drops a handle would wait for, or run into, another thread's call."""
     handles, inside, dropped = [box.counter_new(1)], threading.Event(), threading.Event()
