@@ -9,10 +9,24 @@
 
 static Place result_place(const Visit *visit)
 {
-    return (Place){.name = visit->prototype->name};
+    if (visit->lender == NULL)
+        return (Place){.name = visit->prototype->name};
+    Place place = place_argument(visit->lender, visit->index);
+    place.given = true;
+    return place;
 }
 
 /* ---- results ---- */
+
+static bool no_memory(const Visit *visit, Py_ssize_t size)
+{
+    Place place = result_place(visit);
+    PyObject *type = error_class("GuestMemoryError");
+    if (type != NULL)
+        error_place(&place, type, "no guest memory left for %zd bytes", size);
+    Py_XDECREF(type);
+    return false;
+}
 
 /* Host bytes to guest memory of their own. */
 static bool give_memory(Visit *visit, const void *data, Py_ssize_t size, uint32_t *address)
@@ -23,11 +37,8 @@ static bool give_memory(Visit *visit, const void *data, Py_ssize_t size, uint32_
     void *memory = NULL;
     if ((uint64_t)size <= UINT32_MAX && vx_arena_alloc(core, (uint32_t)size, &at) == VX_OK)
         memory = size == 0 ? "" : vx_guest_pointer(core, at, (uint64_t)size, VX_PROT_WRITE);
-    if (memory == NULL) {
-        error_vxplug("GuestMemoryError", "%U(): no guest memory left for a result of %zd bytes",
-                     visit->prototype->name, size);
-        return false;
-    }
+    if (memory == NULL)
+        return no_memory(visit, size);
     if (size != 0)
         memcpy(memory, data, (size_t)size);
     *address = at.value;
@@ -272,8 +283,10 @@ static bool write_back(Visit *visit, const Parameter *parameter, PyObject *array
         return false;
     if (numbers ? copy_of_numbers(array, memory, size) : copy_of_array(array, memory, size))
         return true;
-    if (!PyErr_Occurred())
-        PyErr_Format(PyExc_BufferError, "%U(): a callback resized the buffer it was lent", visit->prototype->name);
+    PyObject *name = PyErr_Occurred() == NULL ? visit_name(visit) : NULL;
+    if (name != NULL)
+        PyErr_Format(PyExc_BufferError, "%U resized the buffer it was lent", name);
+    Py_XDECREF(name);
     return false;
 }
 

@@ -208,8 +208,9 @@ typedef struct Layout {
 /* Where a value belongs, for messages: a root, then what leads into it. */
 typedef struct Place {
     const struct Place *outer;
-    PyObject *owner;           /* root: name before `role` */
-    const char *role;          /* root: "() argument" or another; NULL for what a callback gave */
+    PyObject *owner;           /* root: name before `role`; NULL for what an import gave */
+    const char *role;          /* root: "() argument" or another */
+    bool given;                /* root: what a callback gave that was passed there */
     PyObject *name;            /* root or member */
     Py_ssize_t item;           /* when there is no name */
 } Place;
@@ -437,8 +438,8 @@ void *call_failed(const Function *function, Call *call, vx_status status);
 
 /* ---- pointer.c: functions that the guest gives by their address ---- */
 
-/* The callable of an address, called "ROLE of GIVER()"; None for 0. */
-PyObject *pointer_get(Box *box, const Function *prototype, const char *role, PyObject *giver, uint32_t address);
+/* The callable of an address that is not 0.  Takes over `name`; NULL if that is. */
+PyObject *pointer_get(Box *box, const Function *prototype, PyObject *name, uint32_t address);
 
 /* ---- arguments.c: arguments to parameters, as CPython matches them ---- */
 
@@ -550,8 +551,8 @@ bool lease_buffer(const Function *function, unsigned index, PyObject *value, int
                   Lease *lease);
 /* All of these with the box locked by `call`, which keeps the error when they return false. */
 /* The words of a lease whose bytes have their place. */
-bool memory_words(const Function *function, Call *call, const Lease *lease, uint32_t *words);
-bool memory_copy_in(const Function *function, Call *call, Lease *leases, uint32_t *words);
+bool memory_words(Function *function, Call *call, const Lease *lease, uint32_t *words);
+bool memory_copy_in(Function *function, Call *call, Lease *leases, uint32_t *words);
 bool memory_copy_out(const Function *function, Call *call, const Lease *leases);
 /* Of guest memory, which a thread may be writing to through a Buffer: what is decoded is a copy. */
 PyObject *memory_decode(const char *text, size_t size);
@@ -570,7 +571,7 @@ PyObject *memory_outputs(const Function *function, Call *call, const Lease *leas
 /* `imports` is a sequence of (address of the stub, prototype, callable). */
 bool callback_set_imports(Box *box, PyObject *imports);
 /* With the box locked by `call`: the address for the guest, 0 with the error kept on the call. */
-uint32_t callback_lend(Box *box, Call *call, const Function *prototype, PyObject *callable);
+uint32_t callback_lend(Call *call, Function *function, unsigned index, PyObject *callable);
 /* Everything that `call` lent is over. */
 void callback_end(Box *box, const Call *call);
 void callback_end_all(Box *box);           /* that any call lent */
@@ -605,6 +606,8 @@ typedef struct Visit {
     Box *box;
     Call *call;
     Function *prototype;     /* held */
+    Function *lender;        /* held: it was lent as this function's argument `index`; or NULL for an import */
+    unsigned index;
     PyObject *callable;      /* held */
     vx_callback *callback;
     uint32_t words[MAX_WORDS];
@@ -616,6 +619,8 @@ typedef struct Visit {
 
 /* All of it.  False with an exception, or with bad_memory. */
 bool visit_run(Visit *visit);
+/* What messages call the host function: "apply() argument 'each'" of a callback, "name()" of an import; a new str. */
+PyObject *visit_name(const Visit *visit);
 /* Guest memory that the guest said; any pointer that is not NULL for no bytes.  NULL with bad_memory. */
 void *visit_memory(Visit *visit, uint32_t address, uint64_t size, int rights);
 
@@ -642,7 +647,7 @@ void handle_free_graves(Box *box);
 /* ---- stream.c: results in pieces ---- */
 
 /* With the box locked: the stream of a function that gives its result in pieces. */
-PyObject *stream_open(const Function *function, Call *call, uint32_t *words, Lease *leases);
+PyObject *stream_open(Function *function, Call *call, uint32_t *words, Lease *leases);
 
 /* ---- numbers.c: arrays of numbers ---- */
 

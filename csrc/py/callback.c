@@ -11,10 +11,11 @@
 
 enum { STRIDE = 4, MAX_SLOTS = 4096 };
 
-/* A function the guest may call.  `call` lent it, or is NULL for an import. */
+/* A function the guest may call.  `call` lent it, as the argument `index` of `lender`; both are NULL for an import. */
 typedef struct Slot {
     uint32_t address;
-    Function *prototype;
+    unsigned index;
+    Function *prototype, *lender;
     PyObject *callable;
     const Call *call;
 } Slot;
@@ -46,12 +47,15 @@ static void slot_drop(Box *box)
 {
     Slot slot = box->slots[--box->slot_count];
     Py_DECREF(slot.prototype);
+    Py_XDECREF(slot.lender);
     Py_DECREF(slot.callable);
 }
 
-uint32_t callback_lend(Box *box, Call *call, const Function *prototype, PyObject *callable)
+uint32_t callback_lend(Call *call, Function *function, unsigned index, PyObject *callable)
 {
     uint32_t address;
+    Box *box = function->box;
+    Function *prototype = function->parameters[index].layout->prototype;
     do {
         address = VX_CALLBACK_MIN + box->next_callback;
         box->next_callback = (box->next_callback + STRIDE) % (VX_CALLBACK_MAX - VX_CALLBACK_MIN);
@@ -61,7 +65,8 @@ uint32_t callback_lend(Box *box, Call *call, const Function *prototype, PyObject
         error_keep(call);
         return 0;
     }
-    *slot = (Slot){address, (Function *)Py_NewRef(prototype), Py_NewRef(callable), call};
+    *slot = (Slot){address, index, (Function *)Py_NewRef(prototype), (Function *)Py_NewRef(function),
+                   Py_NewRef(callable), call};
     return address;
 }
 
@@ -90,6 +95,7 @@ int callback_traverse(Box *box, visitproc visit, void *arg)
 {
     for (uint32_t i = 0; i < box->slot_count; i++) {
         Py_VISIT(box->slots[i].prototype);
+        Py_VISIT(box->slots[i].lender);
         Py_VISIT(box->slots[i].callable);
     }
     return 0;
@@ -107,7 +113,7 @@ static bool add_import(Box *box, PyObject *item)
     }
     Slot *slot = slot_add(box);
     if (slot != NULL)
-        *slot = (Slot){address, (Function *)Py_NewRef(prototype), Py_NewRef(callable), NULL};
+        *slot = (Slot){address, 0, (Function *)Py_NewRef(prototype), NULL, Py_NewRef(callable), NULL};
     return slot != NULL;
 }
 
@@ -158,6 +164,8 @@ vx_callback_end callback_serve(Box *box, Call *call, vx_callback *callback)
     visit.call = call;
     visit.callback = callback;
     visit.prototype = (Function *)Py_NewRef(slot->prototype);
+    visit.lender = (Function *)Py_XNewRef(slot->lender);
+    visit.index = slot->index;
     visit.callable = Py_NewRef(slot->callable);
     visit.count = 0;
     visit.lent = 0;
@@ -169,6 +177,7 @@ vx_callback_end callback_serve(Box *box, Call *call, vx_callback *callback)
         Py_DECREF(visit.values[i]);
     box->lent -= visit.lent;
     Py_DECREF(visit.callable);
+    Py_XDECREF(visit.lender);
     Py_DECREF(visit.prototype);
     return end;
 }

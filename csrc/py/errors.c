@@ -74,10 +74,10 @@ static bool place_raise(const Place *place, PyObject *type, const char *format, 
         root = root->outer;
     PyObject *text = PyUnicode_FromFormatV(format, arguments);
     PyObject *path = text != NULL ? place_path(place) : NULL;
-    if (path != NULL && root->role == NULL)
+    if (path != NULL && root->owner == NULL)
         PyErr_Format(type, "result of '%U': %U", path, text);
     else if (path != NULL)
-        PyErr_Format(type, "%U%s '%U': %U", root->owner, root->role, path, text);
+        PyErr_Format(type, "%s%U%s '%U': %U", root->given ? "result of " : "", root->owner, root->role, path, text);
     Py_XDECREF(path);
     Py_XDECREF(text);
     return false;

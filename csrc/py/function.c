@@ -28,6 +28,13 @@ void *call_failed(const Function *function, Call *call, vx_status status)
     return NULL;
 }
 
+static PyObject *take_function(const Function *self, uint32_t address)
+{
+    if (address == 0)
+        return Py_NewRef(Py_None);
+    return pointer_get(self->box, self->result_layout->prototype, PyUnicode_FromFormat("result of %U()", self->name), address);
+}
+
 /* A result that is more than a number; the guest raised nothing. */
 static PyObject *take_memory_result(Function *self, Call *call, const vx_result *result,
                                     const uint32_t *words)
@@ -43,7 +50,7 @@ static PyObject *take_memory_result(Function *self, Call *call, const vx_result 
         return handle;
     }
     if (self->result == CODE_CALLBACK) {
-        PyObject *function = pointer_get(self->box, self->result_layout->prototype, "result", self->name, result->eax);
+        PyObject *function = take_function(self, result->eax);
         if (function == NULL)
             error_keep(call);
         return function;

@@ -189,11 +189,11 @@ static bool is_written(const Parameter *parameter)
 }
 
 /* What Python objects stand for themselves are to the guest. */
-static bool object_word(const Function *function, Call *call, const Lease *lease, uint32_t *word)
+static bool object_word(Function *function, Call *call, const Lease *lease, uint32_t *word)
 {
     const Parameter *parameter = &function->parameters[lease->parameter];
     if (parameter->code == CODE_CALLBACK) {
-        *word = callback_lend(function->box, call, parameter->layout->prototype, lease->object);
+        *word = callback_lend(call, function, lease->parameter, lease->object);
         return *word != 0;
     }
     Place place = place_argument(function, lease->parameter);
@@ -203,7 +203,7 @@ static bool object_word(const Function *function, Call *call, const Lease *lease
     return *word != 0;
 }
 
-bool memory_words(const Function *function, Call *call, const Lease *lease, uint32_t *words)
+bool memory_words(Function *function, Call *call, const Lease *lease, uint32_t *words)
 {
     const Parameter *parameter = &function->parameters[lease->parameter];
     uint32_t unit = parameter->code == CODE_NUMBERS ? parameter->layout->size : 1;
@@ -215,7 +215,7 @@ bool memory_words(const Function *function, Call *call, const Lease *lease, uint
     return true;
 }
 
-static bool copy_in_one(const Function *function, Call *call, Lease *lease, uint32_t *words)
+static bool copy_in_one(Function *function, Call *call, Lease *lease, uint32_t *words)
 {
     bool in_memory = !lease->none && lease->object == NULL;
     if ((in_memory && !place(function, call, lease)) || !memory_words(function, call, lease, words))
@@ -242,7 +242,7 @@ static bool place_result(const Function *function, Call *call, uint32_t *words)
     return true;
 }
 
-bool memory_copy_in(const Function *function, Call *call, Lease *leases, uint32_t *words)
+bool memory_copy_in(Function *function, Call *call, Lease *leases, uint32_t *words)
 {
     function->box->arena_used = true;
     for (unsigned i = 0; i < function->lease_count; i++)

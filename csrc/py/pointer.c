@@ -22,11 +22,8 @@ static PyObject *pointer_vectorcall(PyObject *object, PyObject *const *args, siz
     return NULL;
 }
 
-PyObject *pointer_get(Box *box, const Function *prototype, const char *role, PyObject *giver, uint32_t address)
+PyObject *pointer_get(Box *box, const Function *prototype, PyObject *name, uint32_t address)
 {
-    if (address == 0)
-        return Py_NewRef(Py_None);
-    PyObject *name = PyUnicode_FromFormat("%s of %U()", role, giver);
     Function *self = name != NULL ? function_of(prototype, box, name) : NULL;
     Py_XDECREF(name);
     if (self == NULL)

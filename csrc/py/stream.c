@@ -44,7 +44,7 @@ static bool place(const Function *function, Call *call, uint32_t coroutine, Leas
     return true;
 }
 
-static bool place_all(const Function *function, Call *call, uint32_t coroutine, Lease *leases,
+static bool place_all(Function *function, Call *call, uint32_t coroutine, Lease *leases,
                       uint32_t *words)
 {
     for (unsigned i = 0; i < function->lease_count; i++) {
@@ -89,7 +89,7 @@ static bool keep_objects(const Function *function, PyObject *stream, const Lease
     return ok;
 }
 
-PyObject *stream_open(const Function *function, Call *call, uint32_t *words, Lease *leases)
+PyObject *stream_open(Function *function, Call *call, uint32_t *words, Lease *leases)
 {
     const Layout *layout = function->result_layout;
     uint32_t coroutine;

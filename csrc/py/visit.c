@@ -11,25 +11,43 @@
 
 /* ---- arguments ---- */
 
-/* Before `size` bytes at `address` are copied for the argument that is taken now. */
-static bool lend(Visit *visit, uint32_t address, uint64_t size)
+PyObject *visit_name(const Visit *visit)
 {
-    Box *box = visit->box;
+    const Function *lender = visit->lender;
+    if (lender == NULL)
+        return PyUnicode_FromFormat("%U()", visit->prototype->name);
+    return PyUnicode_FromFormat("%U() argument '%U'", lender->name, lender->parameters[visit->index].name);
+}
+
+/* Always false. */
+static bool too_much(Visit *visit, uint32_t address, uint64_t size)
+{
+    const Box *box = visit->box;
     Call *call = visit->call;
-    if (size <= box->memory - box->lent) {
-        box->lent += size;
-        visit->lent += size;
-        return true;
-    }
-    snprintf(call->fault_room, sizeof call->fault_room,
-             "%.60s() was passed too much: for copies the memory limit of %llu bytes leaves %llu, and argument %u is "
-             "%llu bytes",
-             PyUnicode_AsUTF8(visit->prototype->name), (unsigned long long)box->memory,
-             (unsigned long long)(box->memory - box->lent), visit->count + 1, (unsigned long long)size);
+    PyObject *name = visit_name(visit);
+    const char *text = name != NULL ? PyUnicode_AsUTF8(name) : NULL;
+    if (text != NULL)
+        snprintf(call->fault_room, sizeof call->fault_room,
+                 "%.90s was passed too much: for copies the memory limit of %llu bytes leaves %llu, and argument %u is "
+                 "%llu bytes",
+                 text, (unsigned long long)box->memory, (unsigned long long)(box->memory - box->lent), visit->count + 1,
+                 (unsigned long long)size);
+    Py_XDECREF(name);
     call->fault_text = call->fault_room;
     visit->bad_memory = true;
     visit->callback->bad_address = address;
     return false;
+}
+
+/* Before `size` bytes at `address` are copied for the argument that is taken now. */
+static bool lend(Visit *visit, uint32_t address, uint64_t size)
+{
+    Box *box = visit->box;
+    if (size > box->memory - box->lent)
+        return too_much(visit, address, size);
+    box->lent += size;
+    visit->lent += size;
+    return true;
 }
 
 static PyObject *decode(Visit *visit, const Layout *layout, const void *bytes)
@@ -114,6 +132,17 @@ static PyObject *take_numbers(Visit *visit, const Layout *layout, const uint32_t
     return array;
 }
 
+static PyObject *take_function(Visit *visit, const Function *prototype, uint32_t address)
+{
+    if (address == 0)
+        return Py_NewRef(Py_None);
+    PyObject *giver = visit_name(visit), *name = NULL;
+    if (giver != NULL)
+        name = PyUnicode_FromFormat("argument of %U", giver);
+    Py_XDECREF(giver);
+    return pointer_get(visit->box, prototype, name, address);
+}
+
 static PyObject *take_argument(Visit *visit, const Parameter *parameter)
 {
     const uint32_t *words = &visit->words[parameter->word];
@@ -129,7 +158,7 @@ static PyObject *take_argument(Visit *visit, const Parameter *parameter)
     case CODE_NUMBERS:
         return take_numbers(visit, parameter->layout, words);
     case CODE_CALLBACK:
-        return pointer_get(visit->box, parameter->layout->prototype, "argument", visit->prototype->name, words[0]);
+        return take_function(visit, parameter->layout->prototype, words[0]);
     case CODE_HANDLE:
         return handle_get(visit->box, parameter->layout, words[0]);
     case CODE_POINTER:

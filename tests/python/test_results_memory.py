@@ -114,7 +114,8 @@ def small(path):
 @pytest.mark.parametrize("name", ["views", "muts", "arrays", "texts", "mixed", "structs", "imported"])
 def test_arguments_that_name_the_same_memory_have_one_limit(small, name):
     """Without it a guest could have the host copy what it has 64 times over, in one call."""
-    function, called = "take" if name == "imported" else "callback", []
+    called = []
+    function = "take()" if name == "imported" else f"{name}() argument '{'g' if name == 'views' else 'f'}'"
     number, size = (4, 3 * MIB // 2) if name != "structs" else (4, 1 << 20)
     if name == "structs":  # three fit into 3.5 MiB
         small = small.plugin.sandbox(memory=7 * MIB // 2, stack=1 * MIB, imports=IMPORTS)
@@ -123,7 +124,7 @@ def test_arguments_that_name_the_same_memory_have_one_limit(small, name):
         small[name](*([4] if name == "views" else []), *[called.append] * {"views": 2, "imported": 0}.get(name, 1))
     limit = 7 * MIB // 2 if name == "structs" else 5 * MIB
     left = limit - 3 * size
-    said = f"{function}() was passed too much: for copies the memory limit of {limit} bytes leaves {left}, and argument {number} is {size} bytes at 0x"
+    said = f"{function} was passed too much: for copies the memory limit of {limit} bytes leaves {left}, and argument {number} is {size} bytes at 0x"
     assert said in str(caught.value) and caught.value.kind == "memory" and not called
     assert small.sound(), "the sandbox began again, with the whole limit"
 

@@ -234,9 +234,9 @@ def test_a_function_outlives_its_callback_but_not_a_reset(box):
     """Without it a function that Python kept could run in memory that is another one's."""
     kept = []
     assert box.applied(lambda g, n: kept.append(g) or g(n), 3, False) == 10
-    assert kept[0](5) == 25 and repr(kept[0]) == "<sandboxed function argument of callback()(arg0)>"
+    assert kept[0](5) == 25 and repr(kept[0]) == "<sandboxed function argument of applied() argument 'f'(arg0)>"
     box.reset()
-    with pytest.raises(vxplug.Error, match=r"argument of callback\(\) died when its sandbox was reset"):
+    with pytest.raises(vxplug.Error, match=r"argument of applied\(\) argument 'f' died when its sandbox was reset"):
         kept[0](5)
 
 
@@ -250,16 +250,16 @@ def test_a_callback_that_gets_itself(box):
 
 
 WRONG = [
-    ("one", (1, 2.0, b"abc"), TypeError, "result of 'callback': expected point, got tuple"),
-    ("one", lambda box: box.point(1 << 15, 0.0, bytes(3)), OverflowError, "result of 'callback.x': 32768 is out of range"),
-    ("one", lambda box: box.point(1, 0.0, bytes(4)), ValueError, "result of 'callback.tag': expected 3 bytes, got 4"),
-    ("two", 5, TypeError, "result of 'callback': expected a tuple of 3, the result and one for each pointer, got int$"),
+    ("one", (1, 2.0, b"abc"), TypeError, r"result of moved_one\(\) argument 'f': expected point, got tuple"),
+    ("one", lambda box: box.point(1 << 15, 0.0, bytes(3)), OverflowError, r"result of moved_one\(\) argument 'f.x': 32768 is out of range"),
+    ("one", lambda box: box.point(1, 0.0, bytes(4)), ValueError, r"result of moved_one\(\) argument 'f.tag': expected 3 bytes, got 4"),
+    ("two", 5, TypeError, r"result of moved\(\) argument 'f': expected a tuple of 3, the result and one for each pointer, got int$"),
     ("two", None, TypeError, "expected a tuple of 3, .*, got NoneType"),
     ("two", (1, None), TypeError, "got tuple of another size"),
     ("two", [1, None, None], TypeError, "got list"),
-    ("two", ("1", None, None), TypeError, r"result of 'callback\[0\]': expected int, got str"),
-    ("two", (1, None, 5), TypeError, r"result of 'callback\[2\]': expected None, for a pointer that was NULL, got int"),
-    ("two", (1, 5, None), TypeError, r"result of 'callback\[1\]': expected point, got int"),
+    ("two", ("1", None, None), TypeError, r"result of moved\(\) argument 'f\[0\]': expected int, got str"),
+    ("two", (1, None, 5), TypeError, r"result of moved\(\) argument 'f\[2\]': expected None, for a pointer that was NULL, got int"),
+    ("two", (1, 5, None), TypeError, r"result of moved\(\) argument 'f\[1\]': expected point, got int"),
 ]
 
 
@@ -278,7 +278,7 @@ def test_wrong_answers(box, name, result, kind, text):
 
 def test_wrong_numbers(plugin, box):
     """Without it numbers of another type could be given as they are, or an array change its size under the guest."""
-    with pytest.raises(BufferError, match=r"callback\(\): a callback resized the buffer it was lent"):
+    with pytest.raises(BufferError, match=r"scaled\(\) argument 'f' resized the buffer it was lent"):
         box.scaled(lambda numbers, by: numbers.append(1.0), array.array("d", [1.0]), 1.0)
     for wrong, kind in (([1.0], TypeError), (b"12345678", TypeError), (array.array("f", [1]), TypeError),
                         (memoryview(array.array("d", [1.0] * 4))[::2], BufferError), (None, TypeError)):

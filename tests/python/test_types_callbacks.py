@@ -184,7 +184,7 @@ def test_buffers(box):
     assert box.gather(lambda n: memoryview(array.array("B", [n])), lambda key: None) == b"\1\2"
     big = bytes(range(256)) * 4096
     assert box.gather(lambda n: big, lambda key: "é") == big + big + "é".encode()
-    with pytest.raises(vxplug.GuestMemoryError, match="no guest memory left"):
+    with pytest.raises(vxplug.GuestMemoryError, match=r"result of hoard\(\) argument 'more': no guest memory left for 1048576 bytes"):
         box.hoard(lambda n: big)
     assert box.count() == 1, "no reset"
 
@@ -192,12 +192,12 @@ def test_buffers(box):
 @pytest.mark.parametrize(
     ("name", "result", "kind", "text"),
     [
-        ("call", "5", TypeError, "result of 'callback': expected int, got str"),
-        ("call", None, TypeError, "result of 'callback': expected int, got NoneType"),
-        ("call", 2**31, OverflowError, "result of 'callback': 2147483648 is out of range for int32_t"),
-        ("text", b"x", TypeError, "result of 'callback': expected str, got bytes"),
-        ("text", "a\0b", ValueError, "result of 'callback': embedded null character"),
-        ("view", "x", TypeError, "result of 'callback': expected a bytes-like object, got str"),
+        ("call", "5", TypeError, r"result of call\(\) argument 'f': expected int, got str"),
+        ("call", None, TypeError, r"result of call\(\) argument 'f': expected int, got NoneType"),
+        ("call", 2**31, OverflowError, r"result of call\(\) argument 'f': 2147483648 is out of range for int32_t"),
+        ("text", b"x", TypeError, r"result of gather\(\) argument 'name': expected str, got bytes"),
+        ("text", "a\0b", ValueError, r"result of gather\(\) argument 'name': embedded null character"),
+        ("view", "x", TypeError, r"result of gather\(\) argument 'more': expected a bytes-like object, got str"),
         ("struct", (1, 2.0), TypeError, "result of 'shift': expected pos, got tuple"),
     ],
 )
