@@ -27,9 +27,10 @@ static inline void emit_imm(vx_emit *e, uint64_t value, unsigned size) {
     e->at += size;
 }
 
-/* Where a memory operand lies: in the guest's window, which a gs override and 32-bit address size confine it to; in the
- * state, of which a gs override alone names a slot; nowhere, of lea. */
-enum { SPACE_NONE, SPACE_GUEST, SPACE_STATE };
+/* Where a memory operand lies: in the guest's window, which a gs override and 32-bit address size confine it to; there or
+ * in a guard, where a gs override is enough, of a 32-bit register and a displacement that both guards are wider than; in
+ * the state, of which it names a slot; nowhere, of lea. */
+enum { SPACE_NONE, SPACE_GUEST, SPACE_NEAR, SPACE_STATE };
 
 /* A memory operand. */
 typedef struct vx_mem {
@@ -72,8 +73,8 @@ void emit_plain(vx_emit *e, const vx_form *form, unsigned reg);
 static inline vx_mem mem_base(int base, int32_t disp) {
     return (vx_mem){.base = (int8_t)base, .index = NO_REG, .disp = disp};
 }
-static inline vx_mem mem_guest(int base, int32_t disp) {
-    return (vx_mem){.base = (int8_t)base, .index = NO_REG, .disp = disp, .space = SPACE_GUEST};
+static inline vx_mem mem_near(int base, int32_t disp) {
+    return (vx_mem){.base = (int8_t)base, .index = NO_REG, .disp = disp, .space = SPACE_NEAR};
 }
 static inline vx_mem mem_slot(int32_t disp) {
     return (vx_mem){.base = NO_REG, .index = NO_REG, .disp = disp, .space = SPACE_STATE};

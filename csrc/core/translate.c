@@ -93,7 +93,7 @@ static void emit_add_esp(translation *t, int32_t bytes) {
 }
 
 /* A slot at guest esp + offset. */
-static vx_mem stack_slot(const translation *t, int32_t offset) { return mem_guest(R12, t->pending + offset); }
+static vx_mem stack_slot(const translation *t, int32_t offset) { return mem_near(R12, t->pending + offset); }
 
 static void move_esp(translation *t, int32_t bytes) { t->pending += bytes; }
 
@@ -294,6 +294,15 @@ static vx_mem address_of(const translation *t, const vx_insn *in) {
                     .index = in->index, .scale = in->scale, .disp = (int32_t)((uint32_t)in->disp + pending)};
 }
 
+/* A near sum that leaves the window ends in a guard.  Wrapped around, as i386 has it, it would end where nothing is
+ * mapped: the same fault at the same address. */
+static vx_mem confined(vx_mem mem) {
+    _Static_assert(VX_LOW_GUARD <= VX_GUEST_MIN && VX_LOW_GUARD <= VX_WINDOW - VX_GUEST_MAX, "a guard's width from both ends");
+    bool near = mem.base != NO_REG && mem.index == NO_REG && mem.disp >= -VX_LOW_GUARD && mem.disp < VX_LOW_GUARD;
+    mem.space = near ? SPACE_NEAR : SPACE_GUEST;
+    return mem;
+}
+
 /* movzx r8d, r8w: what 16-bit addresses do to a sum */
 static void emit_wrap16(translation *t) {
     emit_form(&t->e, &(vx_form){.map = MAP_0F, .opcode = 0xb7, .reg = R8, .rm = R8});
@@ -323,11 +332,9 @@ static void emit_address_in_r8(translation *t, const vx_insn *in) {
 static vx_mem guest_operand(translation *t, const vx_insn *in) {
     if (in->address16 || in->segment == SEG_GS) {
         emit_address_in_r8(t, in);
-        return mem_guest(R8, 0);
+        return mem_near(R8, 0);
     }
-    vx_mem mem = address_of(t, in);
-    mem.space = SPACE_GUEST;
-    return mem;
+    return confined(address_of(t, in));
 }
 
 static vx_form form_of(const vx_insn *in) {
@@ -379,7 +386,7 @@ static void copy_high_byte(translation *t, vx_form *form, bool reg_is_high) {
     unsigned low = (reg_is_high ? form->reg : form->rm) - 4;
     if (form->is_mem && form->mem.base != R8) {
         emit_address_in_r8(t, &t->in);
-        form->mem = mem_guest(R8, 0);
+        form->mem = mem_near(R8, 0);
     }
     if (form->map == MAP_0F && form->opcode == 0xb0 && low == RAX) {
         copy_cmpxchg_ah(t, form);
@@ -431,14 +438,13 @@ static vx_mem vector_operand(translation *t, bool vector_index) {
     vx_insn in = t->in;
     vx_mem mem = address_of(t, &in);
     mem.disp_size = in.map >= MAP_EVEX_0F ? in.disp_size & 5 : 0;
-    mem.space = SPACE_GUEST;
     if (in.segment != SEG_GS)
-        return mem;
+        return confined(mem);
     in.index = vector_index ? -1 : in.index;
     in.disp = 0;
     emit_address_in_r8(t, &in);
-    return (vx_mem){.base = R8, .index = vector_index ? mem.index : NO_REG, .scale = mem.scale, .space = SPACE_GUEST,
-                    .disp = mem.disp, .disp_size = mem.disp_size};
+    return confined((vx_mem){.base = R8, .index = vector_index ? mem.index : NO_REG, .scale = mem.scale,
+                             .disp = mem.disp, .disp_size = mem.disp_size});
 }
 
 static uint8_t mapped(const vx_insn *in, unsigned form, unsigned reg) {
@@ -585,7 +591,7 @@ static void rule_popf(translation *t) {
 
 static void rule_leave(translation *t) {
     bool word = t->in.operand16;
-    emit_guest_mov(t, OP_MOV_LOAD, R8, mem_guest(RBP, 0), word);
+    emit_guest_mov(t, OP_MOV_LOAD, R8, mem_near(RBP, 0), word);
     emit_rm(&t->e, OP_LEA, R12, mem_base(RBP, operand_size(t)));
     t->pending = 0;
     emit_form(&t->e, &(vx_form){.operand16 = word, .opcode = OP_MOV_STORE, .reg = R8, .rm = RBP});
@@ -597,7 +603,7 @@ static void rule_xlat(translation *t) {
     emit_form(&t->e, &(vx_form){.map = MAP_0F, .opcode = 0xb6, .reg = R8, .rm = RAX}); /* movzx r8d, al */
     emit_rm(&t->e, OP_LEA, R8, (vx_mem){.base = R8, .index = RBX});
     emit_finish_address(t, &t->in);
-    emit_rm(&t->e, 0x8a, RAX, mem_guest(R8, 0));
+    emit_rm(&t->e, 0x8a, RAX, mem_near(R8, 0));
 }
 
 /* Stores at ds:edi, which the prefixes confine like any operand.  Through gs or with 16-bit addresses edi holds
@@ -649,7 +655,7 @@ static void rule_bit_string(translation *t) {
     if (t->in.segment == SEG_GS)
         emit_add_tls(t);
     form.reg = R10;
-    form.mem = mem_guest(R8, 0);
+    form.mem = mem_near(R8, 0);
     emit_form(&t->e, &form);
 }
 
@@ -695,12 +701,12 @@ static void rule_fnstenv(translation *t) {
     int32_t last = t->in.opcode == 0xd9 ? 24 : 104; /* 28 and 108 bytes */
     vx_form form = form_of(&t->in);
     emit_address_in_r8(t, &t->in);
-    emit_guest_mov(t, OP_MOV_LOAD, R9, mem_guest(R8, last), false);
-    emit_guest_mov(t, OP_MOV_STORE, R9, mem_guest(R8, last), false);
-    form.mem = mem_guest(R8, 0);
+    emit_guest_mov(t, OP_MOV_LOAD, R9, mem_near(R8, last), false);
+    emit_guest_mov(t, OP_MOV_STORE, R9, mem_near(R8, last), false);
+    form.mem = mem_near(R8, 0);
     emit_form(&t->e, &form);
     for (int32_t offset = 12; offset <= 24; offset += 4)
-        emit_store_imm(t, mem_guest(R8, offset), 0, false);
+        emit_store_imm(t, mem_near(R8, offset), 0, false);
 }
 
 /* --- rules: control -------------------------------------------------------------------------- */

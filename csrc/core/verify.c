@@ -3,10 +3,12 @@
  * It knows nothing of guests and shares no table with the decoder or the translator.  It accepts:
  *
  * V1  Memory is named by a gs override with 32-bit address size, never relative to rip or rsp.
- *     Without the address size only two slots of the state are read, each in its one sequence.
+ *     Without the address size it is near: a register whose upper half is zero (V2), and a displacement
+ *     that the guards on both sides of the window are wider than.  Beside that, two slots of the state
+ *     are read, each in its one sequence.
  * V2  General registers are the guest's seven, r12 and the scratch r8-r10.  64-bit operations occur
  *     only inside the sequences below, on r9 and r10 and, cut back at their end, rsi and rdi; everything
- *     else leaves upper halves zero.
+ *     else leaves upper halves zero, so those of the guest's, r12 and r8 are.
  * V3  rsp moves by call, ret and by push and pop within one sequence.
  * V4  Branches go to a gate, to the body of a block, or to a stub of this block that names the very
  *     branch; indirect ones through the lookup table, which r15 and, for the cache, r14 hold: V2 never names them.
@@ -181,17 +183,17 @@ static bool bit_string(walk *w) {
     if (!split || !SKIP(w, 0x9d) || (PEEK(w, 0x65, 0x44) && !(thread_base(w) && SKIP(w, 0x47, 0x8d, 0x04, 0x08))))
         return false;
     (void)SKIP(w, 0xf0);
-    if (word != SKIP(w, 0x66) || !SKIP(w, 0x65, 0x67, 0x45, 0x0f))
+    if (word != SKIP(w, 0x66) || !SKIP(w, 0x65, 0x45, 0x0f))
         return false;
     return (next_byte(w) & 0xe7) == 0xa3 && SKIP(w, 0x10);
 }
 
 /* fnstenv or fnsave at [r8], then zeros over the pointers it stored */
 static bool environment(walk *w) {
-    if (!SKIP(w, 0x65, 0x67, 0x41, 0xd9, 0x30) && !SKIP(w, 0x65, 0x67, 0x41, 0xdd, 0x30))
+    if (!SKIP(w, 0x65, 0x41, 0xd9, 0x30) && !SKIP(w, 0x65, 0x41, 0xdd, 0x30))
         return false;
     for (uint8_t offset = 12; offset <= 24; offset += 4)
-        if (!SKIP(w, 0x65, 0x67, 0x41, 0xc7, 0x40, offset, 0, 0, 0, 0))
+        if (!SKIP(w, 0x65, 0x41, 0xc7, 0x40, offset, 0, 0, 0, 0))
             return false;
     return true;
 }
@@ -269,7 +271,7 @@ static bool sequence(walk *w) {
     case 0x0f: return (p[1] & 0xf0) == 0x80 ? conditional(w) : long_nop(w);
     case 0x2e: return padded(w);
     case 0x47: return probe(w);
-    case 0x65: return p[1] == 0x44 ? thread_base(w) : p[1] != 0x67 ? string(w) : p[2] == 0x41 ? environment(w) : masked_store(w);
+    case 0x65: return p[1] == 0x41 ? environment(w) : p[1] == 0x44 ? thread_base(w) : p[1] == 0x67 ? masked_store(w) : string(w);
     case 0x67: case 0xe3: return counted(w);
     case 0x9c: return p[1] == 0x41 ? flags_out(w) : bit_string(w);
     default: return false;

@@ -1,5 +1,6 @@
 /* The verifier's decoder of single instructions: rules V1, V2 and V5 of verify.c.  It shares no table and no
  * code with the decoder and the emitter, and reads bytes in the one order in which they are emitted. */
+#include "limits.h"
 #include "verify.h"
 
 enum { RSP = 4 };
@@ -321,7 +322,8 @@ static void index_rows(void) {
 /* Words where the compiler would store bytes and read them as words, which stalls the processor. */
 typedef struct insn {
     const uint8_t *next; /* byte to read */
-    bool lock, word, gs; /* gs: with 32-bit addresses */
+    bool lock, word, gs;
+    bool near;           /* gs without the 32-bit address size */
     unsigned prefixes, rex, map, op;
     bool vector, w;      /* VEX or EVEX; rex and prefixes then have what theirs say */
     unsigned vvvv;
@@ -331,7 +333,7 @@ typedef struct insn {
 
 /* Registers as bits: the guest's seven, r12 for its esp, and the scratch r8 to r10.  Of bytes there is no r12;
  * with REX 4 to 7 are spl to dil, which no one emits. */
-enum { NAMED = 0x17ef, BYTES = 0x00ff, BYTES_REX = 0x070f, VECTORS = 0x00ff };
+enum { NAMED = 0x17ef, CLEAN = 0x11ef, BYTES = 0x00ff, BYTES_REX = 0x070f, VECTORS = 0x00ff };
 
 /* By G and GB, or E and EB, of a row, and whether there is a REX. */
 static const unsigned allowed[3][2] = {[0] = {VECTORS, VECTORS}, [G] = {NAMED, NAMED}, [GB] = {BYTES, BYTES_REX}};
@@ -339,6 +341,19 @@ static const unsigned allowed[3][2] = {[0] = {VECTORS, VECTORS}, [G] = {NAMED, N
 static bool named(unsigned reg) { return NAMED >> reg & 1; }
 
 static uint8_t byte(insn *in) { return *in->next++; }
+
+/* Those whose upper halves are zero between instructions (V2 of verify.c): the guest's, r12 and r8. */
+static bool clean(unsigned reg) { return CLEAN >> reg & 1; }
+
+/* Both guards of the window are wider than it.  A single byte always is so, even times the size of a vector. */
+static bool near_displacement(insn *in, unsigned mod) {
+    _Static_assert(VX_LOW_GUARD <= VX_ABOVE / 2 && 128 * 64 <= VX_LOW_GUARD, "guards are wider than displacements");
+    int32_t disp = 0;
+    if (mod == 2)
+        memcpy(&disp, in->next, sizeof disp);
+    in->next += mod == 0 ? 0 : mod == 1 ? 1 : 4;
+    return disp >= -VX_LOW_GUARD && disp < VX_LOW_GUARD;
+}
 
 /* The index is judged later: it may be a vector. */
 static bool address(insn *in, uint8_t modrm) {
@@ -352,9 +367,11 @@ static bool address(insn *in, uint8_t modrm) {
         base = sib & 7;
         if (base == 5 && mod == 0) {
             in->next += 4;
-            return true;
+            return !in->near;
         }
     }
+    if (in->near)
+        return clean(base | high) && in->index == RSP && near_displacement(in, mod);
     in->next += mod == 0 ? 0 : mod == 1 ? 1 : 4;
     return named(base | high);
 }
@@ -425,16 +442,15 @@ static bool read_vector(insn *in) {
 
 /* Prefixes come in the one order that is emitted: those of old, gs with the address size, REX without W. */
 static bool read_opcode(insn *in, const uint8_t *p) {
-    uint16_t both;
-    in->lock = in->word = in->gs = in->vector = in->w = false;
+    in->lock = in->word = in->gs = in->near = in->vector = in->w = false;
     in->rex = in->map = in->vvvv = 0;
     in->prefixes = N;
     if (*p == 0xf0 || *p == 0x66 || (*p & 0xfe) == 0xf2)
         p = read_legacy_prefixes(in, p);
-    memcpy(&both, p, sizeof both);
-    if (both == (0x65 | 0x67 << 8)) {
+    if (*p == 0x65) {
         in->gs = true;
-        p += 2;
+        in->near = *++p != 0x67;
+        p += !in->near;
     }
     if ((*p & 0xf8) == 0x40)
         in->rex = *p++;

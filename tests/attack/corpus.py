@@ -56,6 +56,8 @@ CASES: list[tuple] = [
     ("write_at", (0xFFFFF000,), 9, MEMORY),
     ("read_wide", (TOP - 3,), 10, MEMORY),
     ("read_indexed", (TOP, TOP), 9, MEMORY),
+    *[(f"read_{name}", (register,), 9, MEMORY) for name in ("near_up", "far_up", "farthest_up") for register in (0xFFFFFF00, TOP)],
+    *[(f"read_{name}", (register,), 9, MEMORY) for name in ("near_down", "far_down", "farthest_down") for register in (0, 0xFFFF)],
     ("bit_string", (0x80000000, 0x80000000), 11, MEMORY),
     ("bit_string", (0x10000, 0x7FFFFFFF), 11, MEMORY),
     ("copy_down", (0x20, 0x10, TOP), 12, MEMORY),

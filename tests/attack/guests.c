@@ -44,6 +44,19 @@ VX_EXPORT uint32_t read_indexed(uint32_t base, uint32_t index) {
     __asm__ volatile("movzbl 0x7fffffff(%1,%2,8), %0" : "=r"(value) : "r"(base), "r"(index));
     return value;
 }
+/* A register and a displacement, up and down: the largest that are near, the smallest and the largest that are not. */
+#define NEAR(name, displacement) \
+    VX_EXPORT uint32_t read_##name(uint32_t address) { \
+        uint32_t value; \
+        __asm__ volatile("movzbl " displacement "(%1), %0" : "=r"(value) : "r"(address)); \
+        return value; \
+    }
+NEAR(near_up, "0xffff")
+NEAR(far_up, "0x10000")
+NEAR(near_down, "-0x10000")
+NEAR(far_down, "-0x10001")
+NEAR(farthest_up, "0x7fffffff")
+NEAR(farthest_down, "-0x80000000")
 VX_EXPORT void bit_string(uint32_t address, uint32_t bit) {
     __asm__ volatile("btsl %1, (%0)" : : "r"(address), "r"(bit) : "memory", "cc");
 }

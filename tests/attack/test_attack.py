@@ -11,7 +11,7 @@ import pytest
 
 import vxplug
 
-from .corpus import CASES
+from .corpus import CASES, TOP
 
 HERE = Path(__file__).parent
 
@@ -45,6 +45,22 @@ def outcomes(hostile) -> dict[int, str]:
 def test_attack(outcomes, number):
     """Without it an attack of the catalogue could succeed, or kill the host, unseen."""
     assert outcomes[number] == ""
+
+
+@pytest.mark.parametrize(("name", "displacement"), [
+    ("near_up", 0xFFFF), ("far_up", 0x10000), ("farthest_up", 2**31 - 1),
+    ("near_down", -0x10000), ("far_down", -0x10001), ("farthest_down", -(2**31)),
+])
+def test_sums_wrap_around(hostile, name, displacement):
+    """Threat 9: without it a sum that leaves the window could end in memory of the host's, or be told as another address."""
+    with vxplug.open(hostile).sandbox() as box:
+        there = box.text_start()
+        assert box[f"read_{name}"](there - displacement & TOP) == box.read_at(there)
+        registers = [TOP - n for n in (0, 1, 0x80, 0xFFFD)] if displacement > 0 else [0, 1, 0x80, 0xFFFD]
+        for register in registers:
+            with pytest.raises(vxplug.GuestFault) as caught:
+                box[f"read_{name}"](register)
+            assert (caught.value.kind, caught.value.address) == ("memory", register + displacement & TOP)
 
 
 def test_scribbling_on_a_view_does_not_reach_the_caller(hostile):

@@ -95,11 +95,19 @@ class Judge:
             slots = {STATE + 0x40, STATE + 0x68}
             slot = insn.memory_displacement & 0xFFFFFFFF in slots
             return "" if slot or b"\x67" in raw[:4] else "a slot nobody has"
-        if b"\x67" not in raw[:5]:
+        if base == index == Register.NONE and b"\x67" not in raw[:5]:
             return "no 32-bit address size"
         lanes = insn.is_vsib and RegisterExt.is_vector_register(index)
         wide = any(r != Register.NONE and RegisterExt.size(r) != 4 for r in ((base,) if lanes else (base, index)))
-        return "64-bit address" if wide or base == Register.ESP or base == Register.EIP else ""
+        if wide and not self.near(insn):
+            return "64-bit address"
+        return "an address of the host's" if base in (Register.ESP, Register.EIP) else ""
+
+    def near(self, insn) -> bool:
+        """A register that is nobody's 64-bit scratch, and a displacement within the guards."""
+        displacement = (insn.memory_displacement ^ 1 << 63) - (1 << 63)
+        clean = insn.memory_base in WIDE_GUESTS | {Register.R8} and insn.memory_index == Register.NONE
+        return clean and -0x10000 <= displacement < 0x10000
 
     def registers(self, insn) -> str:
         if insn.mnemonic in (Mnemonic.VZEROALL, Mnemonic.VZEROUPPER):
@@ -139,9 +147,14 @@ def _undefined_x87(raw: bytes) -> bool:
     return len(raw) == 2 and 0xD9 <= raw[0] <= 0xDF and raw[1] >= 0xC0 and Iced(64, raw).decode().code == 0
 
 
+def _confined_by(raw: bytes) -> int:
+    """How many bytes of prefixes: gs, and the address size."""
+    return (raw[:1] == b"\x65") + (raw[:2] == b"\x65\x67")
+
+
 def _neighbours(raw: bytes):
     """The same vector instruction with another W, length, mask, or without a broadcast."""
-    at = 2 if raw[:2] == b"\x65\x67" else 0
+    at = _confined_by(raw)
     yield raw
     for w, length, mask in itertools.product((0, 0x80), range(3), (0, 1)):
         changed = bytearray(raw)
@@ -161,7 +174,7 @@ def _decode(code: bytes, start: int, ip: int):
     x87 = 2 if _undefined_x87(code[start : start + 2]) else 15
     raw = code[start : start + x87]
     insn = Iced(64, raw, ip=ip + start).decode()
-    kind = raw[2:3] if raw[:2] == b"\x65\x67" else raw[:1]
+    kind = raw[_confined_by(raw) :][:1]
     if insn.code != 0 or len(raw) < 6 or kind not in (b"\x62", b"\xc4", b"\xc5"):
         return insn
     found = (Iced(64, other, DecoderOptions.NO_INVALID_CHECK, ip=ip + start).decode() for other in _neighbours(raw))
