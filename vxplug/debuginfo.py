@@ -202,7 +202,10 @@ class DebugInfo:
         return self._symbols[at][1] if at >= 0 and self._symbols[at][0] == address else 0
 
     def locate(self, address: int) -> Frame | None:
-        """None when neither the function nor the line is known."""
+        """None when neither the function nor the line is known.  What is no code has none: linkers leave the lines of
+        functions that they dropped at address 0, where a call of a null pointer ends."""
+        if not self.is_code(address):
+            return None
         function = self.function(address)
         found = self._attempt(lambda: self._lines.find(address)) if self._lines else None
         if function is None and found is None:

@@ -354,6 +354,17 @@ def test_too_much_debug_information_costs_names_only(frames_plugin, monkeypatch)
     assert error.traceback[0] == ("innermost", None, None)
 
 
+def test_a_null_function_pointer_has_no_line(build_plugin):
+    """Linkers leave the lines of functions that nobody calls at address 0: calling a null pointer seemed to be in libc."""
+    source = "#include <vxplug.h>\nVX_EXPORT void call(uint32_t at) { ((void (*)(void))at)(); __asm__ volatile(\"\"); }\n"
+    plugin = vxplug.open(build_plugin(source))
+    with plugin.sandbox() as box:
+        error = ended(box.call, 0)
+    assert (error.kind, error.address, error.traceback[0]) == ("execute", 0, ("0x00000000", None, None))
+    assert error.traceback[1][::2] == ("call", 2)
+    assert plugin.locate(0) is None and plugin.locate(40) is None
+
+
 @pytest.mark.parametrize("line", [1 << 31, 1 << 70, 0, -1])
 def test_a_line_that_cannot_be_is_unknown(box, monkeypatch, line):
     """A line of 2**31 made Python raise OverflowError, and the application's GuestFault was lost."""
