@@ -12,10 +12,11 @@ from bisect import bisect_right
 
 NAMES_MAX = 20_000
 NAME_MAX = 4096  # Linux's PATH_MAX: of a name, and of a path made of them
-# Of all tables of one plugin that are read: SQLite's has half a million bytes and 200,000 rows.  As many bytes take a
-# second or two, as many rows 150 MB.
+# Of all tables of one plugin that are read, the names in them included: SQLite's has half a million bytes and 200,000
+# rows.  As many bytes take a second or two, as many rows 150 MB.
 BYTES_MAX = 8 << 20
 ROWS_MAX = 1_000_000
+ALL_NAMES_MAX = 200_000  # libc++'s headers are 400 of each unit that includes them
 
 # DW_LNCT_*, DW_LNS_*, DW_LNE_* of DWARF 5 section 7.22.
 _PATH, _DIRECTORY = 1, 2
@@ -81,12 +82,19 @@ class Budget:
     """What the tables of one plugin may still take."""
 
     def __init__(self) -> None:
-        self.bytes, self.rows = BYTES_MAX, ROWS_MAX
+        self.bytes, self.rows, self.names = BYTES_MAX, ROWS_MAX, ALL_NAMES_MAX
 
     def take_bytes(self, size: int) -> None:
         self.bytes -= size
         if self.bytes < 0:
             raise ValueError("too many bytes of line tables")
+
+    def take_name(self, name: bytes) -> None:
+        """Of a file or folder; four bytes of a table may name text that is a thousand times as long."""
+        self.take_bytes(len(name))
+        self.names -= 1
+        if self.names < 0:
+            raise ValueError("too many names in line tables")
 
 
 class LineTable:
@@ -143,12 +151,14 @@ class LineTable:
     def _old_folders(self) -> list[bytes]:
         found: list[bytes] = []
         while name := self._in.string():
+            self._budget.take_name(name)
             found.append(name)
         return found
 
     def _old_files(self) -> list[Entry]:
         found = []
         while name := self._in.string():
+            self._budget.take_name(name)
             found.append((name, self._in.unsigned()))
             self._in.unsigned(), self._in.unsigned()  # time, length
         return found
@@ -163,7 +173,9 @@ class LineTable:
         for _ in range(count):
             values = {content: self._read_form(form) for content, form in formats}
             name, folder = values.get(_PATH), values.get(_DIRECTORY, 0)
-            found.append((name if isinstance(name, bytes) else b"?", folder if isinstance(folder, int) else 0))
+            name = name if isinstance(name, bytes) else b"?"
+            self._budget.take_name(name)
+            found.append((name, folder if isinstance(folder, int) else 0))
         return found
 
     def _read_form(self, form: int) -> bytes | int:

@@ -20,7 +20,7 @@ import vxplug
 from vxplug import faults, sdk, unwind
 from vxplug.callframes import WALK_BYTES_MAX
 from vxplug.debuginfo import DebugInfo
-from vxplug.linetable import Budget, LineTable
+from vxplug.linetable import ALL_NAMES_MAX, Budget, LineTable
 from vxplug.report import decode_report
 
 from .life import good
@@ -289,6 +289,18 @@ def test_a_name_without_an_end_costs_what_is_shown_of_it():
     table = LineTable(sections, 0, "/", Budget())
     assert time.monotonic() - started < 5  # half a minute, when each was looked at whole
     assert table._files == [(b"A" * 4096, 0)] * count
+
+
+def test_names_of_a_plugins_line_tables_are_bounded_together():
+    """Threat 49: each table may name 40,000 files in four bytes each, by text of 4096 that they share.  Fifty such tables,
+    one for each frame of a forged stack, took eight gigabytes."""
+    entries = bytes([1, 1, 0x1F]) + b"\xa0\x9c\x01" + bytes(4 * 20_000)  # DW_LNCT_path, DW_FORM_line_strp
+    with pytest.raises(ValueError, match="too many bytes"):
+        LineTable({".debug_line": _v5_header(entries), ".debug_line_str": b"a" * 5000}, 0, "/", Budget())
+    numbers, budget = _v5_header(bytes([1, 2, 0x0B]) + b"\xa0\x9c\x01" + bytes(20_000) + bytes(2)), Budget()
+    with pytest.raises(ValueError, match="too many names"):
+        for _ in range(ALL_NAMES_MAX // 20_000 + 1):
+            LineTable({".debug_line": numbers}, 0, "/", budget)
 
 
 def test_the_line_tables_of_a_plugin_are_bounded_together():
