@@ -9,22 +9,24 @@ from __future__ import annotations
 
 import struct
 from bisect import bisect_right
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from .callframes import CallFrames
 from .errors import escape
-from .linetable import NAME_MAX as PATH_MAX, Budget, LineTable
+from .linetable import Budget, LineTable
 from .metered import Metered
+from .units import SECTIONS, read_units
 from .unwind import Rule
 
 SYMBOLS_MAX = 200_000
 SECTIONS_MAX = 64 << 20  # bytes of debug information
-# Reads of debug information by pyelftools, for one plugin.  A large C library takes some 200,000; this
-# many take about three seconds.
-READS_MAX = 2_000_000
+# Reads of one file's headers by pyelftools: plugins take some hundreds, as many as these a third of a second.
+READS_MAX = 200_000
 NAME_MAX = 200
 LABEL_MAX = 256  # bytes of a function that has no size: hand-written, and short
 LINE_MAX = (1 << 31) - 1  # Python's lines are C's int
+_TABLES = (".debug_line", ".debug_line_str", ".debug_str")
 
 
 class Frame(NamedTuple):
@@ -51,24 +53,17 @@ class _File:
         self._data = data
 
     def section(self, name: str) -> bytes:
+        """Empty where there is none, or a compressed one, which may be a bomb."""
         section = self.elf.get_section_by_name(name)
         if section is None or section.header.sh_type == "SHT_NOBITS" or section.compressed:
             return b""
         start, size = section.header.sh_offset, section.header.sh_size
         return self._data[start : start + size] if size <= SECTIONS_MAX else b""
 
-    def dwarf(self) -> Any:
-        """pyelftools' view with metered streams.  Compressed sections are not read: they may be bombs."""
-        wanted = [s for s in self.elf.iter_sections() if s.name.startswith((".debug_", ".zdebug", ".eh_frame"))]
-        if any(s.compressed or s.name.startswith(".z") for s in wanted):
-            raise ValueError("compressed debug information")
-        if sum(s.header.sh_size for s in wanted) > SECTIONS_MAX:
-            raise ValueError("too much debug information")
-        dwarf = self.elf.get_dwarf_info(relocate_dwarf_sections=False, follow_links=False)
-        for name, section in vars(dwarf).items():
-            if name.endswith("_sec") and section is not None:
-                setattr(dwarf, name, section._replace(stream=Metered(section.stream.getvalue(), self._meter)))
-        return dwarf
+    def sections(self, names: Iterable[str]) -> dict[str, bytes]:
+        """Those that are not there, or are too much together, are empty."""
+        found = {name: self.section(name) for name in names}
+        return found if sum(map(len, found.values())) <= SECTIONS_MAX else dict.fromkeys(found, b"")
 
     def frames(self, name: str) -> CallFrames:
         section = self.elf.get_section_by_name(name)
@@ -87,41 +82,17 @@ class _File:
         return sorted(found)
 
 
-def _unit_ranges(dwarf: Any, unit: Any, top: Any) -> list[tuple[int, int]]:
-    low = top.attributes.get("DW_AT_low_pc")
-    base = low.value if low is not None else 0
-    if "DW_AT_ranges" in top.attributes:
-        entries = dwarf.range_lists().get_range_list_at_offset(top.attributes["DW_AT_ranges"].value, unit)
-        found = []
-        for entry in entries:
-            if hasattr(entry, "base_address"):
-                base = entry.base_address
-            else:
-                start = 0 if getattr(entry, "is_absolute", False) else base
-                found.append((start + entry.begin_offset, start + entry.end_offset))
-        return [pair for pair in found if pair[0]]
-    high = top.attributes.get("DW_AT_high_pc")
-    if low is None or high is None:
-        return []
-    return [(base, high.value if high.form == "DW_FORM_addr" else base + high.value)]
-
-
 class _Lines:
     """Line tables of the units that were asked for."""
 
-    def __init__(self, file: _File, dwarf: Any) -> None:
-        self._sections = {n: file.section(n) for n in (".debug_line", ".debug_line_str", ".debug_str")}
+    def __init__(self, file: _File) -> None:
+        self._sections = file.sections(_TABLES)
         self._units: list[tuple[int, int, int, str]] = []  # start, end, offset of the program, folder
         self._tables: dict[int, LineTable | None] = {}
         self._budget = Budget()
-        for unit in dwarf.iter_CUs():
-            top = unit.get_top_DIE()
-            program = top.attributes.get("DW_AT_stmt_list")
-            if program is None:
-                continue
-            folder = top.attributes.get("DW_AT_comp_dir")
-            name = folder.value[:PATH_MAX].decode("utf-8", "replace") if folder is not None else ""
-            self._units += [(*pair, program.value, name) for pair in _unit_ranges(dwarf, unit, top)]
+        for unit in read_units(file.sections(SECTIONS)):
+            folder = unit.folder.decode("utf-8", "replace")
+            self._units += [(*pair, unit.program, folder) for pair in unit.ranges if pair[0]]  # at 0 is what was dropped
         self._units.sort()
         self._starts = [unit[0] for unit in self._units]
 
@@ -156,7 +127,7 @@ class DebugInfo:
         files = [file for file in (other if matches else None, self._plugin) if file is not None]
         self._code = self._attempt(lambda: self._executable(self._plugin)) or []
         self._symbols: list[tuple[int, int, str]] = next(filter(None, (self._attempt(f.symbols) for f in files)), [])
-        self._lines = self._first(files, ".debug_line", lambda file: _Lines(file, file.dwarf()))
+        self._lines = self._first(files, ".debug_line", _Lines)
         self._frames = self._first(files, ".eh_frame", lambda file: file.frames(".eh_frame")) or self._first(
             files, ".debug_frame", lambda file: file.frames(".debug_frame")
         )
