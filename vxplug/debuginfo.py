@@ -8,8 +8,9 @@ costs the names, nothing else.
 from __future__ import annotations
 
 import struct
+from array import array
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from .callframes import CallFrames
@@ -23,6 +24,7 @@ SYMBOLS_MAX = 200_000
 SECTIONS_MAX = 64 << 20  # bytes of debug information
 # Reads of one file's headers by pyelftools: plugins take some hundreds, as many as these a third of a second.
 READS_MAX = 200_000
+ALIASES_MAX = 16  # names of one function that are compared: C libraries give some of theirs four
 NAME_MAX = 200
 LABEL_MAX = 256  # bytes of a function that has no size: hand-written, and short
 LINE_MAX = (1 << 31) - 1  # Python's lines are C's int
@@ -70,16 +72,57 @@ class _File:
         address = 0 if section is None else section.header.sh_addr
         return CallFrames(self.section(name), address, name == ".eh_frame")
 
-    def symbols(self) -> list[tuple[int, int, str]]:
-        """Functions, and labels of assembly, by (address, size, name)."""
-        table, names = self.section(".symtab"), self.section(".strtab")
-        table = table[: len(table) // 16 * 16][: SYMBOLS_MAX * 16]
-        found = []
-        for name, value, size, info, _, index in struct.iter_unpack("<IIIBBH", table):
-            if info & 15 in (0, 2) and 0 < index < 0xFF00:  # STT_NOTYPE, STT_FUNC of a section
-                text = names[name : name + NAME_MAX].split(b"\0", 1)[0]
-                found.append((value, size, text.decode("utf-8", "replace")))
-        return sorted(found)
+    def symbols(self) -> _Symbols:
+        return _Symbols(self.section(".symtab")[: SYMBOLS_MAX * 16], self.section(".strtab"))
+
+
+class _Symbols:
+    """Functions, and labels of assembly.  Kept as numbers: names may be the same bytes of the file, a hundred times its size."""
+
+    def __init__(self, table: bytes, names: bytes) -> None:
+        found = sorted(
+            (value, size, name) for name, value, size, info, _, index in struct.iter_unpack("<IIIBBH", table[: len(table) // 16 * 16])
+            if info & 15 in (0, 2) and 0 < index < 0xFF00  # STT_NOTYPE, STT_FUNC of a section
+        )
+        self._starts = array("I", [start for start, _, _ in found])
+        self._sizes = array("I", [size for _, size, _ in found])
+        self._offsets = array("I", [name for _, _, name in found])
+        self._names = names if found else b""
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def __iter__(self) -> Iterator[tuple[int, int, str]]:
+        """(address, size, name) by address."""
+        return zip(self._starts, self._sizes, map(self._name, range(len(self))), strict=True)
+
+    def _name(self, at: int) -> str:
+        offset = self._offsets[at]
+        return self._names[offset : offset + NAME_MAX].split(b"\0", 1)[0].decode("utf-8", "replace")
+
+    def _last(self, address: int) -> int:
+        """The largest symbol of those that begin at the address or nearest before it; -1 without one."""
+        return bisect_right(self._starts, address) - 1
+
+    def _same(self, at: int) -> Iterator[int]:
+        """It, and others of its address and size."""
+        for other in range(at, max(-1, at - ALIASES_MAX), -1):
+            if (self._starts[other], self._sizes[other]) == (self._starts[at], self._sizes[at]):
+                yield other
+
+    def name_at(self, address: int) -> str | None:
+        """Of the names of a function the last, which is one without underscores if there is one."""
+        at = self._last(address)
+        if at < 0 or address >= self._starts[at] + (self._sizes[at] or LABEL_MAX):
+            return None
+        return max(map(self._name, self._same(at))) or None
+
+    def find(self, name: str) -> tuple[int, int] | None:
+        return next(((start, size) for start, size, text in self if text == name), None)
+
+    def size_at(self, address: int) -> int:
+        at = self._last(address)
+        return self._sizes[at] if at >= 0 and self._starts[at] == address else 0
 
 
 class _Lines:
@@ -126,7 +169,7 @@ class DebugInfo:
         matches = other is not None and self._plugin is not None and other.layout == self._plugin.layout
         files = [file for file in (other if matches else None, self._plugin) if file is not None]
         self._code = self._attempt(lambda: self._executable(self._plugin)) or []
-        self._symbols: list[tuple[int, int, str]] = next(filter(None, (self._attempt(f.symbols) for f in files)), [])
+        self._symbols: _Symbols = next(filter(None, (self._attempt(f.symbols) for f in files)), _Symbols(b"", b""))
         self._lines = self._first(files, ".debug_line", _Lines)
         self._frames = self._first(files, ".eh_frame", lambda file: file.frames(".eh_frame")) or self._first(
             files, ".debug_frame", lambda file: file.frames(".debug_frame")
@@ -159,18 +202,14 @@ class DebugInfo:
         return self._attempt(lambda: self._frames.rule_at(address, meter)) if self._frames else None
 
     def function(self, address: int) -> str | None:
-        at = bisect_right(self._symbols, (address, 1 << 32, "")) - 1
-        if at < 0:
-            return None
-        start, size, name = self._symbols[at]
-        return escape(name) if name and address < start + (size or LABEL_MAX) else None
+        name = self._symbols.name_at(address)
+        return None if name is None else escape(name)
 
     def symbol(self, name: str) -> tuple[int, int] | None:
-        return next(((start, size) for start, size, text in self._symbols if text == name), None)
+        return self._symbols.find(name)
 
     def size_at(self, address: int) -> int:
-        at = bisect_right(self._symbols, (address, 1 << 32, "")) - 1
-        return self._symbols[at][1] if at >= 0 and self._symbols[at][0] == address else 0
+        return self._symbols.size_at(address)
 
     def locate(self, address: int) -> Frame | None:
         """None when neither the function nor the line is known.  What is no code has none: linkers leave the lines of

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 import traceback
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ import pytest
 import vxplug
 from vxplug import faults, sdk, unwind
 from vxplug.callframes import WALK_BYTES_MAX
-from vxplug.debuginfo import DebugInfo
+from vxplug.debuginfo import DebugInfo, _Symbols
 from vxplug.linetable import ALL_NAMES_MAX, Budget, LineTable
 from vxplug.report import decode_report
 
@@ -346,7 +347,7 @@ def test_random_damage_to_debug_information(frames_plugin):
 
     spans = [(s.header.sh_offset, s.header.sh_size) for s in ELFFile(io.BytesIO(data)).iter_sections()
              if s.name in (".debug_line", ".debug_info", ".debug_abbrev", ".eh_frame", ".debug_ranges")]
-    addresses = DebugInfo(bytes(data))._symbols[::60]
+    addresses = list(DebugInfo(bytes(data))._symbols)[::60]
     for _ in range(12):
         damaged = bytearray(data)
         for start, size in spans:
@@ -364,6 +365,25 @@ def test_too_much_debug_information_costs_names_only(frames_plugin, monkeypatch)
         error = ended(box.crash, 5)
         assert "takes too long" in box.plugin._debug.failure
     assert error.traceback[0] == (f"{error.eip:#010x}", None, None)
+
+
+def test_names_of_the_same_bytes_are_not_kept(frames_plugin):
+    """Threat 49: symbols of 16 bytes may share their names' bytes.  As text they were 100 MB of a file of four."""
+    count, start = 200_000, 0x10000
+    table = b"".join(struct.pack("<IIIBBH", number % 500, start + number, 1, 2, 0, 1) for number in range(count))
+    tracemalloc.start()
+    symbols = _Symbols(table, b"\xff" * 2000)
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert kept < 4 << 20 and len(symbols) == count
+    assert symbols.name_at(start + 1) == "\ufffd" * 200 and symbols.size_at(start + count - 1) == 1
+
+
+def test_of_a_functions_names_the_plain_one_is_shown():
+    """C libraries give their functions more names, with underscores, that an author has never called."""
+    names = b"\0printf\0__printf\0"
+    table = b"".join(struct.pack("<IIIBBH", name, 64, size, 2, 0, 1) for name, size in ((1, 8), (8, 8), (1, 0)))
+    assert _Symbols(table, names).name_at(70) == "printf" == _Symbols(table[16:32] + table[:16], names).name_at(64)
 
 
 def test_a_null_function_pointer_has_no_line(build_plugin):
