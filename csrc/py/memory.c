@@ -32,6 +32,43 @@ static bool lease_str(const Function *function, unsigned index, PyObject *value,
     return true;
 }
 
+/* Whether the bytes are CPython's own pointers: PEP 3118's 'O', which a field's name, between colons, may have too. */
+static bool means_objects(const char *format)
+{
+    bool name = false;
+    for (; format != NULL && *format != '\0'; format++) {
+        name ^= *format == ':';
+        if (*format == 'O' && !name)
+            return true;
+    }
+    return false;
+}
+
+bool buffer_has_objects(PyObject *value)
+{
+    Py_buffer view;
+    if (PyBytes_CheckExact(value) || PyByteArray_CheckExact(value))
+        return false;
+    if (PyObject_GetBuffer(value, &view, PyBUF_FORMAT | PyBUF_ND) < 0) {
+        PyErr_Clear(); /* NumPy has no format for dates */
+        return false;
+    }
+    bool found = means_objects(view.format);
+    PyBuffer_Release(&view);
+    return found;
+}
+
+static bool gives(PyObject *value, int flags)
+{
+    Py_buffer probe;
+    if (PyObject_GetBuffer(value, &probe, flags) < 0) {
+        PyErr_Clear();
+        return false;
+    }
+    PyBuffer_Release(&probe);
+    return true;
+}
+
 /* A buffer that exists but is not as wanted: BufferError with the exporter's reason, except that
  * read-only where writable is needed is a wrong type. */
 static bool refuse_buffer(const Function *function, unsigned index, PyObject *value, bool writable)
@@ -40,10 +77,7 @@ static bool refuse_buffer(const Function *function, unsigned index, PyObject *va
     if (!PyErr_ExceptionMatches(PyExc_BufferError) && !PyErr_ExceptionMatches(PyExc_ValueError))
         return false;
     PyObject *reason = error_take();
-    Py_buffer probe;
-    bool read_only = writable && PyObject_GetBuffer(value, &probe, PyBUF_SIMPLE) == 0;
-    if (read_only) {
-        PyBuffer_Release(&probe);
+    if (writable && gives(value, PyBUF_SIMPLE) && !gives(value, PyBUF_WRITABLE)) {
         error_argument(function, index, PyExc_TypeError,
                        "expected a writable bytes-like object, got read-only %s",
                        Py_TYPE(value)->tp_name);
@@ -63,8 +97,11 @@ bool lease_buffer(const Function *function, unsigned index, PyObject *value, int
         return error_argument(function, index, PyExc_TypeError,
                               "expected a %sbytes-like object, got %s",
                               writable ? "writable " : "", Py_TYPE(value)->tp_name);
-    if (mapping_lend(function, value, flags, &lease->buffer)
-        || PyObject_GetBuffer(value, &lease->buffer, flags) == 0)
+    if (mapping_lend(function, value, flags, &lease->buffer))
+        return true;
+    if ((flags & PyBUF_FORMAT) == 0 && buffer_has_objects(value))
+        return error_argument(function, index, PyExc_TypeError, BUFFER_OF_OBJECTS, Py_TYPE(value)->tp_name);
+    if (PyObject_GetBuffer(value, &lease->buffer, flags) == 0)
         return true;
     lease->buffer.obj = NULL;
     return refuse_buffer(function, index, value, writable);

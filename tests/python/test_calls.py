@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import ctypes
 import inspect
 import math
 import pydoc
@@ -10,6 +11,7 @@ import re
 
 import pytest
 
+import vxplug
 from vxplug import GuestFault, GuestMemoryError, _vx
 
 INTEGERS = {
@@ -296,6 +298,39 @@ def test_mut_refusals(box):
     text = error_text(TypeError, box.increment, 5)
     assert text == "increment() argument 'data': expected a writable bytes-like object, got int"
     error_text(BufferError, box.increment, memoryview(bytearray(4))[::2])
+
+
+NAMED = """
+#include <vxplug.h>
+struct named { char name[16]; };
+VX_EXPORT struct named echo(struct named value) { return value; }
+VX_EXPORT uint32_t ask(vx_view (*give)(void)) { return give().len; }
+"""
+
+
+def test_pointers_to_python_objects_are_no_bytes(box, build_plugin):
+    """Without it a plugin would read where the host's objects lie, and the host crash on the pointers that one writes."""
+    objects = (ctypes.py_object * 2)(None, None)
+    text = error_text(TypeError, box.increment, objects)
+    assert text == "increment() argument 'data': expected a bytes-like object, got py_object_Array_2 of Python objects"
+    assert list(objects) == [None, None]
+    for value in (objects, memoryview(objects)):
+        assert "of Python objects" in error_text(TypeError, box.sum, value)
+    with vxplug.open(build_plugin(NAMED)).sandbox() as other:
+        assert "argument 'value.name': expected" in error_text(TypeError, other.echo, other.named(name=objects))
+        assert error_text(TypeError, other.ask, lambda: objects).endswith("got py_object_Array_2 of Python objects")
+        assert other.ask(lambda: bytes(objects)[:3]) == 3
+
+
+def test_records_with_python_objects_are_no_bytes(box):
+    """Without it such a pointer would pass between other members; a member's name makes none."""
+    numpy = pytest.importorskip("numpy", reason="needs numpy")
+    for fields in ([("n", "i4"), ("o", "O")], [("O", [("inner", "O")])]):
+        assert "of Python objects" in error_text(TypeError, box.increment, numpy.zeros(2, dtype=fields))
+    box.increment(numpy.zeros(2, dtype=[("O", "i4"), ("OO", "f8")]))
+    dates = numpy.zeros(2, "M8[s]")  # for which NumPy has no format
+    box.increment(dates)
+    assert dates.tobytes() == b"\1" * 16
 
 
 def test_mut_is_held_during_the_call(calls_plugin):

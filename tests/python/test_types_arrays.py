@@ -125,6 +125,8 @@ def test_numpy(box):
     assert box.echo_i32(values) == array.array("i", [0, 1, 2])
     with pytest.raises(TypeError, match="expected a writable bytes-like object, got read-only numpy.ndarray"):
         box.reverse_i32(values)
+    with pytest.raises(BufferError, match=r"reverse_i32\(\) argument '\w+': cannot include dtype 'M'"):
+        box.reverse_i32(numpy.zeros(2, "M8[s]"))  # not read-only: it has no format
 
 
 @pytest.mark.parametrize(
