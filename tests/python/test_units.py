@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import struct
+import subprocess
+import sys
 import time
 import tracemalloc
 from pathlib import Path
@@ -120,20 +122,60 @@ def test_malformed_units_are_refused(given):
         list(read_units(sections(**given)))
 
 
-def test_a_plugin_with_such_units_faults_soon(build_plugin):
-    """Threat 49, of a whole file: the application waits for the fault of which the lines are looked up."""
-    data = bytearray(build_plugin(SOURCE).read_bytes())
-    given = {".debug_abbrev": abbreviation([(0x4000 + number, IMPLICIT_CONST) for number in range(50_000)]),
-             ".debug_info": unit() * 20_000}
-    elf = ELFFile(io.BytesIO(bytes(data)))
+def with_sections(data: bytes, given: dict[str, bytes]) -> bytes:
+    """An ELF file with other contents of some sections, behind all that it has."""
+    elf, out = ELFFile(io.BytesIO(data)), bytearray(data)
     for number, section in enumerate(elf.iter_sections()):
         if section.name in given:
             header = elf.header.e_shoff + number * elf.header.e_shentsize
-            struct.pack_into("<II", data, header + 16, len(data), len(given[section.name]))  # sh_offset, sh_size
-            data += given[section.name]
-    with vxplug.open(bytes(data)).sandbox() as box:
+            struct.pack_into("<II", out, header + 16, len(out), len(given[section.name]))  # sh_offset, sh_size
+            out += given[section.name]
+    return bytes(out)
+
+
+def test_a_plugin_with_such_units_faults_soon(build_plugin):
+    """Threat 49, of a whole file: the application waits for the fault of which the lines are looked up."""
+    section = abbreviation([(0x4000 + number, IMPLICIT_CONST) for number in range(50_000)])
+    data = with_sections(build_plugin(SOURCE).read_bytes(), {".debug_abbrev": section, ".debug_info": unit() * 20_000})
+    with vxplug.open(data).sandbox() as box:
         started = time.monotonic()
         with pytest.raises(vxplug.GuestFault) as caught:
             box.crash(5)
         assert time.monotonic() - started < 20
     assert caught.value.traceback[0] == ("innermost", None, None)
+
+
+def at_its_bounds() -> dict[str, bytes]:
+    """Debug information that is as much as is read: symbols, ranges, rows, frames."""
+    start = 0x10000
+    rows = bytes([4, 0]) + bytes(4) + bytes([1, 1, 1, 251, 14, 13]) + bytes(16) + b"\xff" * 490_000
+    ranges = b"".join(struct.pack("<II", start + number, 0xFFFF0000) for number in range(99_000)) + bytes(8)
+    frames = bytearray(struct.pack("<II", 20, 0) + b"\x01zR\0\x01\x7c\x08\x01\x1b" + bytes(7))
+    for number in range(99_000):
+        frames += struct.pack("<IIiII", 16, len(frames) + 4, number * 16 - len(frames), 16, 0)
+    return {
+        ".symtab": b"".join(struct.pack("<IIIBBH", n % 500, start + n, 1, 2, 0, 1) for n in range(200_000)),
+        ".strtab": b"\xff" * 2000, ".debug_line": struct.pack("<IH", len(rows) + 2, 5) + rows, ".debug_ranges": ranges,
+        ".debug_abbrev": b"\x01\x11\0" + bytes([STMT_LIST, SEC_OFFSET, RANGES, SEC_OFFSET]) + bytes(3),
+        ".debug_info": struct.pack("<IHIBBII", 16, 4, 0, 4, 1, 0, 0), ".eh_frame": bytes(frames),
+    }
+
+
+def test_the_first_fault_costs_what_is_said(build_plugin, tmp_path):
+    """Threat 48: docs/embedding.md says what looking up names may take, whatever the file holds."""
+    (tmp_path / "evil.vxm").write_bytes(with_sections(build_plugin(SOURCE, ("-gdwarf-4",)).read_bytes(), at_its_bounds()))
+    script = """
+import sys, time, vxplug
+def status(name):
+    return next(int(line.split()[1]) for line in open('/proc/self/status') if line.startswith(name + ':')) >> 10
+box = vxplug.open(sys.argv[1]).sandbox()
+before, started = status('VmRSS'), time.monotonic()
+try: box.crash(5)
+except vxplug.GuestFault: pass
+debug = box.plugin._debug
+assert debug.failure is None and debug._lines._tables and len(debug._frames._functions) == 99_000, debug.failure
+assert time.monotonic() - started < 20
+print(status('VmHWM') - before < 192 and status('VmRSS') - before < 96 or (status('VmHWM') - before, status('VmRSS') - before))
+"""
+    command = [sys.executable, "-c", script, str(tmp_path / "evil.vxm")]
+    assert subprocess.run(command, capture_output=True, text=True, timeout=100).stdout == "True\n"
