@@ -41,8 +41,9 @@ LAST_LINES = 6
 
 
 def _try(find: Callable[[], _Found], otherwise: _Found) -> _Found:
-    """What is found of names, or ``otherwise``.  They are made of what a hostile file holds, so any error may come of
-    them; an application waits for the one that is being made, and would catch no other."""
+    """What is found of names, or ``otherwise``.  They are made of what a hostile file holds, and with modules that cannot
+    be imported any more while Python ends, so any error may come of them; an application waits for the one that is
+    being made, and would catch no other."""
     try:
         return find()
     except MemoryError:  # the host's own trouble
@@ -182,7 +183,7 @@ def _time_limit(info: dict[str, Any], limits: dict[str, Any]) -> Any:
 
 def _exception(info: dict[str, Any], frames: list[Frame], limits: dict[str, Any]) -> GuestEnd:
     kind, where = info["kind"], _where(info, frames)
-    end = where + _last_words(info["stderr"])
+    end = where + _try(lambda: _last_words(info["stderr"]), "")
     if kind == "timeout":
         return GuestTimeout(f"time limit of {_time_limit(info, limits)} s reached {end}")
     if kind == "exit":
@@ -204,6 +205,6 @@ def from_trap(info: dict[str, Any], plugin: Binary, limits: dict[str, Any]) -> G
     error.details = {
         "kind": info["kind"], "function": info["function"], "address": info["address"], "eip": info["eip"],
         "code": info["code"], "bytes": info["bytes"].hex(" "), "registers": info["registers"],
-        "limits": limits, "plugin": plugin.path, "digest": plugin.digest, "addresses": addresses,
+        "limits": limits, "plugin": plugin.path, "digest": _try(lambda: plugin.digest, ""), "addresses": addresses,
     }
     return error.with_traceback(_try(lambda: _python_traceback(frames, plugin), None))

@@ -440,6 +440,20 @@ def test_whatever_fails_in_naming_a_fault_costs_names(box, monkeypatch, broken):
         box.crash(5)
 
 
+def test_a_fault_while_python_ends_is_that_fault(run_life):
+    """Nothing can be imported then: what a finaliser caught, or Python printed, was ImportError."""
+    good(run_life("""
+        class Last:
+            def __del__(self, box=plugin.sandbox(), sys=sys, write=os.write, fault=vxplug.GuestFault):
+                try:
+                    box.crash()
+                except fault as error:
+                    assert sys.meta_path is None and error.kind == 'memory' and error.report()['digest'] == ''
+                    write(1, b'good\\n')
+        last = Last()
+    """))
+
+
 # ---- faults in the middle of a look ----
 
 
