@@ -89,8 +89,9 @@ class _Unsupported(Exception):
 
 def _base_code(die: Any) -> str:
     encoding = _DWARF_ENCODINGS.get(number_of(die, "DW_AT_encoding"), "")
-    code = _INTEGERS.get((encoding, number_of(die, "DW_AT_byte_size")))
-    if code is None:
+    size = number_of(die, "DW_AT_byte_size")
+    code = _INTEGERS.get((encoding, size))
+    if code is None or number_of(die, "DW_AT_bit_size", 8 * size) != 8 * size:  # _BitInt(40): what stands above is anything
         floating = encoding == "DW_ATE_float"
         raise _Unsupported(f"'{name_of(die)}'", "use double" if floating else "numbers are integers of 8 to 64 bits, bool, float, double")
     return code

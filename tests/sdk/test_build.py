@@ -32,6 +32,10 @@ REFUSALS = {
     "int add(int a, int b) { return a + b; }\n": "nothing is exported",
     "#include <vxplug.h>\nVX_EXPORT int f(int a, ...) { return a; }\n": "f(): variable arguments",
     "#include <vxplug.h>\nVX_EXPORT int f(long double v) { return v > 0; }\n": "f(): parameter v: type 'long double'",
+    "#include <vxplug.h>\nVX_EXPORT _BitInt(40) f(int v) { return v; }\n":
+        "f(): result type '_BitInt(40)' is not supported: numbers are integers of 8 to 64 bits, bool, float, double",
+    "#include <vxplug.h>\nstruct s { unsigned _BitInt(9) a; };\nVX_EXPORT int f(struct s v) { return v.a; }\n":
+        "f(): parameter v: type 'unsigned _BitInt(9)' of member a is not supported",
     "#include <vxplug.h>\nstruct s { int *a; };\nVX_EXPORT int f(struct s v) { return *v.a; }\n":
         "f(): parameter v: type 'int *' of member a",
     "#include <vxplug.h>\nVX_EXPORT int f(const double *v) { return *v > 0; }\n":
