@@ -10,6 +10,8 @@ import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
+from .errors import GuestEnd
+
 if TYPE_CHECKING:
     from .debuginfo import DebugInfo
 
@@ -123,6 +125,9 @@ class Binary:
             _here.looking = True
             with self._debug_lock:
                 return ask(self._debug_info())
+        except (GuestEnd, KeyboardInterrupt):  # of a call outside, in the middle: what was half read is read anew
+            self._debug = None
+            raise
         finally:
             _here.looking = False
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from .callframes import CallFrames
-from .errors import escape
+from .errors import GuestEnd, escape
 from .linetable import Budget, LineTable
 from .metered import Metered
 from .units import SECTIONS, read_units
@@ -160,7 +160,7 @@ def _stable(file: str) -> str:
 
 
 class DebugInfo:
-    """What the plugin's file, or the file beside it, knows about addresses.  Never raises."""
+    """What the plugin's file, or the file beside it, knows about addresses.  Raises nothing of its own."""
 
     def __init__(self, data: bytes, beside: bytes | None = None) -> None:
         self.failure: str | None = None  # the last one, for who debugs debug information
@@ -176,9 +176,12 @@ class DebugInfo:
         )
 
     def _attempt(self, work: Any) -> Any:
-        """Hostile debug information makes pyelftools raise nearly anything."""
+        """Hostile debug information makes pyelftools raise nearly anything.  What ends a call outside, at any instruction of
+        Python's, is no failure of the file's."""
         try:
             return work()
+        except GuestEnd:
+            raise
         except Exception as error:
             self.failure = f"{type(error).__name__}: {error}"
             return None

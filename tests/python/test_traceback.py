@@ -440,6 +440,21 @@ def test_whatever_fails_in_naming_a_fault_costs_names(box, monkeypatch, broken):
         box.crash(5)
 
 
+@pytest.mark.parametrize("where", ["read_units", "LineTable.__init__"])
+@pytest.mark.parametrize("end", [vxplug.GuestTimeout, KeyboardInterrupt])
+def test_an_end_in_the_middle_of_a_look_costs_that_look(frames_plugin, monkeypatch, where, end):
+    """The time of a call outside is over, or Ctrl-C comes, while names are read: the plugin had none from then on."""
+    def ends(*arguments):
+        raise end("outside")
+
+    with vxplug.open(Path(frames_plugin.path).read_bytes()).sandbox() as box:
+        with monkeypatch.context() as patch:
+            patch.setattr(f"vxplug.debuginfo.{where}", ends)
+            with pytest.raises((vxplug.GuestFault, KeyboardInterrupt)):
+                box.crash(5)
+        assert places(ended(box.crash, 5))[0] == ("innermost", mark("fault"))
+
+
 def test_a_fault_while_python_ends_is_that_fault(run_life):
     """Nothing can be imported then: what a finaliser caught, or Python printed, was ImportError."""
     good(run_life("""
