@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import os
+import struct
 import weakref
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -145,22 +146,20 @@ def _parse(data: bytes) -> tuple[Interface, _vx.Plugin]:
 
 
 Parsed = TypeVar("Parsed")
+# What decoding hostile bytes raises (JSON, Unicode, recursion …): kinds that Python itself has.  An exception of an
+# application's own, or a GuestEnd, comes from a signal handler, or the time of a call outside that is over.
+_MALFORMED = (
+    ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, NameError, RuntimeError, SyntaxError, TypeError,
+    ValueError, struct.error,
+)
 
 
 def parse(data: bytes, make: Callable[[bytes], Parsed]) -> Parsed:
-    """Validate a file's bytes by `make`.  Raises PluginFormatError, whatever the bytes are.
-
-    Decoding answers hostile bytes with many kinds of exception (JSON, Unicode, recursion …), and every one
-    means the same: not a valid plugin.
-    """
+    """Validate a file's bytes by `make`.  Raises PluginFormatError, whatever the bytes are."""
     check(len(data) <= FILE_MAX, f"file larger than {FILE_MAX} bytes")
     try:
         return make(data)
-    except PluginFormatError:
-        raise
-    except (MemoryError, OSError):
-        raise
-    except Exception as error:
+    except _MALFORMED as error:
         raise PluginFormatError(f"malformed ELF file: {type(error).__name__}: {error}") from error
 
 

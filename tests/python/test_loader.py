@@ -83,6 +83,22 @@ def test_the_unedited_file_loads(good):
     assert "add" in vxplug.open(bytes(Editor(good).data)).exports
 
 
+class Alarm(Exception):
+    """Of an application, from its signal handler."""
+
+
+@pytest.mark.parametrize("error", [Alarm("now"), vxplug.GuestFault("", "interrupt"), vxplug.GuestTimeout("outside")], ids=repr)
+def test_what_comes_from_elsewhere_is_no_fault_of_the_file(good, monkeypatch, error):
+    """Without it an application would be told that its good plugin is malformed, whenever its handler raised in the middle."""
+    def fails(*arguments):
+        raise error
+
+    monkeypatch.setattr("vxplug.plugin.decode_note", fails)
+    with pytest.raises(type(error)) as caught:
+        vxplug.open(good)
+    assert caught.value is error
+
+
 @pytest.mark.parametrize("size", [0, 3, 4, 16, 51, 52, 84, 4096])
 def test_truncated(good, size):
     """Without it a download cut short would crash the parser or load."""
