@@ -2,15 +2,17 @@
 
 A plugin is no part of any platform, so the wheel of a project that has only plugins and Python is
 ``py3-none-any``.  The plugin's import name says where it is installed: ``"rotate"`` beside the packages,
-``"pkg.rotate"`` inside ``pkg``; a type stub is written for it.
+``"pkg.rotate"`` inside ``pkg``; a type stub is written for it.  ``sources`` and ``depends`` may be patterns, as paths
+are elsewhere in setuptools: ``"src/*.c"``, and with ``**`` folders of any depth.
 """
 
 from __future__ import annotations
 
+import glob
 import keyword
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -29,7 +31,8 @@ WORDS = ("optimize", "debug")
 
 
 class Plugin(Extension):
-    """One .vxm file to build, for ``setup(ext_modules=[...])``; lists are of paths and flags."""
+    """One .vxm file to build, for ``setup(ext_modules=[...])``; lists are of paths and flags, and sources and depends also
+    of patterns, which are relative to the project."""
 
     def __init__(
         self,
@@ -55,6 +58,23 @@ class Plugin(Extension):
     def stub_path(self) -> str:
         """In a package it lies beside the plugin; alone it needs a stub-only package (PEP 561)."""
         return self.path.replace(".vxm", ".pyi") if "." in self.name else f"{self.name}-stubs/__init__.pyi"
+
+    def expand(self) -> None:
+        """Files in the place of patterns, as they are now."""
+        self.sources, self.depends = self._files("sources", self.sources), self._files("depends", self.depends)
+
+    def _files(self, kind: str, paths: Iterable[str | os.PathLike[str]]) -> list[str]:
+        """In an order that every file system has, since that of sources is seen in the bytes; each once, or a file that two
+        patterns name would be linked twice."""
+        return list(dict.fromkeys(found for path in paths for found in self._matches(kind, os.fspath(path))))
+
+    def _matches(self, kind: str, path: str) -> list[str]:
+        if not glob.has_magic(path) or os.path.exists(path):
+            return [path]
+        found = sorted(name for name in glob.glob(path, recursive=True) if os.path.isfile(name))
+        if not found:
+            raise OptionError(f"plugin {self.name!r}: {kind}: no file matches {path}")
+        return found
 
     def inputs(self) -> list[str]:
         """Every file a source distribution must have: sources, named dependencies, headers of include folders."""
@@ -191,6 +211,7 @@ def finalize_distribution(distribution: Distribution) -> None:
     if not plugins:
         return
     for plugin in plugins:
+        plugin.expand()
         _check(plugin, [plugin.name for plugin in plugins])
     distribution.ext_modules = [e for e in extensions if not isinstance(e, Plugin)] or None
     vars(distribution)["vxplug_plugins"] = plugins

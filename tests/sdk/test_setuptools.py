@@ -15,6 +15,7 @@ import pytest
 
 import vxplug
 from vxplug.project import make_project
+from vxplug.setuptools import Plugin
 
 SOURCE = "#include <vxplug.h>\n#include <base.h>\nVX_EXPORT int32_t f(int32_t v) { return v + BASE; }\n"
 GROUP = "setuptools.finalize_distribution_options"
@@ -113,6 +114,48 @@ def test_setup_py_and_a_package(tmp_path, environment):
         assert _answer(archive.read("plug/core.vxm")) == 42
 
 
+def _in_parts(folder: Path) -> None:
+    """Sources whose names sort, in a folder with what must not be taken for one."""
+    (folder / "src" / "f.c").unlink()
+    (folder / "src" / "deep").mkdir()
+    (folder / "src" / "folder.c").mkdir()
+    (folder / "src" / "table.inc").write_text("40")
+    (folder / "src" / "a.c").write_text(
+        "#include <vxplug.h>\nint32_t base(void);\nVX_EXPORT int32_t f(int32_t v) { return v + base(); }\n")
+    (folder / "src" / "deep" / "b.c").write_text('#include <stdint.h>\nint32_t base(void) { return\n#include "../table.inc"\n; }\n')
+
+
+PATTERNS = '["src/**/*.c", "src/a.c"]', '["src/*.inc"]'
+
+
+@pytest.mark.parametrize("way", ["pyproject.toml", "setup.py"])
+def test_patterns(tmp_path, environment, way):
+    """As setuptools expands paths elsewhere: without it an author would list every file by hand, once more for each new one."""
+    sources, depends = PATTERNS
+    table = f"[tool.vxplug.plugins.plug]\nsources = {sources}\ndepends = {depends}\n" if way == "pyproject.toml" else ""
+    folder = _project(tmp_path / "p", table + "[tool.setuptools]\npackages = []\n")
+    _in_parts(folder)
+    if way == "setup.py":
+        (folder / "setup.py").write_text(
+            "from setuptools import setup\nfrom vxplug.setuptools import Plugin\n"
+            f'setup(ext_modules=[Plugin("plug", {sources}, depends={depends})])\n'
+        )
+    with tarfile.open(_built("build_sdist", folder, environment)) as archive:
+        assert {"plug-1/src/a.c", "plug-1/src/deep/b.c", "plug-1/src/table.inc"} <= set(archive.getnames())
+    with zipfile.ZipFile(_built("build_wheel", folder, environment)) as archive:
+        assert _answer(archive.read("plug.vxm")) == 42
+
+
+def test_a_name_with_brackets_is_no_pattern(tmp_path, monkeypatch):
+    """Without it a file that is there could not be named, and another that the pattern matches would be taken for it."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("b.c", "a.c", "[ab].c"):
+        (tmp_path / name).write_text("")
+    plugin = Plugin("plug", ["[ab].c", "*.c"])
+    plugin.expand()
+    assert plugin.sources == ["[ab].c", "a.c", "b.c"]
+
+
 def test_editable(tmp_path, environment):
     """The plugin lies where the import hook finds it, with its author's paths in the debug information."""
     folder = tmp_path / "demo_plugin"
@@ -148,6 +191,8 @@ WRONG = {
     '[tool.vxplug.plugins.json]\nsources = ["src/f.c"]\n': "plugin 'json': `import json` finds the standard library's",
     '[tool.vxplug.plugins.plug]\nsources = ["src/f.c"]\ninclude = ["no"]\n': "plugin 'plug': include: no does not exist",
     '[tool.vxplug.plugins.plug]\nsources = ["src/g.c"]\n': "plug: src/g.c: no such file",
+    '[tool.vxplug.plugins.plug]\nsources = ["src/*.cc"]\n': "plugin 'plug': sources: no file matches src/*.cc\n",
+    '[tool.vxplug.plugins.plug]\nsources = ["src/*.c"]\ndepends = ["d/*"]\n': "plugin 'plug': depends: no file matches d/*\n",
     '[tool.vxplug.plugins.plug]\nsources = ["src/f.c"]\n': "base.h",
 }
 
