@@ -11,16 +11,31 @@ from typing import Any
 from .errors import Error
 from .sdk import sdk_path
 
-__all__ = ["add_commands", "make_project"]
+__all__ = ["add_commands", "check_import_name", "make_project"]
 
 PLACEHOLDER = "@NAME@"
+# What an import finds before any plugin.  The standard library's list of itself has all but its tests and the program.
+TAKEN = {*sys.stdlib_module_names, "test", "__main__", "vxplug"}
 
 
-def _check_name(name: str) -> None:
-    if not name.isidentifier() or not name.isascii() or keyword.iskeyword(name):
-        raise Error(f"{name!r} cannot be imported: take letters, digits and underscores, no Python keyword")
-    if name in sys.stdlib_module_names or name == "vxplug":
-        raise Error(f"{name!r} is a module that Python programs have already, and theirs would be found first")
+def check_import_name(name: str) -> None:
+    """Of a plugin, with dots where it is in packages: Error says why no program could import it."""
+    parts = name.split(".")
+    if not all(part.isidentifier() and not keyword.iskeyword(part) for part in parts):
+        raise Error(f"{name!r} cannot be imported: take letters, digits and underscores, no digit first, and no Python keyword")
+    if parts[0] in TAKEN:
+        raise Error(f"{name!r} cannot be imported: `import {parts[0]}` finds the module that Python programs have already")
+
+
+def _check_project_name(name: str, template: Path) -> None:
+    """The one name is that of a module, of a distribution and of a file."""
+    check_import_name(name)
+    if "." in name:
+        raise Error(f"{name!r} is a plugin in a package: make a project of a name without dots, and name its plugin in pyproject.toml")
+    if not name.isascii() or name.strip("_") != name:
+        raise Error(f"{name!r} cannot be the name of a distribution: take letters of ASCII, and no underscore first or last")
+    if (template / name).exists():
+        raise Error(f"{name!r} is a folder of every new project, and `import {name}` would find that first")
 
 
 def _target(folder: Path, relative: Path, name: str) -> Path:
@@ -31,10 +46,11 @@ def _target(folder: Path, relative: Path, name: str) -> Path:
 
 def make_project(name: str, folder: Path) -> list[Path]:
     """Write a new project into a folder that is empty or not there; the files it has."""
-    _check_name(name)
+    template = sdk_path() / "template"
+    _check_project_name(name, template)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise Error(f"{folder} exists: give another name, or another folder with --in")
-    template, written = sdk_path() / "template", []
+    written = []
     for source in sorted(path for path in template.rglob("*") if path.is_file() and path.suffix != ".pyc"):
         target = _target(folder, source.relative_to(template), name)
         target.parent.mkdir(parents=True, exist_ok=True)

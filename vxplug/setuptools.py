@@ -9,7 +9,6 @@ are elsewhere in setuptools: ``"src/*.c"``, and with ``**`` folders of any depth
 from __future__ import annotations
 
 import glob
-import keyword
 import os
 import sys
 from collections.abc import Iterable, Sequence
@@ -185,12 +184,14 @@ def _configured() -> list[Plugin]:
 
 def _check(plugin: Plugin, names: list[str]) -> None:
     """What would build and be of no use: nobody can import it, or it lacks what it says it is made of."""
-    if not all(part.isidentifier() and not keyword.iskeyword(part) for part in plugin.name.split(".")):
-        raise OptionError(f"plugin {plugin.name!r}: not a name that can be imported")
+    from .project import check_import_name
+
+    try:
+        check_import_name(plugin.name)
+    except Error as error:
+        raise OptionError(f"plugin {error}") from None
     if names.count(plugin.name) > 1:
         raise OptionError(f"plugin {plugin.name!r}: the name of two plugins")
-    if plugin.name in sys.stdlib_module_names:
-        raise OptionError(f"plugin {plugin.name!r}: `import {plugin.name}` finds the standard library's")
     for kind, paths in (("include", plugin.include), ("depends", plugin.depends)):
         for path in paths:
             if not os.path.exists(path):

@@ -12,10 +12,12 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
+from setuptools import Distribution
+from setuptools.errors import OptionError
 
 import vxplug
 from vxplug.project import make_project
-from vxplug.setuptools import Plugin
+from vxplug.setuptools import Plugin, finalize_distribution
 
 SOURCE = "#include <vxplug.h>\n#include <base.h>\nVX_EXPORT int32_t f(int32_t v) { return v + BASE; }\n"
 GROUP = "setuptools.finalize_distribution_options"
@@ -186,9 +188,6 @@ WRONG = {
     '[tool.vxplug.plugins]\nplug = 3\n': "tool.vxplug.plugins.plug: not a table",
     '[tool.vxplug]\nplugin = 3\n': "unknown key 'plugin'; there is: plugins",
     '[tool.vxplug]\nplugins = 3\n': "tool.vxplug.plugins is not a table of plugins by name",
-    '[tool.vxplug.plugins."no-name"]\nsources = ["src/f.c"]\n': "plugin 'no-name': not a name that can be imported",
-    '[tool.vxplug.plugins."p.class"]\nsources = ["src/f.c"]\n': "plugin 'p.class': not a name that can be imported",
-    '[tool.vxplug.plugins.json]\nsources = ["src/f.c"]\n': "plugin 'json': `import json` finds the standard library's",
     '[tool.vxplug.plugins.plug]\nsources = ["src/f.c"]\ninclude = ["no"]\n': "plugin 'plug': include: no does not exist",
     '[tool.vxplug.plugins.plug]\nsources = ["src/g.c"]\n': "plug: src/g.c: no such file",
     '[tool.vxplug.plugins.plug]\nsources = ["src/*.cc"]\n': "plugin 'plug': sources: no file matches src/*.cc\n",
@@ -204,12 +203,26 @@ def test_mistakes_are_named(tmp_path, environment, configuration):
     assert done.returncode != 0 and WRONG[configuration] in done.stderr
 
 
+NOT_SPELLED, TAKEN = "cannot be imported: take letters, digits and underscores", "finds the module that Python programs have already"
+UNIMPORTABLE = {"has-dash": NOT_SPELLED, "class": NOT_SPELLED, "p.class": NOT_SPELLED, "p.": NOT_SPELLED, "../up": NOT_SPELLED, "1st": NOT_SPELLED,
+                "json": TAKEN, "test": TAKEN, "json.fast": TAKEN, "vxplug": TAKEN, "vxplug.core": TAKEN}
+
+
+@pytest.mark.parametrize("name", UNIMPORTABLE)
+def test_names_that_nobody_can_import(tmp_path, monkeypatch, name):
+    """Without it a plugin would be built, and programs would import something else, or nothing."""
+    monkeypatch.chdir(_project(tmp_path / "p", f'[tool.vxplug.plugins."{name}"]\nsources = ["src/f.c"]\n'))
+    with pytest.raises(OptionError, match=f"^plugin '{name}' .*{UNIMPORTABLE[name]}"):
+        finalize_distribution(Distribution({"name": "plug"}))
+
+
 @pytest.mark.parametrize(("name", "why"), [
-    ("zlib", "a module that Python programs have already"), ("class", "cannot be imported"),
-    ("has-dash", "cannot be imported"), ("../up", "cannot be imported"), ("vxplug", "found first"),
+    *((name, why) for name, why in UNIMPORTABLE.items() if "." not in name), ("p.plug", "without dots"), ("../up", NOT_SPELLED),
+    ("_x", "cannot be the name of a distribution"), ("x_", "cannot be the name of a distribution"),
+    ("\xe7a", "cannot be the name of a distribution"), ("tests", "is a folder of every new project"),
 ])
 def test_names_that_no_project_can_have(tmp_path, name, why):
-    """Without it the new project's own tests would import something else, or nothing."""
+    """Without it the new project could not be built, or its own tests would import something else, or nothing."""
     with pytest.raises(vxplug.Error, match=why):
         make_project(name, tmp_path / "p")
     assert not (tmp_path / "p").exists()
