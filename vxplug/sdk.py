@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from difflib import get_close_matches
@@ -35,9 +36,12 @@ PREPROCESS = ["-UNDEBUG"]
 LINK = ["-Wl,--gc-sections"]
 C_SUFFIXES = {".c", ".s", ".S"}
 CXX_SUFFIXES = {".cc", ".cpp", ".cxx"}
+# For others the compiler takes one it knows, and says so of each file.
+LEVELS = ("-O", *map("-O{}".format, ("0", "1", "2", "3", "s", "z", "g", "fast")))
 DEBUG_PLACES = ("inside", "beside", "none")
 NAMES_SHOWN = 5  # of those that a mistyped one may have meant
 TOOLS = {"cc": "cc", "c++": "c++", "ar": "ar", "ranlib": "ranlib"}
+Progress = Callable[[str], None]
 Workplace = tuple[Path, dict[str, str]]  # a folder to work in, and the environment there
 
 
@@ -66,7 +70,21 @@ def compiler(source: Path, cc: str | None) -> list[str]:
     return tool_command("c++" if source.suffix in CXX_SUFFIXES else "cc")
 
 
-def _run(command: list[str], workplace: Workplace | None = None) -> None:
+class _Warnings:
+    """What compiler and linker said where they did not fail.  Of their options they say the same for each file: it is shown once."""
+
+    def __init__(self) -> None:
+        self._shown: set[str] = set()
+        self._lock = threading.Lock()
+
+    def show(self, text: str) -> None:
+        with self._lock:
+            if text not in self._shown:
+                sys.stderr.write(text)
+            self._shown.add(text)
+
+
+def _run(command: list[str], warnings: _Warnings, workplace: Workplace | None = None) -> None:
     folder, environment = workplace or (None, None)
     try:
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False, cwd=folder, env=environment)
@@ -74,24 +92,23 @@ def _run(command: list[str], workplace: Workplace | None = None) -> None:
         raise SdkError(f"cannot run {command[0]}: {error}") from None
     if done.returncode != 0:
         raise SdkError((done.stderr or done.stdout).decode("utf-8", "replace"))
-    if done.stderr:
-        sys.stderr.write(done.stderr.decode("utf-8", "replace"))
+    warnings.show(done.stderr.decode("utf-8", "replace"))
 
 
-def _compile(source: Path, target: Path, flags: Sequence[str], cc: str | None) -> None:
+def _compile(source: Path, target: Path, flags: Sequence[str], cc: str | None, warnings: _Warnings) -> None:
     first = COMPILE if source.suffix == ".s" else COMPILE + PREPROCESS
-    _run([*compiler(source, cc), *first, *flags, "-c", str(source), "-o", str(target)])
+    _run([*compiler(source, cc), *first, *flags, "-c", str(source), "-o", str(target)], warnings)
 
 
 def _compile_all(
-    sources: Sequence[tuple[Path, Sequence[str]]], folder: Path, cc: str | None, progress: Callable[[str], None]
+    sources: Sequence[tuple[Path, Sequence[str]]], folder: Path, cc: str | None, warnings: _Warnings, progress: Progress
 ) -> list[Path]:
     """The objects of sources, each with its flags."""
     objects = [folder / f"{number}.o" for number in range(len(sources))]
 
     def work(number: int) -> None:
         source, flags = sources[number]
-        _compile(source, objects[number], flags, cc)
+        _compile(source, objects[number], flags, cc, warnings)
         progress(source.name)
 
     with ThreadPoolExecutor(min(os.cpu_count() or 1, 4)) as pool:
@@ -100,11 +117,12 @@ def _compile_all(
 
 
 def _link(
-    objects: Sequence[Path], target: Path, flags: Sequence[str], cxx: bool, cc: str | None, workplace: Workplace | None
+    objects: Sequence[Path], target: Path, flags: Sequence[str], cxx: bool, cc: str | None, warnings: _Warnings,
+    workplace: Workplace | None,
 ) -> None:
     command = compiler(Path("x.cc" if cxx else "x.c"), cc)
     try:
-        _run([*command, "-static", *(LINK if cc is None else []), *map(str, objects), *flags, "-o", str(target)], workplace)
+        _run([*command, "-static", *(LINK if cc is None else []), *map(str, objects), *flags, "-o", str(target)], warnings, workplace)
     except SdkError as error:
         if "duplicate symbol: main" not in str(error):
             raise
@@ -398,6 +416,8 @@ def build(
     ``progress`` is called with each compiled file's name.  Raises SdkError with the compiler's own
     words, or with the function, parameter and C type that has no place in an interface.
     """
+    if cc is None and optimize not in LEVELS:
+        raise SdkError(f"{optimize}: no such level of optimization; there are {', '.join(LEVELS[1:])}")
     debug = debug or ("beside" if reproducible else "inside")
     if debug not in DEBUG_PLACES:
         raise ValueError(f"debug={debug!r} is none of {', '.join(DEBUG_PLACES)}")
@@ -433,7 +453,7 @@ def _library(sdk: Path, flags: Sequence[str], checked: bool, cc: str | None) -> 
 
 def _build(
     paths: Sequence[Path], sdk: Path, flags: Sequence[str], ldflags: Sequence[str], cxx: bool,
-    cc: str | None, named_alike: bool, progress: Callable[[str], None],
+    cc: str | None, named_alike: bool, progress: Progress,
 ) -> bytes:
     """Two links: the first tells what the interface note must say, the second has it.
 
@@ -441,17 +461,18 @@ def _build(
     """
     code = [p for p in paths if p.suffix not in (".o", ".a")]
     extra = [p for p in paths if p.suffix in (".o", ".a")]
+    warnings = _Warnings()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         library = _library(sdk, flags, bool(extra or ldflags), cc)
-        objects = _compile_all([*((path, flags) for path in code), *library], folder, cc, progress) + extra
+        objects = _compile_all([*((path, flags) for path in code), *library], folder, cc, warnings, progress) + extra
         draft, final, note = folder / "draft", folder / "final", folder / "note.s"
         workplace = None
         if named_alike:
             here = folder / "here"
             here.mkdir()
             workplace = here, link_environment(here)
-        _link(objects, draft, ldflags, cxx, cc, workplace)
+        _link(objects, draft, ldflags, cxx, cc, warnings, workplace)
         interface = _interface(draft)
         encoded = encode_note(interface)
         try:
@@ -459,7 +480,7 @@ def _build(
         except PluginFormatError as error:  # what the loader will not take is the author's error, now
             raise SdkError(str(error)) from None
         note.write_text(_note_source(encoded))
-        _compile(note, folder / "note.o", [], cc)
-        _link([*objects, folder / "note.o"], final, ldflags, cxx, cc, workplace)
+        _compile(note, folder / "note.o", [], cc, warnings)
+        _link([*objects, folder / "note.o"], final, ldflags, cxx, cc, warnings, workplace)
         _same_layout(draft, final)
         return final.read_bytes()

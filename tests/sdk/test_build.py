@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -168,6 +169,25 @@ def test_unknown_include_folder(tmp_path):
     command = [sys.executable, "-m", "vxplug", "build", "-I", "nodir", "-o", "plugin.vxm", "plugin.c"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 1 and done.stderr == "vxplug: nodir: no such folder to include from\n"
+
+
+SMALL = "#include <vxplug.h>\nVX_EXPORT int f(void) { return 0; }\n"
+
+
+def test_a_level_that_there_is_not(tmp_path):
+    """Without it the compiler would take another, and say so of each file, of which the author has written one."""
+    (tmp_path / "plugin.c").write_text(SMALL)
+    command = [sys.executable, "-m", "vxplug", "build", "-O9", "-o", "plugin.vxm", "plugin.c"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and done.stderr.startswith("vxplug: -O9: no such level of optimization; there are -O0, ")
+    assert done.stderr.count("\n") == 1 and not (tmp_path / "plugin.vxm").exists()
+
+
+def test_a_warning_of_an_option_is_shown_once(tmp_path, capfd):
+    """Without it an author would read it for each file of the SDK, too."""
+    flag = f"-Wnone-{time.time_ns()}"  # of what it has compiled before, zig repeats no warnings
+    _build(tmp_path, SMALL, cflags=[flag])
+    assert capfd.readouterr().err.count(f"'{flag}'") == 1
 
 
 def test_an_image_that_no_sandbox_takes(tmp_path):
