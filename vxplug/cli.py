@@ -62,22 +62,25 @@ def ranlib() -> int:
 
 
 class _Progress:
-    """One line on a terminal that says how far a build is, and goes away; nothing anywhere else."""
+    """On a terminal one line that says how far a build is, and goes away; elsewhere only why it takes long, where it does."""
 
     def __init__(self, what: str) -> None:
-        self._count = 0
-        self._say(f"building {what} (the first build on a machine compiles the C library, too)")
+        self._what = what
+        self._show(f"building {what}")
 
-    def _say(self, text: str) -> None:
+    def _show(self, text: str) -> None:
         if sys.stderr.isatty():
             print("\r\x1b[K" + escape(text), end="", file=sys.stderr, flush=True)
 
-    def __call__(self, name: str) -> None:
-        self._count += 1
-        self._say(f"{self._count} compiled, last {name}")
+    def __call__(self, step: str) -> None:
+        from .sdk import FIRST_BUILD
+
+        self._show(f"{self._what}: {step}")
+        if step == FIRST_BUILD and not sys.stderr.isatty():
+            print(f"{self._what}: {step}", file=sys.stderr, flush=True)
 
     def close(self) -> None:
-        self._say("")
+        self._show("")
 
 
 def _build(options: argparse.Namespace) -> int:

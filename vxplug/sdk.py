@@ -9,6 +9,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
@@ -24,7 +25,7 @@ from .plugin import Plugin
 from .reproduce import absolute_flags, link_environment, prefix_maps
 from .types import HANDLE_NAMES, HandleType, StreamType, named_types
 
-__all__ = ["SdkError", "build", "compiler", "sdk_path"]
+__all__ = ["FIRST_BUILD", "SdkError", "build", "compiler", "sdk_path"]
 
 # zig traps undefined behaviour by default; a port of existing C must behave as it does elsewhere.
 TARGET = ["-target", "x86-linux-musl", "-mcpu=pentium4", "-fno-sanitize=undefined"]
@@ -38,6 +39,9 @@ C_SUFFIXES = {".c", ".s", ".S"}
 CXX_SUFFIXES = {".cc", ".cpp", ".cxx"}
 # For others the compiler takes one it knows, and says so of each file.
 LEVELS = ("-O", *map("-O{}".format, ("0", "1", "2", "3", "s", "z", "g", "fast")))
+# What progress hears when a link takes so many seconds: nearly always the toolchain then compiles its libraries, and says nothing.
+FIRST_BUILD = "still linking: the first build on a machine compiles the guest's C and C++ libraries, once"
+SLOW_LINK = 4.0
 DEBUG_PLACES = ("inside", "beside", "none")
 NAMES_SHOWN = 5  # of those that a mistyped one may have meant
 TOOLS = {"cc": "cc", "c++": "c++", "ar": "ar", "ranlib": "ranlib"}
@@ -109,7 +113,7 @@ def _compile_all(
     def work(number: int) -> None:
         source, flags = sources[number]
         _compile(source, objects[number], flags, cc, warnings)
-        progress(source.name)
+        progress(f"compiled {source.name}")
 
     with ThreadPoolExecutor(min(os.cpu_count() or 1, 4)) as pool:
         list(pool.map(work, range(len(sources))))
@@ -127,6 +131,19 @@ def _link(
         if "duplicate symbol: main" not in str(error):
             raise
         raise SdkError(f"{error}\na plugin has no main of its own: mark functions with VX_EXPORT") from None
+
+
+@contextmanager
+def _said_when_slow(progress: Progress) -> Iterator[None]:
+    """FIRST_BUILD, once, unless what is done here ends before SLOW_LINK seconds."""
+    timer = threading.Timer(SLOW_LINK, progress, [FIRST_BUILD])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()  # nothing is said after the build
 
 
 # --- the interface from DWARF ------------------------------------------------------------------------
@@ -413,8 +430,9 @@ def build(
     directory, or to the folder that the sources share, and debug information is beside unless told
     otherwise.  With a ``cc`` of your own its libraries' debug information is as that names it.
 
-    ``progress`` is called with each compiled file's name.  Raises SdkError with the compiler's own
-    words, or with the function, parameter and C type that has no place in an interface.
+    ``progress`` is called with a line for each step, such as ``"compiled hello.c"``, from any thread.
+    Raises SdkError with the compiler's own words, or with the function, parameter and C type that has no
+    place in an interface.
     """
     if cc is None and optimize not in LEVELS:
         raise SdkError(f"{optimize}: no such level of optimization; there are {', '.join(LEVELS[1:])}")
@@ -472,7 +490,9 @@ def _build(
             here = folder / "here"
             here.mkdir()
             workplace = here, link_environment(here)
-        _link(objects, draft, ldflags, cxx, cc, warnings, workplace)
+        progress("linking")
+        with _said_when_slow(progress):
+            _link(objects, draft, ldflags, cxx, cc, warnings, workplace)
         interface = _interface(draft)
         encoded = encode_note(interface)
         try:

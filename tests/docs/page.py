@@ -22,8 +22,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vxplug.sdk import FIRST_BUILD
+
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 NOTE = re.compile(r"<!-- (file|status|not run): (.+?) -->\s*\Z")
+FIRST_BUILD_LINE = re.compile(rf"^.*: {re.escape(FIRST_BUILD)}\n", re.MULTILINE)  # on a new machine, of whichever is first
 CHECKS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE | doctest.IGNORE_EXCEPTION_DETAIL
 
 
@@ -68,11 +71,12 @@ def _console(block: Block, status: int) -> None:
     for number, (command, expected) in enumerate(pairs):
         done = subprocess.run(["sh", "-c", command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                               stderr=subprocess.STDOUT, text=True, check=False)
+        printed = FIRST_BUILD_LINE.sub("", done.stdout)
         wanted = status if number == len(pairs) - 1 else 0
         if done.returncode != wanted:
-            raise PageError(f"$ {command}\nended with {done.returncode}:\n{done.stdout}")
-        if expected and not doctest.OutputChecker().check_output(expected, done.stdout, CHECKS):
-            raise PageError(f"$ {command}\nprinted:\n{done.stdout}not:\n{expected}")
+            raise PageError(f"$ {command}\nended with {done.returncode}:\n{printed}")
+        if expected and not doctest.OutputChecker().check_output(expected, printed, CHECKS):
+            raise PageError(f"$ {command}\nprinted:\n{printed}not:\n{expected}")
 
 
 def _python(block: Block, names: dict[str, Any], where: str) -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from vxplug.sdk import FIRST_BUILD
+
 from .page import PageError, blocks, commands, run_page
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -70,3 +72,9 @@ def test_what_blocks_are(tmp_path, monkeypatch):
     assert run_page(text, "page.md") == 5
     assert [block.language for block in blocks(text)] == ["text", "python", "python", "console", "c"]
     assert commands("$ a \\\nb\nout\n$ c\n") == [("a \\\nb", "out\n"), ("c", "")]
+
+
+def test_the_first_build_says_more(tmp_path, monkeypatch):
+    """Without it pages would be wrong on a new machine, where some command is the first that builds."""
+    monkeypatch.chdir(tmp_path)
+    assert run_page(f'```console\n$ echo "a.vxm: {FIRST_BUILD}"; echo a\na\n```\n', "page.md") == 1

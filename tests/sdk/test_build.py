@@ -190,6 +190,20 @@ def test_a_warning_of_an_option_is_shown_once(tmp_path, capfd):
     assert capfd.readouterr().err.count(f"'{flag}'") == 1
 
 
+def test_steps_of_a_build(tmp_path, monkeypatch, capfd):
+    """Without it the first build on a machine would look as if it hung; one that nobody asked to speak must not."""
+    steps: list[str] = []
+    monkeypatch.setattr(sdk, "SLOW_LINK", 0.0)
+    _build(tmp_path, SMALL, progress=steps.append)
+    assert "compiled plugin.c" in steps and steps[-2:] == ["linking", sdk.FIRST_BUILD]
+    _build(tmp_path, SMALL)
+    assert capfd.readouterr() == ("", "")
+    monkeypatch.setattr(sdk, "SLOW_LINK", 600.0)
+    steps.clear()
+    _build(tmp_path, SMALL, progress=steps.append)
+    assert steps[-1] == "linking"
+
+
 def test_an_image_that_no_sandbox_takes(tmp_path):
     """Without it the author would hear of the limit from those who cannot load the plugin."""
     source = "#include <vxplug.h>\nstatic char table[128 << 20];\nVX_EXPORT uint32_t at(int i) { return (uint32_t)&table[i]; }\n"
