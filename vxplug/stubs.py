@@ -25,7 +25,7 @@ _NAMES = {
 }
 _NAME = re.compile(r"(?<![\w.])(" + "|".join(map(re.escape, _NAMES)) + r")\b")
 _TYPING = re.compile(r"\btyping\.")
-_HOME = re.compile(re.escape(MODULE) + r"\.")
+_HOME = re.compile(re.escape(MODULE) + r"\.(\w+)")
 _OF_ENUMS = {*dir(int), "is_integer", "name", "value"}  # of any version of Python
 
 
@@ -43,21 +43,31 @@ class _Stub:
     def __init__(self, plugin: Plugin) -> None:
         self._taken = {*plugin.exports, *plugin.types, *(name for cls in plugin.types.values() for name in _members(cls))}
         self._used: set[str] = set()
+        self._hidden: frozenset[str] = frozenset()  # what members of the class that is being written hide
+        self._aliases: set[str] = set()
 
     def name(self, name: str) -> str:
         """How the stub calls what Python calls so."""
         self._used.add(name)
         return f"_{name.replace('.', '_')}_" if name.split(".")[0] in self._taken else name
 
+    def _own(self, name: str) -> str:
+        """How the stub calls a class of the plugin's: in one with a member of that name, by another name of it."""
+        if name not in self._hidden:
+            return name
+        self._aliases.add(name)
+        return f"_{name}_"
+
     def spell(self, annotation: Any) -> str:
         """An annotation as source."""
         if isinstance(annotation, type) and not hasattr(annotation, "__args__"):
-            return annotation.__name__ if annotation.__module__ == MODULE else self.name(annotation.__name__)
+            return self._own(annotation.__name__) if annotation.__module__ == MODULE else self.name(annotation.__name__)
         text = _TYPING.sub("", str(annotation)).replace("collections.abc.Buffer", "Buffer")
-        return _HOME.sub("", _NAME.sub(lambda match: self.name(match[0]), text))
+        return _HOME.sub(lambda match: self._own(match[1]), _NAME.sub(lambda match: self.name(match[0]), text))
 
     def accepted(self, annotation: Any) -> str:
-        """What a parameter takes, or a callable gives: bytes stand for every bytes-like object, an enum for its numbers too."""
+        """What a parameter takes, a class is made of, or a callable gives: bytes stand for every bytes-like object, an enum for
+        its numbers too, an array in a struct for every sequence."""
         if annotation in (bytes, bytearray):
             return self.name("Buffer")
         if isinstance(annotation, enum.EnumMeta):
@@ -65,7 +75,9 @@ class _Stub:
         origin, parts = typing.get_origin(annotation), typing.get_args(annotation)
         if origin in (typing.Union, types.UnionType):
             return f"{self.name('Optional')}[{self.accepted(parts[0])}]"
-        if origin is tuple and Ellipsis not in parts:
+        if origin is tuple and Ellipsis in parts:
+            return f"{self.name('collections.abc')}.Sequence[{self.accepted(parts[0])}]"
+        if origin is tuple:
             return f"{self.name('tuple')}[{', '.join(map(self.accepted, parts))}]"
         if origin is collections.abc.Callable:
             taken = ", ".join(map(self.spell, parts[0]))
@@ -85,16 +97,34 @@ class _Stub:
                 lines.append(source if known == name else f"{source} as {known}")
         return lines
 
+    def aliases(self) -> list[str]:
+        return [f"_{name}_ = {name}" for name in sorted(self._aliases)]
+
     # --- classes
 
     def class_(self, cls: Any) -> str:
+        self._hidden = frozenset(_members(cls))
+        try:
+            return self._class(cls)
+        finally:
+            self._hidden = frozenset()
+
+    def _class(self, cls: Any) -> str:
         if issubclass(cls, enum.Enum):
             return self._enum(cls)
         if issubclass(cls, Union):
             return self._union(cls)
-        if issubclass(cls, Handle):
-            return self._handle(cls)
-        rows = [f"    {name}: {self.spell(field.type)}" for name, field in cls.__dataclass_fields__.items()]
+        return self._handle(cls) if issubclass(cls, Handle) else self._struct(cls)
+
+    def _struct(self, cls: Any) -> str:
+        """Members as results have them; where one is made of more than that, checkers are to know."""
+        fields = {name: field.type for name, field in cls.__dataclass_fields__.items()}
+        rows = [f"    {name}: {self.spell(type)}" for name, type in fields.items()]
+        taken = {name: self.accepted(type) for name, type in fields.items()}
+        if taken != {name: self.spell(type) for name, type in fields.items()}:
+            itself = "_self_" if "self" in fields else "self"
+            parameters = "".join(f", {name}: {type}" for name, type in taken.items())
+            rows += [f"    def __init__({itself}{parameters}) -> None: ..."]
         return "\n".join([f"@{self.name('dataclass')}(frozen=True)", f"class {cls.__name__}:", *rows])
 
     def _enum(self, cls: Any) -> str:
@@ -140,4 +170,4 @@ def stub_text(plugin: Plugin) -> str:
     stub = _Stub(plugin)
     sandbox = f"__sandbox__: {stub.name('Sandbox')}"
     body = [sandbox, *map(stub.class_, plugin.types.values()), *map(stub.function, plugin.exports.values())]
-    return "\n".join([*stub.imports(), *body])
+    return "\n".join([*stub.imports(), *body, *stub.aliases()])

@@ -197,6 +197,9 @@ enum odd { name, value, from_bytes, bit_length, real, is_integer, low = -5 };
 union number { int32_t i; char text[8]; enum mode mode; };
 union one { int32_t self; };
 union several { int32_t self; float other; };
+struct inner { enum mode mode; };
+struct made { enum mode mode; char text[8]; uint8_t raw[2]; enum mode many[2]; struct inner inner; int32_t self; const char *said; };
+union parts { enum mode mode; enum mode many[2]; struct inner inner; };
 VX_EXPORT uint32_t length(vx_view v, vx_mut m, const char *s) { return v.len; }
 VX_NULLABLE(length, v);
 VX_NULLABLE(length, m);
@@ -206,11 +209,14 @@ VX_INOUT(turn, n);
 VX_EXPORT enum mode ask(enum mode (*f)(enum mode), vx_view (*g)(void)) { g(); return f(ON); }
 VX_EXPORT enum odd oddly(enum odd o) { return o; }
 VX_EXPORT int32_t sum(union number n, union one o, union several s) { return n.i + o.self + s.self; }
+VX_EXPORT struct made remake(const struct made *m, union parts p) { return *m; }
 typedef struct jar jar;
 VX_HANDLE(jar, NULL);
 VX_EXPORT jar *jar_new(void) { return malloc(4); }
 VX_EXPORT vx_stream jar_pieces(jar *j, enum mode m) { vx_yield("x", 1); return VX_END; }
 VX_METHOD(jar, jar_pieces, pieces);
+VX_EXPORT enum mode jar_mode(jar *j, enum mode m) { return m; }
+VX_METHOD(jar, jar_mode, mode);
 VX_EXPORT vx_stream pieces(void) { vx_yield("x", 1); return VX_END; }
 """
 # Each part by itself: what documentation promises, in words of its user's program.
@@ -226,6 +232,14 @@ RIGHT = {
         "vxplug.aio.iterate(guest.pieces())\n",
     "the sandbox": "import vxplug\nbox: vxplug.Sandbox = guest.__sandbox__\n",
     "names of every enum's": "o: guest.odd = guest.oddly(guest.odd.name)\nguest.oddly(guest.odd.value)\nguest.oddly(guest.odd.from_bytes)\n",
+    "structs":
+        "import array\nimport dataclasses\n"
+        "a = guest.made(1, bytearray(b'x'), memoryview(b'ab'), [0, guest.mode.ON], guest.inner(0), 3, None)\n"
+        "b = guest.remake(a, guest.parts(many=array.array('i', [0, -1])))\n"
+        "m: guest.mode = b.mode\nn: guest.mode = b.many[1]\no: guest.inner = b.inner\nt: bytes = b.text + b.raw\ns: str | None = b.said\n"
+        "p: guest.mode = guest.parts(inner=guest.inner(-1)).inner.mode\nq: guest.mode = guest.parts(mode=0).many[0]\n"
+        "c = dataclasses.replace(b, mode=guest.mode.ON, self=4)\nd: int = c.self\n",
+    "methods named as types": "jar = guest.jar_new()\nassert jar is not None\nm: guest.mode = jar.mode(guest.mode.ON)\n",
     "unions":
         "n = guest.number(i=1)\ni: int = n.i\nt: bytes = guest.number(text=bytearray(b'x')).text\nm: guest.mode = guest.number(mode=1).mode\n"
         "s: float = guest.several(self=1).other\nguest.sum(n, guest.one(self=2), guest.several(other=2.0))\n",
@@ -235,6 +249,7 @@ WRONG = {
     "arguments and attributes": "guest.turn('x', 1)\nguest.length(1, None, None)\nguest.pieces().stop()\nguest.__sandbox__ + 1\n",
     "wrong members": "guest.number(j=1)\nguest.number(i='x')\nguest.number()\nguest.number(i=1, mode=2)\nx: str = guest.number(i=1).i\n"
                      "guest.one(self='x')\n",
+    "members of structs": "guest.inner('x')\nguest.inner()\nguest.inner(mode=1, more=2)\nx: str = guest.inner(0).mode\nguest.inner(0).mode = guest.mode.ON\n",
 }
 
 
