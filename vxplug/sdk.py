@@ -42,6 +42,7 @@ LEVELS = ("-O", *map("-O{}".format, ("0", "1", "2", "3", "s", "z", "g", "fast"))
 # What progress hears when a link takes so many seconds: nearly always the toolchain then compiles its libraries, and says nothing.
 FIRST_BUILD = "still linking: the first build on a machine compiles the guest's C and C++ libraries, once"
 SLOW_LINK = 4.0
+SOURCE_SUFFIXES = C_SUFFIXES | CXX_SUFFIXES | {".o", ".a"}
 DEBUG_PLACES = ("inside", "beside", "none")
 NAMES_SHOWN = 5  # of those that a mistyped one may have meant
 TOOLS = {"cc": "cc", "c++": "c++", "ar": "ar", "ranlib": "ranlib"}
@@ -385,11 +386,22 @@ def _same_layout(first: Path, second: Path) -> None:
 def _checked(sources: Sequence[str | os.PathLike[str]]) -> list[Path]:
     paths = [Path(source) for source in sources]
     for path in paths:
-        if path.suffix not in C_SUFFIXES | CXX_SUFFIXES | {".o", ".a"}:
+        if path.suffix not in SOURCE_SUFFIXES:
             raise SdkError(f"{path}: not a C, C++ or assembly source, object or archive")
         if not path.is_file():
             raise SdkError(f"{path}: no such file")
     return paths
+
+
+def _checked_output(target: Path) -> Path:
+    """Told before the compiler works, and before a source that follows -o by mistake is lost."""
+    if target.suffix in SOURCE_SUFFIXES:
+        raise SdkError(f"{target}: a plugin in its place would replace a source: call the output {target.stem}.vxm")
+    if target.is_dir():
+        raise SdkError(f"{target}: a folder, where the output is a file")
+    if not target.parent.is_dir():
+        raise SdkError(f"{target}: no such folder as {target.parent} to write to")
+    return target
 
 
 def _write(target: Path, data: bytes, debug: str) -> None:
@@ -442,7 +454,7 @@ def build(
     for folder in map(Path, include):
         if not folder.is_dir():  # compilers say nothing of it
             raise SdkError(f"{folder}: no such folder to include from")
-    sdk = sdk_path()
+    sdk, target = sdk_path(), _checked_output(Path(output))
     paths = _checked(sources)
     flags = [optimize, f"-I{sdk / 'include'}", *(f"-I{os.fspath(i)}" for i in include), *cflags]
     if reproducible:
@@ -452,7 +464,6 @@ def build(
     cxx = cxx or any(path.suffix in CXX_SUFFIXES for path in paths)
     named_alike = reproducible and debug != "none" and cc is None
     data = _build(paths, sdk, flags, ldflags, cxx, cc, named_alike, progress or (lambda _: None))
-    target = Path(output)
     _write(target, data, debug)
     return target
 

@@ -183,6 +183,21 @@ def test_a_level_that_there_is_not(tmp_path):
     assert done.stderr.count("\n") == 1 and not (tmp_path / "plugin.vxm").exists()
 
 
+@pytest.mark.parametrize(("output", "says"), [
+    ("plugin.c", "plugin.c: a plugin in its place would replace a source: call the output plugin.vxm"), ("folder", "folder: a folder, where"),
+    ("none/plugin.vxm", "none/plugin.vxm: no such folder as none to write to"),
+])
+def test_an_output_that_cannot_be(tmp_path, monkeypatch, output, says):
+    """Without it `-o plugin.c`, with the output's name left out, replaces the author's source; of others the compiler
+    would work first, maybe for a minute, and what is shown be an error's number."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "plugin.c").write_text(SMALL)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(sdk.SdkError, match=re.escape(says)):
+        sdk.build(["plugin.c"], output, progress=pytest.fail)
+    assert (tmp_path / "plugin.c").read_text() == SMALL
+
+
 def test_a_warning_of_an_option_is_shown_once(tmp_path, capfd):
     """Without it an author would read it for each file of the SDK, too."""
     flag = f"-Wnone-{time.time_ns()}"  # of what it has compiled before, zig repeats no warnings
