@@ -358,6 +358,18 @@ def _main(arguments: list[str]) -> int:
     return int(options.run(options))
 
 
+def _open_streams() -> None:
+    """What a shell closed, as >&- does, leads nowhere.  Else a file that is opened next would have the stream's number, and
+    Python's print would write errors to stdout."""
+    descriptor = os.open(os.devnull, os.O_RDWR)
+    while descriptor <= 2:
+        descriptor = os.open(os.devnull, os.O_RDWR)
+    os.close(descriptor)
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w", encoding="utf-8"))
+
+
 def main() -> int:
     """Run the command line.
 
@@ -365,6 +377,7 @@ def main() -> int:
     line how), 2 when the command line is not understood, 130 after Ctrl-C.  ``run`` ends with the program's own,
     or 124 at its time limit; ``cc``, ``c++``, ``ar`` and ``ranlib`` with the tool's.  Output has no colour.
     """
+    _open_streams()
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: text of a plugin's may be any
     try:

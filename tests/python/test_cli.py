@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import shlex
 import signal
 import struct
 import subprocess
@@ -23,6 +24,7 @@ VX_EXPORT int32_t half(int32_t v) {
     if (v % 2) vx_raise(VX_ValueError, "odd\\033[31m: %d", (int)v);
     return v / 2;
 }
+VX_EXPORT vx_bytes bytes(void) { return vx_borrow("ab", 2); }
 VX_EXPORT void crash(void) { __builtin_trap(); }
 VX_EXPORT void loop(void) { puts("here"); fflush(stdout); for (;;) __asm__ volatile("" ::: "memory"); }
 """
@@ -197,6 +199,28 @@ def test_progress_on_a_terminal_only(tmp_path):
     """A build that takes a minute without a word looks broken; in a log, what erases itself is noise."""
     (tmp_path / "plugin.c").write_text(SOURCE)
     build = [sys.executable, "-m", "vxplug", "build", "-o", str(tmp_path / "plugin.vxm"), str(tmp_path / "plugin.c")]
+@pytest.mark.parametrize(("arguments", "redirection", "status", "shown"), [
+    (["call", "{plugin}", "bytes"], ">&-", 0, ""), (["call", "{plugin}", "half", "8"], ">&-", 0, ""),
+    (["build", "-o", "{plugin}.again", "{source}"], ">&- 2>&-", 0, ""), (["call", "{plugin}", "half", "x"], "2>&-", 1, ""),
+    (["inspect", "{plugin}"], "<&- >&- 2>&-", 0, ""),
+])
+def test_streams_that_a_shell_closed(build_plugin, tmp_path, arguments, redirection, status, shown):
+    """Daemons are started so: a build ended as a failure without a word, and an error was printed as a result."""
+    (tmp_path / "plugin.c").write_text(SOURCE)
+    names = {"plugin": build_plugin(SOURCE), "source": tmp_path / "plugin.c"}
+    words = shlex.join(word.format(**names) for word in [sys.executable, "-m", "vxplug", *arguments])
+    done = subprocess.run(["sh", "-c", f"{words} {redirection}"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout + done.stderr) == (status, shown)
+
+
+def test_a_closed_stream_is_no_file(tmp_path):
+    """Without it the next file that is opened has the stream's number: what a program writes would go there."""
+    words = shlex.join([sys.executable, "-c", "import sys, os; from vxplug import cli; sys.argv[1:] = ['--version']\n"
+                        "try:\n    cli.main()\nexcept SystemExit:\n    print(os.open(sys.executable, os.O_RDONLY), file=open('at', 'w'))"])
+    subprocess.run(["sh", "-c", f"{words} <&- >&-"], cwd=tmp_path, check=True)
+    assert int((tmp_path / "at").read_text()) > 2
+
+
     subprocess.run(build, capture_output=True, check=True)  # maybe the first, which may speak
     assert subprocess.run(build, capture_output=True, check=True).stderr == b""
     ours, theirs = pty.openpty()
