@@ -12,14 +12,16 @@ from typing import NamedTuple
 from .errors import PluginFormatError
 
 __all__ = [
-    "EM_386", "ET_DYN", "ET_EXEC", "PHNUM_MAX", "PT_DYNAMIC", "PT_GNU_STACK", "PT_INTERP", "PT_LOAD", "SHNUM_MAX", "SHT_NOBITS",
-    "Elf", "Section", "Segment", "check",
+    "EM_386", "ET_DYN", "ET_EXEC", "PHNUM_MAX", "PLUGINS", "PROGRAMS", "PT_DYNAMIC", "PT_GNU_STACK", "PT_INTERP", "PT_LOAD",
+    "SHNUM_MAX", "SHT_NOBITS", "Elf", "Section", "Segment", "check",
 ]
 
 EM_386 = 3
 ET_EXEC, ET_DYN = 2, 3
 PT_LOAD, PT_DYNAMIC, PT_INTERP, PT_GNU_STACK = 1, 2, 3, 0x6474E551
 SHT_NOBITS = 8
+PLUGINS = "plugins are built with `vxplug build`"
+PROGRAMS = "programs that run here are static and for i386"
 IDENTITIES = (b"\1\1", b"\1\2", b"\2\1", b"\2\2")  # 32 and 64 bits, little- and big-endian
 PHNUM_MAX = 64
 SHNUM_MAX = 4096
@@ -74,12 +76,14 @@ def check(condition: object, problem: str) -> None:
 
 
 class Elf:
-    """A file's bytes and their headers.  Raises PluginFormatError where they are not those of an i386 executable."""
+    """A file's bytes and their headers.  Raises PluginFormatError where they are not those of an i386 executable; ``hint``
+    says what it should have been."""
 
-    def __init__(self, data: bytes) -> None:
-        check(data[:4] == b"\x7fELF", "not an ELF file")
+    def __init__(self, data: bytes, hint: str = PLUGINS) -> None:
+        check(data, f"the file is empty ({hint})")
+        check(data[:4] == b"\x7fELF", f"not an ELF file ({hint})")
         check(data[4:6] in IDENTITIES, "malformed ELF file: its class and byte order are none of the format's")
-        check(data[4:5] == b"\x01", "not a 32-bit ELF file (plugins are built with `vxplug build`)")
+        check(data[4:5] == b"\x01", f"not a 32-bit ELF file ({hint})")
         check(data[5:6] == b"\x01", "not little-endian")
         check(len(data) >= _HEADER.size, "the file ends in its header")
         self.data = data

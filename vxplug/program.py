@@ -12,7 +12,7 @@ from typing import Any
 
 from . import _vx
 from .binary import FILE_MAX, Binary
-from .elf import ET_DYN, ET_EXEC, PT_GNU_STACK, Elf, check
+from .elf import ET_DYN, ET_EXEC, PROGRAMS, PT_GNU_STACK, Elf, check
 from .errors import GuestFault, PluginFormatError
 from .faults import from_trap
 from .plugin import (
@@ -49,7 +49,7 @@ class ProgramExit:
 
 
 def _parse(data: bytes) -> tuple[_vx.Plugin, dict[str, int]]:
-    elf = Elf(data)
+    elf = Elf(data, PROGRAMS)
     check_type(elf, ET_EXEC, ET_DYN)
     base = PIE_BASE if elf.header.type == ET_DYN else 0
     segments = load_segments(elf, base)

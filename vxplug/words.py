@@ -188,7 +188,7 @@ def arguments_of(export: Export, texts: list[str], classes: Mapping[str, Any]) -
     """``@FILE`` is a file's bytes, structs and arrays of numbers are JSON, ``null`` is a pointer to nothing."""
     taken = _taken(export)
     if len(texts) != len(taken):
-        raise Error(f"{export.name}{export.signature} takes {len(taken)} arguments")
+        raise Error(f"{export.name}{export.signature} takes {len(taken)} argument{'s' if len(taken) != 1 else ''}, not {len(texts)}")
     arguments = []
     for text, (name, type) in zip(texts, taken, strict=True):
         with _blamed(f"argument {name}", text, type):
