@@ -325,8 +325,8 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument("-o", dest="output", required=True, metavar="NAME.vxm")
     build.add_argument("-I", dest="include", action="append", default=[], metavar="DIR")
     build.add_argument("-O", dest="optimize", type="-O{}".format, default="2", metavar="LEVEL")
-    build.add_argument("--cflag", action="append", default=[], help="passed to the compiler")
-    build.add_argument("--ldflag", action="append", default=[], help="passed to the linker")
+    build.add_argument("--cflag", action="append", default=[], metavar="FLAG", help="passed to the compiler, as in --cflag=-DNAME")
+    build.add_argument("--ldflag", action="append", default=[], metavar="FLAG", help="passed to the linker, as in --ldflag=-s")
     build.add_argument("--c++", dest="cxx", action="store_true", help="link the C++ library even if no source is C++")
     build.add_argument("--debug", choices=["inside", "beside", "none"],
                        help="where debug information goes; beside: NAME.vxm.debug (default: inside)")

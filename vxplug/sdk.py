@@ -96,7 +96,8 @@ def _run(command: list[str], warnings: _Warnings, workplace: Workplace | None = 
     except OSError as error:
         raise SdkError(f"cannot run {command[0]}: {error}") from None
     if done.returncode != 0:
-        raise SdkError((done.stderr or done.stdout).decode("utf-8", "replace"))
+        said = (done.stderr or done.stdout).decode("utf-8", "replace")
+        raise SdkError(said or f"{command[0]} failed with status {done.returncode}, and said nothing")
     warnings.show(done.stderr.decode("utf-8", "replace"))
 
 

@@ -198,6 +198,12 @@ def test_an_output_that_cannot_be(tmp_path, monkeypatch, output, says):
     assert (tmp_path / "plugin.c").read_text() == SMALL
 
 
+def test_a_compiler_that_says_nothing(tmp_path):
+    """Without it the error would be an empty line; one that a signal killed, for want of memory, has no words either."""
+    with pytest.raises(sdk.SdkError, match=r"^false failed with status 1, and said nothing$"):
+        _build(tmp_path, SMALL, cc="false")
+
+
 def test_a_warning_of_an_option_is_shown_once(tmp_path, capfd):
     """Without it an author would read it for each file of the SDK, too."""
     flag = f"-Wnone-{time.time_ns()}"  # of what it has compiled before, zig repeats no warnings
