@@ -42,13 +42,15 @@ def _check_frame(frame: Any) -> None:
 
 
 def decode_report(data: bytes) -> dict[str, Any]:
-    """The report in ``data``; ValueError when it is none."""
+    """The report in ``data``, which may be all that ``vxplug call --json`` printed; ValueError when there is none."""
     if len(data) > REPORT_MAX:
         raise ValueError(f"larger than {REPORT_MAX} bytes")
     try:
         report = json.loads(data)
     except RecursionError:
         raise ValueError("nested too deep") from None
+    if isinstance(report, dict) and isinstance(report.get("report"), dict):
+        report = report["report"]
     if not isinstance(report, dict) or report.get("report") != REPORT_VERSION:
         raise ValueError(f"no report of version {REPORT_VERSION}")
     for key in ("error", "message", "kind", "stderr", "digest", "bytes"):

@@ -621,6 +621,14 @@ def test_inspect_decodes_a_saved_report(box, tmp_path):
     assert json.loads(inspect_fault("--json", "--fault", str(saved)).stdout)["kind"] == "memory"
 
 
+def test_inspect_decodes_what_call_printed(build_plugin, tmp_path):
+    """Without it who kept that output would have to cut the report out of it."""
+    with (tmp_path / "out.json").open("wb") as saved:
+        subprocess.run([sys.executable, "-m", "vxplug", "call", "--json", str(build_plugin(SOURCE)), "crash", "5"], stdout=saved, check=False)
+    shown = inspect_fault("--fault", str(tmp_path / "out.json"))
+    assert shown.returncode == 0 and "in innermost at " in shown.stdout
+
+
 def test_inspect_takes_names_from_the_plugin(build_plugin, tmp_path):
     """A report without names, from a machine without debug information, gets them from the plugin at home."""
     plugin = build_plugin(SOURCE)
@@ -635,7 +643,7 @@ def test_inspect_takes_names_from_the_plugin(build_plugin, tmp_path):
     assert "another plugin" in inspect_fault(str(other), "--fault", str(saved)).stderr
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", "[" * 100_000, '{"report": 1}', "\x00", '{"report": 1, "error": 3}'])
+@pytest.mark.parametrize("text", ["", "[]", "{}", "[" * 100_000, '{"report": 1}', '{"report": {"report": {}}}', "\x00", '{"report": 1, "error": 3}'])
 def test_inspect_refuses_what_is_no_report(tmp_path, text):
     """A report comes from elsewhere: whatever it holds, one line says what is wrong."""
     saved = tmp_path / "fault.json"
