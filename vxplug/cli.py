@@ -332,7 +332,7 @@ def _parser() -> argparse.ArgumentParser:
                        help="where debug information goes; beside: NAME.vxm.debug (default: inside)")
     build.add_argument("--reproducible", action="store_true",
                        help="the same source gives the same bytes on every machine; debug information goes beside unless told otherwise")
-    build.add_argument("--cc", help="another compiler command for i386")
+    build.add_argument("--cc", help="another compiler command, for i386 and musl, such as i686-linux-musl-gcc")
     build.add_argument("sources", nargs="+", metavar="SRC")
     build.add_argument("--link", dest="linked", nargs=argparse.REMAINDER, default=[], metavar="WORD",
                        help="all that follows is passed to the linker: -L, -l, archives")

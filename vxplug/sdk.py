@@ -30,6 +30,9 @@ __all__ = ["FIRST_BUILD", "SdkError", "build", "compiler", "sdk_path"]
 # zig traps undefined behaviour by default; a port of existing C must behave as it does elsewhere.
 TARGET = ["-target", "x86-linux-musl", "-mcpu=pentium4", "-fno-sanitize=undefined"]
 COMPILE = ["-g", "-fomit-frame-pointer"]
+# What other compilers do by default on many systems, and a plugin has no use for: it lies where it was linked.
+FIXED = ["-fno-pie"]
+FIXED_LINK = ["-no-pie"]
 # With -O2 zig defines NDEBUG, which no other compiler does: a failed assertion is to be heard.
 PREPROCESS = ["-UNDEBUG"]
 # Of the compiler's support library a plugin would have all, 350 KB, for the few functions it calls.  What the host
@@ -102,7 +105,7 @@ def _run(command: list[str], warnings: _Warnings, workplace: Workplace | None = 
 
 
 def _compile(source: Path, target: Path, flags: Sequence[str], cc: str | None, warnings: _Warnings) -> None:
-    first = COMPILE if source.suffix == ".s" else COMPILE + PREPROCESS
+    first = COMPILE + ([] if cc is None else FIXED) + ([] if source.suffix == ".s" else PREPROCESS)
     _run([*compiler(source, cc), *first, *flags, "-c", str(source), "-o", str(target)], warnings)
 
 
@@ -128,7 +131,7 @@ def _link(
 ) -> None:
     command = compiler(Path("x.cc" if cxx else "x.c"), cc)
     try:
-        _run([*command, "-static", *(LINK if cc is None else []), *map(str, objects), *flags, "-o", str(target)], warnings, workplace)
+        _run([*command, "-static", *(LINK if cc is None else FIXED_LINK), *map(str, objects), *flags, "-o", str(target)], warnings, workplace)
     except SdkError as error:
         if "duplicate symbol: main" not in str(error):
             raise
@@ -371,7 +374,8 @@ def _interface(path: Path) -> Interface:
 def _note_source(note: bytes) -> str:
     rows = [", ".join(map(str, note[i : i + 32])) for i in range(0, len(note), 32)]
     body = "\n".join(f"    .byte {row}" for row in rows)
-    return f'    .section .note.vxplug, "", @note\n    .p2align 2\n{body}\n'
+    # Without the second section linkers of other toolchains take it that the code wants an executable stack, and warn.
+    return f'    .section .note.vxplug, "", @note\n    .p2align 2\n{body}\n    .section .note.GNU-stack, "", @progbits\n'
 
 
 def _same_layout(first: Path, second: Path) -> None:

@@ -204,6 +204,22 @@ def test_a_compiler_that_says_nothing(tmp_path):
         _build(tmp_path, SMALL, cc="false")
 
 
+def test_another_compiler(tmp_path, capfd):
+    """Without it nobody would know that --cc works, or does with one whose default is code for any address, as many have it."""
+    other = " ".join([sys.executable, "-m", "ziglang", "cc", "-target", "x86-linux-musl", "-fPIE"])
+    source = '#include <vxplug.h>\nVX_EXPORT vx_stream f(uint32_t n) { while (n--) vx_yield("ab", 2); return VX_END; }\n'
+    with vxplug.open(_build(tmp_path, source, cc=other)).sandbox() as box:
+        assert b"".join(box.f(3)) == b"ababab"
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_compiler_for_another_processor(tmp_path):
+    """Without it `--cc gcc` ended in hundreds of lines about instructions that the author has not written."""
+    native = " ".join([sys.executable, "-m", "ziglang", "cc", "-target", "x86_64-linux-musl"])
+    with pytest.raises(sdk.SdkError, match="no code for i386: a plugin needs one for i386 and musl"):
+        _build(tmp_path, SMALL, cc=native)
+
+
 def test_a_warning_of_an_option_is_shown_once(tmp_path, capfd):
     """Without it an author would read it for each file of the SDK, too."""
     flag = f"-Wnone-{time.time_ns()}"  # of what it has compiled before, zig repeats no warnings
