@@ -75,7 +75,7 @@ class _Progress:
     def __call__(self, step: str) -> None:
         from .sdk import FIRST_BUILD
 
-        self._show(f"{self._what}: {step}")
+        self._show(step and f"{self._what}: {step}")
         if step == FIRST_BUILD and not sys.stderr.isatty():
             print(f"{self._what}: {step}", file=sys.stderr, flush=True)
 

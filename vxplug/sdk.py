@@ -81,13 +81,15 @@ def compiler(source: Path, cc: str | None) -> list[str]:
 class _Warnings:
     """What compiler and linker said where they did not fail.  Of their options they say the same for each file: it is shown once."""
 
-    def __init__(self) -> None:
-        self._shown: set[str] = set()
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._shown = {""}
         self._lock = threading.Lock()
 
     def show(self, text: str) -> None:
         with self._lock:
             if text not in self._shown:
+                self._progress("")
                 sys.stderr.write(text)
             self._shown.add(text)
 
@@ -447,7 +449,8 @@ def build(
     directory, or to the folder that the sources share, and debug information is beside unless told
     otherwise.  With a ``cc`` of your own its libraries' debug information is as that names it.
 
-    ``progress`` is called with a line for each step, such as ``"compiled hello.c"``, from any thread.
+    ``progress`` is called with a line for each step, such as ``"compiled hello.c"``, from any thread, and
+    with an empty one before the compiler's warnings are written to stderr.
     Raises SdkError with the compiler's own words, or with the function, parameter and C type that has no
     place in an interface.
     """
@@ -495,7 +498,7 @@ def _build(
     """
     code = [p for p in paths if p.suffix not in (".o", ".a")]
     extra = [p for p in paths if p.suffix in (".o", ".a")]
-    warnings = _Warnings()
+    warnings = _Warnings(progress)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         library = _library(sdk, flags, bool(extra or ldflags), cc)

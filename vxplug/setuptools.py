@@ -126,7 +126,7 @@ class build_vxm(Command):  # noqa: N801  setuptools names its commands so
                 list(plugin.sources), target, include=plugin.include, cflags=plugin.cflags, ldflags=plugin.ldflags,
                 optimize="-O" + plugin.optimize, reproducible=not self.editable_mode,
                 debug="inside" if self.editable_mode else plugin.debug,
-                progress=lambda step: self.announce(f"{plugin.name}: {step}", 2),
+                progress=lambda step: self.announce(f"{plugin.name}: {step}" if step else "", 2),
             )
         except (Error, ValueError) as error:
             raise CompileError(f"{plugin.name}: {error}") from None

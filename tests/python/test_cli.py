@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import shlex
 import signal
 import struct
@@ -221,17 +222,29 @@ def test_a_closed_stream_is_no_file(tmp_path):
     assert int((tmp_path / "at").read_text()) > 2
 
 
+def _on_a_terminal(command: list[str]) -> str:
+    """What a command writes to stderr, where that is one."""
+    ours, theirs = pty.openpty()
+    with os.fdopen(ours, "rb", buffering=0) as terminal:
+        subprocess.run(command, stdout=subprocess.DEVNULL, stderr=theirs, check=True)
+        os.close(theirs)
+        return terminal.read(65536).decode()
+
+
+def test_warnings_have_lines_of_their_own(tmp_path):
+    """Else they would go on where the progress stands, and the place, which comes first, could not be read."""
+    (tmp_path / "plugin.c").write_text(SOURCE + "#warning look at this\n")
+    build = [sys.executable, "-m", "vxplug", "build", "-o", str(tmp_path / "plugin.vxm"), str(tmp_path / "plugin.c")]
+    assert re.search(r"\r\x1b\[K[\w/.-]*plugin\.c:\d+:\d+: warning: look at this", _on_a_terminal(build))
+
+
 def test_progress_on_a_terminal_only(tmp_path):
     """A build that takes a minute without a word looks broken; in a log, what erases itself is noise."""
     (tmp_path / "plugin.c").write_text(SOURCE)
     build = [sys.executable, "-m", "vxplug", "build", "-o", str(tmp_path / "plugin.vxm"), str(tmp_path / "plugin.c")]
     subprocess.run(build, capture_output=True, check=True)  # maybe the first, which may speak
     assert subprocess.run(build, capture_output=True, check=True).stderr == b""
-    ours, theirs = pty.openpty()
-    with os.fdopen(ours, "rb", buffering=0) as terminal:
-        subprocess.run(build, stdout=subprocess.DEVNULL, stderr=theirs, check=True)
-        os.close(theirs)
-        shown = terminal.read(65536).decode()
+    shown = _on_a_terminal(build)
     assert "building " in shown and ": compiled plugin.c" in shown and ": linking" in shown and shown.endswith("\r\x1b[K")
 
 
