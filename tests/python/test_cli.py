@@ -242,8 +242,8 @@ def test_progress_on_a_terminal_only(tmp_path):
     """A build that takes a minute without a word looks broken; in a log, what erases itself is noise."""
     (tmp_path / "plugin.c").write_text(SOURCE)
     build = [sys.executable, "-m", "vxplug", "build", "-o", str(tmp_path / "plugin.vxm"), str(tmp_path / "plugin.c")]
-    subprocess.run(build, capture_output=True, check=True)  # maybe the first, which may speak
-    assert subprocess.run(build, capture_output=True, check=True).stderr == b""
+    said = subprocess.run(build, capture_output=True, text=True, check=True).stderr
+    assert said in ("", f"{tmp_path}/plugin.vxm: {FIRST_BUILD}\n")  # where this is the machine's first, or slow
     shown = _on_a_terminal(build)
     assert "building " in shown and ": compiled plugin.c" in shown and ": linking" in shown and shown.endswith("\r\x1b[K")
 
