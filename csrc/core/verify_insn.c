@@ -473,7 +473,7 @@ static bool registers_ok(const insn *in, const accept *a) {
 
 static bool index_ok(const insn *in, const accept *a) {
     if (a->regs & VSIB)
-        return in->sib && in->index <= 7;
+        return in->sib && in->index <= 7 && !in->near; /* each lane is another address */
     return in->index == RSP || named(in->index);
 }
 

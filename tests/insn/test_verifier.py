@@ -264,6 +264,11 @@ FORGERIES = {
     "popf fixes no flag": ("9dcc", "4181c802020000", "4181c802020100"),
     "an exit without its reason": ("cc", "41b9", "41b8"),
     "nothing ends the block": ("cc", "e9", "b8"),
+    # vpgatherdd xmm0, [eax + xmm4], xmm1: lanes reach 2 GiB both ways; clc where a byte is left
+    "lanes without the address size": ("c4e271900420cc", "6567c4e271900420", "65c4e271900420f8"),
+    "lanes without the address size, with EVEX": ("62f27d09900c20cc", "656762f27d09900c20", "6562f27d09900c20f8"),
+    "an index without the address size": ("8b0408cc", "65678b0408", "658b0408f8"),  # mov eax, [eax + ecx]
+    "an address of 32 bits without the address size": ("a1000000f0cc", "65678b0425000000f0", "658b0425000000f0f8"),
     **{
         f"it has {name}": ("89c8cc", "89c8", code)  # mov eax, ecx
         for name, code in {
