@@ -137,15 +137,16 @@ enter_fresh:
  * call falls in from above. */
 entry vx_sentinel
     lea rsp, [rsp - 8]
-    mov r9, rcx
+    mov r9d, ecx
     lea ecx, [r8 - VX_EXIT_EIP]
     jrcxz leave_return
-    mov rcx, r9
+    mov ecx, r9d
     jmp vx_probe
 
-/* A return came back to the wrong place: every older prediction is doubtful. */
+/* A return came back to the wrong place: every older prediction is doubtful.  r9 may hold 64 bits of anything: the
+ * verifier does not say what a block leaves there. */
 entry vx_resync_rcx
-    mov rcx, r9
+    mov ecx, r9d
 entry vx_resync
     mov rsp, SLOT(ST_STACK_TOP)
 entry vx_probe

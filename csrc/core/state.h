@@ -14,7 +14,7 @@
  *
  * base is a multiple of 4 GiB, so the low half of a host address in the window is the guest
  * address.  Emitted code reaches the state by a negative displacement without the address-size
- * prefix; no guest operand is ever emitted without it, so no guest operand can. */
+ * prefix.  Guest operands without it have a 32-bit register and a displacement that ends in the guards. */
 #ifndef VX_STATE_H
 #define VX_STATE_H
 

@@ -168,6 +168,10 @@ class Probe:
         assert len(code) == block.end - block.start
         ctypes.memmove(self._lib.probe_code(self._probe) + block.start, code, len(code))
 
+    def address(self) -> int:
+        """Where the cache's code lies, gates first."""
+        return self._lib.probe_code(self._probe)
+
     def gates(self) -> set[int]:
         return {self._lib.probe_gate(self._probe, gate) for gate in range(GATES)}
 
