@@ -295,10 +295,11 @@ static vx_mem address_of(const translation *t, const vx_insn *in) {
 }
 
 /* A near sum that leaves the window ends in a guard.  Wrapped around, as i386 has it, it would end where nothing is
- * mapped: the same fault at the same address. */
+ * mapped: the same fault at the same address.  Lanes that a mask leaves out do not fault, so the others' sums too. */
 static vx_mem confined(vx_mem mem) {
+    enum { LANES = 64 }; /* bytes */
     _Static_assert(VX_LOW_GUARD <= VX_GUEST_MIN && VX_LOW_GUARD <= VX_WINDOW - VX_GUEST_MAX, "a guard's width from both ends");
-    bool near = mem.base != NO_REG && mem.index == NO_REG && mem.disp >= -VX_LOW_GUARD && mem.disp < VX_LOW_GUARD;
+    bool near = mem.base != NO_REG && mem.index == NO_REG && mem.disp >= -VX_LOW_GUARD && mem.disp <= VX_LOW_GUARD - LANES;
     mem.space = near ? SPACE_NEAR : SPACE_GUEST;
     return mem;
 }

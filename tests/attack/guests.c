@@ -51,8 +51,8 @@ VX_EXPORT uint32_t read_indexed(uint32_t base, uint32_t index) {
         __asm__ volatile("movzbl " displacement "(%1), %0" : "=r"(value) : "r"(address)); \
         return value; \
     }
-NEAR(near_up, "0xffff")
-NEAR(far_up, "0x10000")
+NEAR(near_up, "0xffc0")
+NEAR(far_up, "0xffc1")
 NEAR(near_down, "-0x10000")
 NEAR(far_down, "-0x10001")
 NEAR(farthest_up, "0x7fffffff")

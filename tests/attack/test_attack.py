@@ -48,7 +48,7 @@ def test_attack(outcomes, number):
 
 
 @pytest.mark.parametrize(("name", "displacement"), [
-    ("near_up", 0xFFFF), ("far_up", 0x10000), ("farthest_up", 2**31 - 1),
+    ("near_up", 0xFFC0), ("far_up", 0xFFC1), ("farthest_up", 2**31 - 1),
     ("near_down", -0x10000), ("far_down", -0x10001), ("farthest_down", -(2**31)),
 ])
 def test_sums_wrap_around(hostile, name, displacement):

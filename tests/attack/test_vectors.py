@@ -123,3 +123,13 @@ def test_cpuid_and_xgetbv_agree(box):
         with pytest.raises(vxplug.GuestFault):
             box.extended_control(1)
     assert _leaf(box, 0x40000000) == (0, 0, 0, 0) and _leaf(box, 0x80000002) == (0, 0, 0, 0)
+
+
+@needs_avx
+def test_lanes_wrap_around(box):
+    """Threat 9: a vector may begin below the first page and be read from there on, which a guard above the window is no
+    substitute for.  The image begins with its ELF header."""
+    assert box.read_behind(TOP)[4:8] == b"\x7fELF"
+    with pytest.raises(vxplug.GuestFault) as caught:
+        box.read_behind(TOP - 1)
+    assert (caught.value.kind, caught.value.address) == ("memory", 0xFFFF)

@@ -50,7 +50,8 @@ def test_no_gate_fills_an_upper_half():
     to rcx."""
     probe, factory = Probe(b"\xcc" + bytes(16)), InstructionInfoFactory()
     assert probe.translate(BASE) == OK
-    back = [code for code in (_gate(probe, offset) for offset in sorted(probe.gates())) if code[-1].op0_register == Register.R9]
+    gates = [_gate(probe, offset) for offset in probe.gates()]
+    back = [code for code in gates if code[-1].op0_register == Register.R9]
     written = {
         used.register
         for code in back for insn in code for used in factory.info(insn).used_registers()
