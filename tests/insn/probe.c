@@ -1,5 +1,6 @@
 /* A window into the core for tests: its decoder, its table, and blocks before they run. */
 #include "core/internal.h"
+#include "core/verify.h"
 
 #include <time.h>
 
@@ -66,6 +67,12 @@ uint32_t probe_gate(const probe *p, uint32_t gate) {
 }
 
 int probe_verify(const probe *p, uint32_t number) { return verify_block(p->cache, &p->cache->blocks[number]); }
+
+/* Length of an instruction that may stand alone, else 0; `code` has VERIFY_INSN_MAX bytes. */
+uint32_t probe_accepts(const uint8_t *code) {
+    verify_insn_prepare();
+    return verify_insn(code);
+}
 
 /* Flips each bit of the block in turn; `accepted` gets one byte a bit.  How many were accepted. */
 uint32_t probe_flip(probe *p, uint32_t number, uint8_t *accepted) {

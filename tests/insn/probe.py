@@ -99,6 +99,8 @@ def library() -> ctypes.CDLL:
     lib.probe_table.restype = POINTER(_Op)
     lib.probe_block.restype = POINTER(Block)
     lib.probe_decode.argtypes = [c_char_p, c_uint32, POINTER(_Insn)]
+    lib.probe_accepts.argtypes = [c_char_p]
+    lib.probe_accepts.restype = c_uint32
     lib.probe_open.argtypes = [c_char_p, c_uint32]
     lib.probe_close.argtypes = lib.probe_count.argtypes = lib.probe_code.argtypes = lib.probe_used.argtypes = [c_void_p]
     lib.probe_used.restype = c_uint64
@@ -109,6 +111,11 @@ def library() -> ctypes.CDLL:
     lib.probe_translate.restype = lib.probe_verify.restype = c_int
     lib.probe_count.restype = lib.probe_gate.restype = lib.probe_flip.restype = c_uint32
     return lib
+
+
+def accepted(code: bytes) -> int:
+    """Length of the instruction, if the verifier lets it stand alone, else 0."""
+    return library().probe_accepts(code.ljust(24, b"\0"))
 
 
 @cache

@@ -12,7 +12,7 @@ from elftools.elf.elffile import ELFFile
 from iced_x86 import Decoder as Iced
 from iced_x86 import DecoderOptions, FlowControl, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register, RegisterExt
 
-from .probe import BASE, OK, ROOT, Decoder, Probe
+from .probe import BASE, OK, ROOT, Decoder, Probe, accepted
 from .vectors import encoding
 
 BLOCKS = int(os.environ.get("VXPLUG_BLOCKS", "1000"))
@@ -254,6 +254,50 @@ def test_random_bytes_translate_and_verify(seed):
     results = {probe.translate(BASE + offset) for offset in range(0, 40_000, 5)}
     probe.close()
     assert results == {OK}
+
+
+def _heads():
+    """What comes before ModRM: mov, movups, vmovups in both forms, vpgatherdd in both; each with every register bit."""
+    for rex in [b"", *(bytes([n]) for n in range(0x40, 0x50))]:
+        yield rex + b"\x8b"
+        yield rex + b"\x0f\x10"
+    for bits in range(0, 0x100, 0x20):
+        yield bytes([0xC4, bits | 1, 0x78, 0x10])
+        yield bytes([0xC4, bits | 2, 0x61, 0x90])
+        for high in (0, 8):
+            yield bytes([0x62, bits | 0x11, 0x7C, 0x40 | high, 0x10])
+            yield bytes([0x62, bits | 0x12, 0x7D, 0x41 | high, 0x90])
+
+
+def _addresses():
+    """ModRM with register 1, SIB and displacement."""
+    edges = [edge + n for edge in (0, 0x80, 0x10000, -0x80, -0x10000) for n in (-1, 0)] + [2**31 - 1, -(2**31)]
+    words = [edge.to_bytes(4, "little", signed=True) for edge in edges]
+    for mod, rm in itertools.product((0, 0x40, 0x80), range(8)):
+        for sib in [bytes([n]) for n in range(256)] if rm == 4 else [b""]:
+            bare = mod == 0 and rm != 5 and not (sib and sib[0] & 7 == 5)
+            for displacement in [bytes(4)] if bare else words:
+                yield bytes([mod | 8 | rm]) + sib + displacement
+
+
+def test_every_form_of_address_is_refused_or_confined():
+    """Without it a form that no block has, and that is no bit away from one, could name the host's memory: as the fourth
+    vector as an index did without the address size."""
+    judge, problems, near, far = Judge(set()), [], 0, 0
+    addresses = [*_addresses()]
+    for size, head in itertools.product((b"\x65", b"\x65\x67", b"\x67", b""), _heads()):
+        for address in addresses:
+            code = size + head + address
+            length = accepted(code)
+            if length == 0:
+                continue
+            insn = _decode(code, 0, 0)
+            near, far = near + (size == b"\x65"), far + (size == b"\x65\x67")
+            problem = judge.memory(insn, code) if insn.len == length else "another length"
+            if problem:
+                problems.append(f"{code.hex()} {insn}: {problem}")
+    assert not problems, f"{len(problems)}: {problems[:20]}"
+    assert far > near > 1000
 
 
 # Guest code; in what is emitted for it, bytes and what takes their place.
