@@ -86,8 +86,9 @@ static bool give_view(Visit *visit, const Place *place, PyObject *value)
     if (!PyObject_CheckBuffer(value))
         return error_place(place, PyExc_TypeError, "expected a bytes-like object, got %s",
                            Py_TYPE(value)->tp_name);
-    if (layout == NULL && buffer_has_objects(value))
-        return error_place(place, PyExc_TypeError, BUFFER_OF_OBJECTS, Py_TYPE(value)->tp_name);
+    const char *pointers = layout == NULL ? buffer_pointers(value) : NULL;
+    if (pointers != NULL)
+        return error_place(place, PyExc_TypeError, BUFFER_OF, Py_TYPE(value)->tp_name, pointers);
     if (PyObject_GetBuffer(value, &view, layout != NULL ? PyBUF_FORMAT | PyBUF_C_CONTIGUOUS : PyBUF_SIMPLE) < 0)
         return false;
     bool ok = (layout == NULL || numbers_fit(place, layout, &view))

@@ -547,10 +547,10 @@ PyObject *codec_number(Code code, const Layout *layout, uint64_t bits);
 /* `value` is NULL for a parameter that Python does not pass. */
 bool memory_lease(const Function *function, unsigned index, PyObject *value, Lease *lease);
 void memory_end_leases(Lease *leases, unsigned count);
-/* Whether its bytes are pointers to Python objects.  A guest would read where they lie, and one that writes would choose
- * where the host looks for them. */
-bool buffer_has_objects(PyObject *value);
-#define BUFFER_OF_OBJECTS "expected a bytes-like object, got %s of Python objects"
+/* Which pointers of the host's its bytes are, "Python objects" or others, or NULL: none.  A guest would read where things
+ * lie, and one that writes would choose where the host looks for them. */
+const char *buffer_pointers(PyObject *value);
+#define BUFFER_OF "expected a bytes-like object, got %s of %s"
 bool lease_buffer(const Function *function, unsigned index, PyObject *value, int flags,
                   Lease *lease);
 /* All of these with the box locked by `call`, which keeps the error when they return false. */

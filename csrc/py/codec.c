@@ -134,8 +134,9 @@ static bool encode_bytes(const Place *place, const Layout *layout, PyObject *val
     if (!PyObject_CheckBuffer(value))
         return error_place(place, PyExc_TypeError, "expected a bytes-like object, got %s",
                            Py_TYPE(value)->tp_name);
-    if (buffer_has_objects(value))
-        return error_place(place, PyExc_TypeError, BUFFER_OF_OBJECTS, Py_TYPE(value)->tp_name);
+    const char *pointers = buffer_pointers(value);
+    if (pointers != NULL)
+        return error_place(place, PyExc_TypeError, BUFFER_OF, Py_TYPE(value)->tp_name, pointers);
     if (PyObject_GetBuffer(value, &view, PyBUF_SIMPLE) < 0)
         return false;
     Py_ssize_t room = layout->count;

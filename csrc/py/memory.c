@@ -32,28 +32,44 @@ static bool lease_str(const Function *function, unsigned index, PyObject *value,
     return true;
 }
 
-/* Whether the bytes are CPython's own pointers: PEP 3118's 'O', which a field's name, between colons, may have too. */
-static bool means_objects(const char *format)
+/* What of a format's items are the host's pointers, or NULL: none.  PEP 3118 has 'O', '&' and 'X', ctypes 'P', 'z' and 'Z',
+ * which before a float makes it complex.  A field's name, between colons, means nothing. */
+static const char *pointers_of_format(const char *format)
 {
     bool name = false;
     for (; format != NULL && *format != '\0'; format++) {
         name ^= *format == ':';
         if (*format == 'O' && !name)
-            return true;
+            return "Python objects";
+        bool complex = *format == 'Z' && format[1] != '\0' && strchr("fdg", format[1]) != NULL;
+        if (!name && !complex && strchr("&PXZz", *format) != NULL)
+            return "pointers";
     }
-    return false;
+    return NULL;
 }
 
-bool buffer_has_objects(PyObject *value)
+/* NumPy makes no format of what has dates or text of any length in it, and knows what else is there. */
+static const char *pointers_of_dtype(PyObject *value)
+{
+    PyObject *dtype = PyObject_GetAttrString(value, "dtype");
+    PyObject *has = dtype != NULL ? PyObject_GetAttrString(dtype, "hasobject") : NULL;
+    bool found = has != NULL && PyObject_IsTrue(has) > 0;
+    Py_XDECREF(has);
+    Py_XDECREF(dtype);
+    PyErr_Clear();
+    return found ? "Python objects" : NULL;
+}
+
+const char *buffer_pointers(PyObject *value)
 {
     Py_buffer view;
     if (PyBytes_CheckExact(value) || PyByteArray_CheckExact(value))
-        return false;
+        return NULL;
     if (PyObject_GetBuffer(value, &view, PyBUF_FORMAT | PyBUF_ND) < 0) {
-        PyErr_Clear(); /* NumPy has no format for dates */
-        return false;
+        PyErr_Clear();
+        return pointers_of_dtype(value);
     }
-    bool found = means_objects(view.format);
+    const char *found = pointers_of_format(view.format);
     PyBuffer_Release(&view);
     return found;
 }
@@ -99,8 +115,9 @@ bool lease_buffer(const Function *function, unsigned index, PyObject *value, int
                               writable ? "writable " : "", Py_TYPE(value)->tp_name);
     if (mapping_lend(function, value, flags, &lease->buffer))
         return true;
-    if ((flags & PyBUF_FORMAT) == 0 && buffer_has_objects(value))
-        return error_argument(function, index, PyExc_TypeError, BUFFER_OF_OBJECTS, Py_TYPE(value)->tp_name);
+    const char *pointers = (flags & PyBUF_FORMAT) == 0 ? buffer_pointers(value) : NULL;
+    if (pointers != NULL)
+        return error_argument(function, index, PyExc_TypeError, BUFFER_OF, Py_TYPE(value)->tp_name, pointers);
     if (PyObject_GetBuffer(value, &lease->buffer, flags) == 0)
         return true;
     lease->buffer.obj = NULL;

@@ -333,6 +333,43 @@ def test_records_with_python_objects_are_no_bytes(box):
     assert dates.tobytes() == b"\1" * 16
 
 
+def test_objects_among_what_has_no_format(box):
+    """Without it an object beside a date would hide its pointer, and text of any length what it points to."""
+    numpy = pytest.importorskip("numpy", reason="needs numpy")
+    records = numpy.zeros(2, dtype=[("when", "M8[s]"), ("o", "O")])
+    for value in (records, records[0], numpy.array(["long " * 50], dtype="T")):
+        for function in (box.increment, box.sum):
+            assert "of Python objects" in error_text(TypeError, function, value)
+    assert records["o"][0] == 0
+
+
+class Row(ctypes.Structure):
+    _fields_ = (("P", ctypes.c_int), ("text", ctypes.c_char_p))
+
+
+class Plain(ctypes.Structure):
+    _fields_ = (("P", ctypes.c_int), ("Zz", ctypes.c_double))
+
+
+@pytest.mark.parametrize(
+    "kind", [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_wchar_p, ctypes.POINTER(ctypes.c_int), ctypes.CFUNCTYPE(None), Row]
+)
+def test_pointers_of_c_are_no_bytes(box, kind):
+    """Without it the host would follow a pointer that a plugin wrote as soon as it looks at the item."""
+    items = (kind * 2)()
+    for function in (box.increment, box.sum):
+        assert error_text(TypeError, function, items).endswith("of pointers")
+    assert bytes(items) == bytes(len(bytes(items)))
+
+
+def test_what_only_looks_like_pointers(box):
+    """Without it names of members, and complex numbers, would be refused with what they look like."""
+    box.increment((Plain * 2)())
+    box.sum(memoryview(array.array("d", [1.0])))
+    numpy = pytest.importorskip("numpy", reason="needs numpy")
+    box.increment(numpy.zeros(2, "c16"))
+
+
 def test_mut_is_held_during_the_call(calls_plugin):
     """Without it a callback could free the memory that the result is copied to."""
     seen = []
