@@ -109,8 +109,6 @@ typedef struct Call {
     uint64_t lingers_ns;       /* since when, while `suspended` is of on_linger's doing; or 0 */
     uint64_t checked_ms;       /* when Python's signal handlers last had their turn */
     uint64_t until_ns;         /* when box_call_more has no time left; 0 before the first */
-    const struct Lease *leases; /* of its arguments, while the guest has them */
-    unsigned lease_count;
     vx_trap trap;
     Evidence evidence;
 } Call;
@@ -258,6 +256,7 @@ typedef struct Handle {
     Box *box;                  /* NULL only while it is made */
     uint64_t generation;       /* of the box when the guest gave it */
     uint32_t address, destroy;
+    uint32_t uses;             /* running calls that have it as an argument; the box's owner's */
     bool closed;
 } Handle;
 
@@ -323,7 +322,6 @@ static inline void call_init(Call *call)
     call->lingers_ns = 0;
     call->checked_ms = 0;
     call->until_ns = 0;
-    call->lease_count = 0;
     call->evidence.stack = NULL;
     call->evidence.text_size = 0;
 }
@@ -642,6 +640,8 @@ extern PyType_Spec handle_spec;
 PyObject *handle_get(Box *box, const Layout *layout, uint32_t address);
 /* With the box locked: the address for the guest; 0 with an exception: not to be used here. */
 uint32_t handle_word(const Box *box, const Place *place, PyObject *value);
+/* With the box locked: those among the arguments of a call that begins (1) or is over (-1). */
+void handle_use(const Function *function, const Lease *leases, int calls);
 /* With the box locked and its memory new: handles of before are dead, and what was to be destroyed is gone. */
 void handle_forget_all(Box *box);
 /* The destructors that had to wait, at the end of the outermost call. */

@@ -120,13 +120,13 @@ static PyObject *run_locked(Function *self, uint32_t *words, Lease *leases)
     Box *box = self->box;
     if (!box_enter(box, &call))
         return NULL;
-    if (leases != NULL) {
-        call.leases = leases;
-        call.lease_count = self->lease_count;
-    }
-    PyObject *result = run(self, &call, words, leases);
     if (leases != NULL)
+        handle_use(self, leases, 1);
+    PyObject *result = run(self, &call, words, leases);
+    if (leases != NULL) {
+        handle_use(self, leases, -1);
         callback_end(box, &call);
+    }
     box_leave(box, &call, self->name);
     if (!box_outcome(box, &call, self->name))
         Py_CLEAR(result);

@@ -143,6 +143,16 @@ uint32_t handle_word(const Box *box, const Place *place, PyObject *value)
     return 0;
 }
 
+/* Counted here and not looked up in the calls: those of greenlets that wait lie where other frames are by then. */
+void handle_use(const Function *function, const Lease *leases, int calls)
+{
+    for (unsigned i = 0; i < function->lease_count; i++) {
+        Handle *handle = (Handle *)leases[i].object;
+        if (handle != NULL && function->parameters[leases[i].parameter].code == CODE_HANDLE && handle->box == function->box)
+            handle->uses += (uint32_t)calls;
+    }
+}
+
 /* ---- the end ---- */
 
 static bool run_destructor(Box *box, Call *call, uint32_t destroy, uint32_t address)
@@ -311,14 +321,7 @@ static PyObject *handle_new(PyTypeObject *type, PyObject *args, PyObject *keywor
 /* By a call of this thread, which a callback of it would close it under; other threads wait until the call is over. */
 static bool is_in_use(const Handle *self)
 {
-    Box *box = self->box;
-    if (!lock_is_mine(box, thread_ident()))
-        return false;
-    for (const Call *call = box->call; call != NULL; call = call->outer)
-        for (unsigned i = 0; i < call->lease_count; i++)
-            if (call->leases[i].object == (const PyObject *)self)
-                return true;
-    return false;
+    return lock_is_mine(self->box, thread_ident()) && self->uses != 0;
 }
 
 static bool is_dead(const Handle *self)

@@ -162,3 +162,33 @@ def test_fork_in_a_suspended_call(plugin):
         if child == 0:
             os._exit(0 if ended else 1)
         assert ended and os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+HANDLES = """
+#include <vxplug.h>
+#include <stdlib.h>
+typedef struct counter { int32_t value; } counter;
+static void counter_free(counter *c) { free(c); }
+VX_HANDLE(counter, counter_free);
+VX_EXPORT counter *counter_new(int32_t value) { counter *c = malloc(sizeof *c); c->value = value; return c; }
+VX_EXPORT int32_t during(int32_t (*callback)(int32_t), counter *c) { return callback(c->value) + c->value; }
+"""
+
+
+def deeper(levels: int, function) -> object:
+    """What it gives, called so deep that frames lie where those of greenlets that wait were."""
+    return function() if levels == 0 else next(map(lambda _: deeper(levels - 1, function), [None]))
+
+
+def test_handles_are_closed_while_a_greenlet_waits_in_a_call(build_plugin):
+    """Without it close() would look for the handle in the record of the call, where other frames lie by then."""
+    with vxplug.open(build_plugin(HANDLES)).sandbox() as box:
+        used, other = box.counter_new(1), box.counter_new(2)
+        one = Caller(lambda callback, _: box.during(callback, used))
+        one.go_on()
+        deeper(30, other.close)
+        with pytest.raises(RuntimeError, match="a call that is running has it"):
+            deeper(20, used.close)
+        assert other.closed and not used.closed and one.go_on(5) == 6
+        used.close()
+        assert used.closed
