@@ -181,7 +181,6 @@ void *vx_overdue(vx_trap_kind *why);
 /* How long the lock was free for others, and how long it took to get it back.  A thread that waits more than
  * it ran hears nothing of lingering for half a second or so. */
 void vx_lingered(uint64_t ran_ns, uint64_t waited_ns);
-bool vx_sandbox_running(const vx_sandbox *box);
 /* In a hook: whether the running call is to end, or a signal waits that the guest handles, so that the
  * hook does not wait any longer. */
 bool vx_sandbox_stopping(vx_sandbox *box);

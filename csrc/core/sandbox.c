@@ -384,8 +384,6 @@ void vx_sandbox_free(vx_sandbox *box) {
 
 void vx_sandbox_interrupt(vx_sandbox *box) { atomic_store(&box->interrupt, true); }
 
-bool vx_sandbox_running(const vx_sandbox *box) { return box->depth != 0; }
-
 bool vx_sandbox_stopping(vx_sandbox *box) {
     return box->depth != 0 && (watchdog_stop() != VX_TRAP_NONE || signal_due(box));
 }

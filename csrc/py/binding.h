@@ -152,6 +152,7 @@ typedef struct Box {
     pthread_cond_t freed;
     Call *call;                /* what the owner does, innermost */
     uint32_t level;            /* of that call; or ASTRAY, until the last one is over */
+    uint32_t open;             /* how many are not, then */
 } Box;
 
 typedef enum Code {
@@ -288,8 +289,16 @@ bool box_enter_slow(Box *box, Call *call);
 void box_tidy(Box *box, Call *call);
 /* Guest code did not return from `call`: poisons the sandbox or has it reset. */
 void box_faulted(Box *box, Call *call, PyObject *who);
-/* A hook of `call` came back, and the box is not where it was: keeps an error on the call. */
+/* Python code that `call` had run came back, and the box is not where it was: keeps an error on the call. */
 void box_astray(Box *box, Call *call);
+/* Before guest code runs on: whether the box is where it was. */
+static inline bool box_in_order(Box *box, Call *call)
+{
+    if (USUALLY(box->level == call->level))
+        return true;
+    box_astray(box, call);
+    return false;
+}
 /* box_leave of such a call: the last one lets the box go, whichever it is. */
 void box_leave_astray(Box *box, Call *call, PyObject *who);
 /* With the box locked, and released if `release`: raises why it takes no calls.  Always false. */

@@ -47,6 +47,8 @@ bool box_enter_slow(Box *box, Call *call)
 vx_status box_call_more(Box *box, Call *call, uint32_t function, const uint32_t *words, size_t count, vx_result *result)
 {
     uint64_t now = clock_ns(), left = 0;
+    if (!box_in_order(box, call))
+        return VX_BUSY;
     if (box->timeout_ns != 0) {
         if (call->until_ns == 0)
             call->until_ns = now + box->timeout_ns;
@@ -185,10 +187,12 @@ bool box_raise(Box *box, Call *call, PyObject *who)
 
 /* ---- calls that cross ---- */
 
-/* A call of this thread began in the hook and is not over, or one that was open before is: the thread changed its stack
+/* A call of this thread began there and is not over, or one that was open before is: the thread changed its stack
  * meanwhile, as greenlets do.  No call of the box can go on then: its guest stack is what the last one left of it. */
 void box_astray(Box *box, Call *call)
 {
+    if (box->level != ASTRAY)
+        box->open = box->level + 1;
     box->level = ASTRAY;
     box->call = call;
     error_vxplug("Error", "calls of one sandbox must end in the reverse order in which they began, also in greenlets");
@@ -201,10 +205,11 @@ void box_astray(Box *box, Call *call)
 
 void box_leave_astray(Box *box, Call *call, PyObject *who)
 {
+    (void)box_in_order(box, call); /* the first one may be over with its guest code, and making its result */
     if (call->faulted)
         box_faulted(box, call, who);
     box->call = NULL;
-    if (vx_sandbox_running(box->core))
+    if (--box->open != 0)
         return;
     callback_end_all(box);
     box->call = call;

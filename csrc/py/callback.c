@@ -11,13 +11,13 @@
 
 enum { STRIDE = 4, MAX_SLOTS = 4096 };
 
-/* A function the guest may call.  `call` lent it, as the argument `index` of `lender`; both are NULL for an import. */
+/* A function the guest may call.  The call of this level lent it, as the argument `index` of `lender`, which is NULL for an
+ * import.  Levels tell open calls apart; the records of those that wait in greenlets may have had one place. */
 typedef struct Slot {
-    uint32_t address;
+    uint32_t address, level;
     unsigned index;
     Function *prototype, *lender;
     PyObject *callable;
-    const Call *call;
 } Slot;
 
 /* ---- the table ---- */
@@ -65,20 +65,25 @@ uint32_t callback_lend(Call *call, Function *function, unsigned index, PyObject 
         error_keep(call);
         return 0;
     }
-    *slot = (Slot){address, index, (Function *)Py_NewRef(prototype), (Function *)Py_NewRef(function),
-                   Py_NewRef(callable), call};
+    *slot = (Slot){address, call->level, index, (Function *)Py_NewRef(prototype), (Function *)Py_NewRef(function),
+                   Py_NewRef(callable)};
     return address;
+}
+
+static bool last_is_lent(const Box *box)
+{
+    return box->slot_count != 0 && box->slots[box->slot_count - 1].lender != NULL;
 }
 
 void callback_end(Box *box, const Call *call)
 {
-    while (box->slot_count != 0 && box->slots[box->slot_count - 1].call == call)
+    while (last_is_lent(box) && box->slots[box->slot_count - 1].level == call->level)
         slot_drop(box);
 }
 
 void callback_end_all(Box *box)
 {
-    while (box->slot_count != 0 && box->slots[box->slot_count - 1].call != NULL)
+    while (last_is_lent(box))
         slot_drop(box);
 }
 
@@ -113,7 +118,7 @@ static bool add_import(Box *box, PyObject *item)
     }
     Slot *slot = slot_add(box);
     if (slot != NULL)
-        *slot = (Slot){address, 0, (Function *)Py_NewRef(prototype), NULL, Py_NewRef(callable), NULL};
+        *slot = (Slot){address, 0, 0, (Function *)Py_NewRef(prototype), NULL, Py_NewRef(callable)};
     return slot != NULL;
 }
 

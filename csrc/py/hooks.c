@@ -50,9 +50,7 @@ bool hook_begin(Call *call)
 
 bool hook_end(Box *box, Call *call, bool released)
 {
-    bool in_order = box->level == call->level;
-    if (!in_order)
-        box_astray(box, call);
+    bool in_order = box_in_order(box, call);
     if (released)
         gil_release(call);
     return in_order;

@@ -72,19 +72,25 @@ void on_linux_trace(void *context, vx_sandbox *core, uint32_t number, const uint
 
 /* ---- guest memory ---- */
 
+/* With the box locked: its sandbox, also while that is made; or NULL.  The innermost call is asked only then: later it may
+ * be one that waits in a greenlet, with other frames where its record was. */
+static vx_sandbox *core_of(const Box *box)
+{
+    bool making = box->core == NULL && box->call != NULL;
+    return making ? box->call->serving : box->core;
+}
+
 /* The sandbox whose memory may be used now: of the hook that runs, or, locked, of a box at rest.
  * NULL with an exception. */
 static vx_sandbox *memory_begin(Box *box, bool *locked)
 {
     *locked = false;
-    if (lock_is_mine(box, thread_ident()) && box->call != NULL && box->call->serving != NULL)
-        return box->call->serving;
     if (!lock_is_mine(box, thread_ident())) {
         if (!lock_acquire(box))
             return NULL;
         *locked = true;
     }
-    vx_sandbox *core = box->core;
+    vx_sandbox *core = core_of(box);
     if (core == NULL)
         box_refuse(box, *locked);
     return core;
@@ -160,9 +166,8 @@ PyObject *box_text(Box *self, PyObject *args)
 PyObject *box_stopping(Box *self, PyObject *unused)
 {
     (void)unused;
-    if (!lock_is_mine(self, thread_ident()) || self->call == NULL || self->call->serving == NULL)
-        Py_RETURN_FALSE;
-    return PyBool_FromLong(vx_sandbox_stopping(self->call->serving));
+    vx_sandbox *core = lock_is_mine(self, thread_ident()) ? core_of(self) : NULL;
+    return PyBool_FromLong(core != NULL && vx_sandbox_stopping(core));
 }
 
 PyObject *box_output_room(Box *self, PyObject *size)

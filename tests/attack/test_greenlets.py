@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import os
+import random
 
 import pytest
 
@@ -164,25 +166,35 @@ def test_fork_in_a_suspended_call(plugin):
         assert ended and os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
-HANDLES = """
+OTHERS = """
 #include <vxplug.h>
+#include <stdio.h>
 #include <stdlib.h>
 typedef struct counter { int32_t value; } counter;
 static void counter_free(counter *c) { free(c); }
 VX_HANDLE(counter, counter_free);
 VX_EXPORT counter *counter_new(int32_t value) { counter *c = malloc(sizeof *c); c->value = value; return c; }
 VX_EXPORT int32_t during(int32_t (*callback)(int32_t), counter *c) { return callback(c->value) + c->value; }
+VX_EXPORT int32_t say(int32_t (*callback)(int32_t), int32_t x) {
+    int32_t got = callback(x);
+    printf("hello\\n");
+    fflush(stdout);
+    return got;
+}
+struct pair { int32_t first, second; };
+VX_EXPORT struct pair make(int32_t x) { struct pair made = {x, x}; return made; }
+VX_EXPORT int32_t twice(int32_t (*callback)(int32_t)) { return callback(1) + callback(2); }
 """
 
 
 def deeper(levels: int, function) -> object:
     """What it gives, called so deep that frames lie where those of greenlets that wait were."""
-    return function() if levels == 0 else next(map(lambda _: deeper(levels - 1, function), [None]))
+    return function() if levels == 0 else functools.reduce(lambda *_: deeper(levels - 1, function), [None, None])
 
 
 def test_handles_are_closed_while_a_greenlet_waits_in_a_call(build_plugin):
     """Without it close() would look for the handle in the record of the call, where other frames lie by then."""
-    with vxplug.open(build_plugin(HANDLES)).sandbox() as box:
+    with vxplug.open(build_plugin(OTHERS)).sandbox() as box:
         used, other = box.counter_new(1), box.counter_new(2)
         one = Caller(lambda callback, _: box.during(callback, used))
         one.go_on()
@@ -192,3 +204,76 @@ def test_handles_are_closed_while_a_greenlet_waits_in_a_call(build_plugin):
         assert other.closed and not used.closed and one.go_on(5) == 6
         used.close()
         assert used.closed
+
+
+def test_a_result_is_made_while_another_call_begins(build_plugin):
+    """Without it the box would be free, or have no call, while the call that began meanwhile goes on in it."""
+    with vxplug.open(build_plugin(OTHERS)).sandbox(stdout=lambda text: None) as box:
+        other = Caller(box.say)
+
+        class Switches:
+            def __set__(self, made, value) -> None:
+                other.go_on()
+
+        box.pair.first = Switches()
+        with pytest.raises(vxplug.Error, match="reverse order"):
+            box.make(1)
+        with pytest.raises(RuntimeError, match="running a call"):
+            box.close()
+        assert isinstance(other.go_on(1), vxplug.Error) and other.over
+        del box.pair.first
+        assert box.say(lambda x: x, 4) == 4
+
+
+def test_a_result_is_made_while_a_call_is_over(build_plugin):
+    """Without it the call that is over last, without guest code, would find a box that somebody else may have by then."""
+    with vxplug.open(build_plugin(OTHERS)).sandbox() as box:
+        main = greenlet.getcurrent()
+
+        class Switches:
+            def __set__(self, made, value) -> None:
+                main.switch()
+
+        def make() -> None:
+            with pytest.raises(vxplug.Error, match="reverse order"):
+                box.make(1)
+            main.switch()
+
+        box.pair.first = Switches()
+        makers = [greenlet.greenlet(make) for _ in range(2)]
+        for maker in makers:
+            maker.switch()
+        del box.pair.first
+        makers[0].switch()
+        with pytest.raises(RuntimeError, match="running a call"):
+            box.reset()
+        makers[1].switch()
+        assert box.make(1).second == 1
+
+
+NESTS = (
+    lambda function: max([None], key=lambda _: function()),
+    lambda function: sorted([None], key=lambda _: function()),
+    lambda function: functools.reduce(lambda *_: function(), [None, None]),
+    lambda function: next(filter(lambda _: function() or True, [None])),
+)
+
+
+def somewhere(dice: random.Random, function) -> None:
+    """Calls it from a random place of the stack."""
+    for nest in dice.choices(NESTS, k=dice.randrange(3, 30)):
+        function = functools.partial(nest, function)
+    function()
+
+
+def test_what_a_waiting_call_lent_stays(build_plugin):
+    """Without it a call whose record lies where that of the waiting one was would take its callbacks away."""
+    dice = random.Random(1)
+    with vxplug.open(build_plugin(OTHERS)).sandbox() as box:
+        for _ in range(200):
+            one = Caller(lambda callback, _: box.twice(callback))
+            somewhere(dice, one.go_on)
+            for _ in range(30):
+                somewhere(dice, lambda: box.twice(lambda x: x))
+            one.go_on(5)
+            assert one.go_on(6) == 11
