@@ -296,13 +296,22 @@ static bool place_result(const Function *function, Call *call, uint32_t *words)
     return true;
 }
 
+/* Who exports a buffer may have Python code run when it is given back. */
+static bool still_sound(const Box *box, Call *call)
+{
+    bool sound = hook_still_sound(box);
+    if (!sound)
+        error_keep(call);
+    return sound;
+}
+
 bool memory_copy_in(Function *function, Call *call, Lease *leases, uint32_t *words)
 {
     function->box->arena_used = true;
     for (unsigned i = 0; i < function->lease_count; i++)
         if (!copy_in_one(function, call, &leases[i], words))
             return false;
-    return place_result(function, call, words);
+    return box_in_order(function->box, call) && still_sound(function->box, call) && place_result(function, call, words);
 }
 
 /* ---- arguments out ---- */

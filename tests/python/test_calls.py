@@ -8,6 +8,7 @@ import inspect
 import math
 import pydoc
 import re
+import sys
 
 import pytest
 
@@ -368,6 +369,25 @@ def test_what_only_looks_like_pointers(box):
     box.sum(memoryview(array.array("d", [1.0])))
     numpy = pytest.importorskip("numpy", reason="needs numpy")
     box.increment(numpy.zeros(2, "c16"))
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="needs exporters of buffers in Python")
+def test_a_call_faults_while_a_view_is_given_back(box):
+    """Without it the call would go on in what the fault left, and its result be believed."""
+    hidden = []
+
+    class Exporter:
+        def __buffer__(self, flags):
+            return memoryview(b"abc")
+
+        def __release_buffer__(self, view):
+            with pytest.raises((GuestFault, vxplug.Error)) as caught:
+                box.crash()
+            hidden.append(caught.type)
+
+    box.count()
+    assert "a call made by the sandbox's callback faulted" in error_text(vxplug.Error, box.sum, Exporter())
+    assert GuestFault in hidden and box.count() == 1
 
 
 def test_mut_is_held_during_the_call(calls_plugin):
