@@ -144,7 +144,8 @@ class Judge:
 
 
 def _undefined_x87(raw: bytes) -> bool:
-    return len(raw) == 2 and 0xD9 <= raw[0] <= 0xDF and raw[1] >= 0xC0 and Iced(64, raw).decode().code == 0
+    bare = raw[raw[:1] >= b"\x40" and raw[:1] < b"\x48" :]  # REX names no register there
+    return len(bare) == 2 and 0xD9 <= bare[0] <= 0xDF and bare[1] >= 0xC0 and Iced(64, bare).decode().code == 0
 
 
 def _confined_by(raw: bytes) -> int:
@@ -171,7 +172,7 @@ def _neighbours(raw: bytes):
 def _decode(code: bytes, start: int, ip: int):
     """An encoding that only W, the vector length, the masks or a gather's equal registers make undefined is judged
     as its neighbour: the processor faults, or ignores those bits."""
-    x87 = 2 if _undefined_x87(code[start : start + 2]) else 15
+    x87 = next((size for size in (2, 3) if _undefined_x87(code[start : start + size])), 15)
     raw = code[start : start + x87]
     insn = Iced(64, raw, ip=ip + start).decode()
     kind = raw[_confined_by(raw) :][:1]
