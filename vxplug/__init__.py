@@ -24,6 +24,7 @@ from .sandbox import Sandbox
 
 if TYPE_CHECKING:
     from . import aio
+    from .abandon import abandonable
     from .policy import Directory, LinuxPolicy
     from .program import Program, ProgramExit, run_program
     from .trace import Trace
@@ -48,6 +49,7 @@ __all__ = [
     "ProgramExit",
     "Sandbox",
     "Trace",
+    "abandonable",
     "aio",
     "install",
     "open",
@@ -65,6 +67,7 @@ _LATER = {
     "Program": ("program", "Program"),
     "ProgramExit": ("program", "ProgramExit"),
     "Trace": ("trace", "Trace"),
+    "abandonable": ("abandon", "abandonable"),
     "run_program": ("program", "run_program"),
 }
 
