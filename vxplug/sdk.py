@@ -411,6 +411,18 @@ def _checked_output(target: Path) -> Path:
     return target
 
 
+def _write_whole(target: Path, data: bytes) -> None:
+    """Or nothing: half a plugin, of a full disk, would be newer than its sources, and never built again."""
+    with open(target, "wb", buffering=0) as file:
+        try:
+            while data:
+                data = data[file.write(data):]
+        except OSError as error:
+            if target.is_file():
+                target.unlink()
+            raise SdkError(f"{target}: {error.strerror}") from None
+
+
 def _write(target: Path, data: bytes, debug: str) -> None:
     """The plugin, and its debug information where it was asked for; none of an earlier build stays."""
     beside = target.with_name(target.name + ".debug")
@@ -419,9 +431,9 @@ def _write(target: Path, data: bytes, debug: str) -> None:
         Plugin(shipped)
     except PluginFormatError as error:  # what the loader will not take is the author's error, now
         raise SdkError(str(error)) from None
-    target.write_bytes(shipped)
+    _write_whole(target, shipped)
     if debug == "beside":
-        beside.write_bytes(data)
+        _write_whole(beside, data)
     else:
         beside.unlink(missing_ok=True)
 

@@ -198,6 +198,19 @@ def test_an_output_that_cannot_be(tmp_path, monkeypatch, output, says):
     assert (tmp_path / "plugin.c").read_text() == SMALL
 
 
+def test_a_full_disk_leaves_no_half_of_a_plugin(tmp_path):
+    """Without it make, which looks at dates, would take what is there for built."""
+    (tmp_path / "plugin.c").write_text(SMALL)
+    sdk.build([tmp_path / "plugin.c"], tmp_path / "plugin.vxm")
+    script = ("import resource, sys\nfrom pathlib import Path\nfrom vxplug import sdk\n"
+              "target = Path(sys.argv[1])\ndata = target.read_bytes()\n"
+              "resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))\n"
+              "try: sdk._write_whole(target, data)\nexcept sdk.SdkError as error: print(error)")
+    done = subprocess.run([sys.executable, "-c", script, tmp_path / "plugin.vxm"], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == (f"{tmp_path / 'plugin.vxm'}: File too large\n", "")
+    assert [path.name for path in tmp_path.iterdir()] == ["plugin.c"]
+
+
 def test_a_compiler_that_says_nothing(tmp_path):
     """Without it the error would be an empty line; one that a signal killed, for want of memory, has no words either."""
     with pytest.raises(sdk.SdkError, match=r"^false failed with status 1, and said nothing$"):
