@@ -2,8 +2,8 @@
 
 The compiler is told to shorten every path.  It cannot be told so for libc, libc++ and compiler-rt, which
 zig compiles when it links, once for all builds that share its cache: debug information names the folder, and the
-installation of zig, of whichever was first.  So where debug information is kept, zig links in a folder where all that
-it is to know of has the same name on every machine.
+installation of zig, of whichever was first.  So zig links in a folder where all that it is to know of has the same name
+on every machine.
 """
 
 from __future__ import annotations
@@ -12,19 +12,13 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from .errors import SdkError
+from .toolchain import cache_folder, kept_toolchain, toolchain_folder
 
 __all__ = ["absolute_flags", "link_environment", "prefix_maps"]
 
 _HERE = "/proc/self/cwd"
 # Of the linker, without those of shared libraries.
 FILE_OPTIONS = {"-Map", "--Map", "-T", "--script", "-R", "--just-symbols", "--symbol-ordering-file", "--version-script"}
-
-
-def _toolchain_folder() -> Path:
-    import ziglang
-
-    return Path(ziglang.__file__).resolve().parent
 
 
 def _root(sources: Sequence[Path]) -> Path:
@@ -38,16 +32,10 @@ def prefix_maps(sources: Sequence[Path], sdk: Path, cc: str | None) -> list[str]
     """Compiler flags that shorten every path; of two that fit, compilers take the last, so longer ones follow."""
     names = {os.getcwd(): ".", os.fspath(sdk): "vxplug"}
     if cc is None:
-        names[os.fspath(_toolchain_folder())] = "zig"
+        names[os.fspath(toolchain_folder())] = "zig"
     if sources:
         names[os.fspath(_root(sources))] = "."
     return [f"-ffile-prefix-map={path}={names[path]}" for path in sorted(names, key=len)]
-
-
-def _cache_folder() -> Path:
-    """Where zig keeps what it compiled, for all users of its default."""
-    given, caches = os.environ.get("ZIG_GLOBAL_CACHE_DIR"), os.environ.get("XDG_CACHE_HOME")
-    return Path(given) if given else Path(caches or Path.home() / ".cache", "zig")
 
 
 def link_environment(folder: Path) -> dict[str, str]:
@@ -56,13 +44,8 @@ def link_environment(folder: Path) -> dict[str, str]:
     zig names a file by the path that it was given for its installation, and clang a working directory by $PWD, if that is
     one of its names.  What was compiled for other links has other names: a cache of its own keeps it away.
     """
-    cache = Path(os.path.abspath(_cache_folder()), "vxplug")
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SdkError(f"{cache}: {error.strerror}: that is where zig keeps its libraries (ZIG_GLOBAL_CACHE_DIR)") from None
-    (folder / "ziglang").symlink_to(_toolchain_folder())
-    (folder / "cache").symlink_to(cache)
+    (folder / "ziglang").symlink_to(kept_toolchain())
+    (folder / "cache").symlink_to(cache_folder())
     return {**os.environ, "PWD": _HERE, "ZIG_LIB_DIR": f"{_HERE}/ziglang/lib", "ZIG_GLOBAL_CACHE_DIR": f"{_HERE}/cache",
             "ZIG_LOCAL_CACHE_DIR": f"{_HERE}/cache"}
 

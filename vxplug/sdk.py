@@ -482,8 +482,8 @@ def build(
         flags = absolute_flags(flags) + prefix_maps(paths, sdk, cc)
         ldflags = absolute_flags(ldflags)
     cxx = cxx or any(path.suffix in CXX_SUFFIXES for path in paths)
-    named_alike = reproducible and debug != "none" and cc is None
-    data = _build(paths, sdk, flags, ldflags, cxx, cc, named_alike, progress or (lambda _: None))
+    apart = cc is None and (reproducible or not ldflags)  # flags of a reproducible build mean the same everywhere
+    data = _build(paths, sdk, flags, ldflags, cxx, cc, apart, progress or (lambda _: None))
     _write(target, data, debug)
     return target
 
@@ -502,14 +502,15 @@ def _library(sdk: Path, flags: Sequence[str], checked: bool, cc: str | None) -> 
 
 def _build(
     paths: Sequence[Path], sdk: Path, flags: Sequence[str], ldflags: Sequence[str], cxx: bool,
-    cc: str | None, named_alike: bool, progress: Progress,
+    cc: str | None, apart: bool, progress: Progress,
 ) -> bytes:
     """Two links: the first tells what the interface note must say, the second has it.
 
-    With ``named_alike`` debug information of the toolchain's libraries names no folder of this machine.
+    ``apart``, in a folder of their own, they take the toolchain's libraries from what any other build has compiled
+    before, and their debug information names no folder of this machine.
     """
     code = [p for p in paths if p.suffix not in (".o", ".a")]
-    extra = [p for p in paths if p.suffix in (".o", ".a")]
+    extra = [p.absolute() for p in paths if p.suffix in (".o", ".a")]
     warnings = _Warnings(progress)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -517,7 +518,7 @@ def _build(
         objects = _compile_all([*((path, flags) for path in code), *library], folder, cc, warnings, progress) + extra
         draft, final, note = folder / "draft", folder / "final", folder / "note.s"
         workplace = None
-        if named_alike:
+        if apart:
             here = folder / "here"
             here.mkdir()
             workplace = here, link_environment(here)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from vxplug.sdk import tool_command
+from vxplug.toolchain import kept_toolchain
 
 GUESTS = Path(__file__).parent / "guests"
 
@@ -37,7 +38,8 @@ def build_program(pytestconfig):
         if not output.exists():
             fresh = output.with_suffix(f".{os.getpid()}")
             command = [*tool_command("cc"), "-static", "-O1", "-fno-sanitize=undefined", *flags, "-o", str(fresh), str(source)]
-            subprocess.run(command, check=True, capture_output=True)
+            environment = os.environ | {"ZIG_LIB_DIR": str(kept_toolchain() / "lib")}
+            subprocess.run(command, check=True, capture_output=True, env=environment)
             os.replace(fresh, output)
         return output
 

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ import ziglang
 from elftools.elf.elffile import ELFFile
 
 import vxplug
-from vxplug import sdk
+from vxplug import sdk, toolchain
 from vxplug.reproduce import absolute_flags, link_environment
 
 HEADER = "#include <assert.h>\nstatic inline int checked(int value) { assert(value < 100); return value; }\n"
@@ -111,8 +112,23 @@ def test_a_cache_that_cannot_be(tmp_path, monkeypatch):
     """Without it the author would see a traceback of a folder that the build never spoke of."""
     (tmp_path / "file").touch()
     monkeypatch.setenv("ZIG_GLOBAL_CACHE_DIR", str(tmp_path / "file"))
-    with pytest.raises(sdk.SdkError, match=r"file/vxplug: Not a directory: .*ZIG_GLOBAL_CACHE_DIR"):
+    with pytest.raises(sdk.SdkError, match=r"file/vxplug/[\d.]+/ziglang: Not a directory: .*ZIG_GLOBAL_CACHE_DIR"):
         link_environment(tmp_path)
+
+
+def test_installations_share_what_zig_compiled(tmp_path, monkeypatch):
+    """Zig finds libc by the inodes of its sources: with files of its own each virtual environment, and each wheel that is
+    built in isolation, would compile libc and libc++ anew, for a minute and two."""
+    monkeypatch.setenv("ZIG_GLOBAL_CACHE_DIR", str(tmp_path / "cache"))
+    with ThreadPoolExecutor(4) as pool:  # of builds at once
+        folders = {future.result() for future in [pool.submit(toolchain.kept_toolchain) for _ in range(4)]}
+    (kept,) = folders
+    assert list(kept.parent.iterdir()) == [kept]
+    inode = (kept / "lib" / "libc" / "musl" / "src" / "math" / "asinh.c").stat().st_ino
+    monkeypatch.setattr(toolchain, "toolchain_folder", lambda: tmp_path / "an installation that is gone")
+    (tmp_path / "link").mkdir()
+    lib = Path(link_environment(tmp_path / "link")["ZIG_LIB_DIR"].replace("/proc/self/cwd", str(tmp_path / "link")))
+    assert (lib / "libc" / "musl" / "src" / "math" / "asinh.c").stat().st_ino == inode
 
 
 def test_from_another_working_directory(tmp_path, monkeypatch):
