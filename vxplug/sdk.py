@@ -50,6 +50,7 @@ DEBUG_PLACES = ("inside", "beside", "none")
 NAMES_SHOWN = 5  # of those that a mistyped one may have meant
 TOOLS = {"cc": "cc", "c++": "c++", "ar": "ar", "ranlib": "ranlib"}
 Progress = Callable[[str], None]
+MADE = ("vx_doc_", "vx_declare_", "vx_handle_", "vx_import_")  # how names of variables begin that macros of vxplug.h make
 Workplace = tuple[Path, dict[str, str]]  # a folder to work in, and the environment there
 
 
@@ -306,12 +307,17 @@ class _Linked:
 
     @cached_property
     def _variables(self) -> dict[str, Any]:
-        """DWARF entries of the variables that have symbols."""
-        found = {}
-        for unit in self.elf.get_dwarf_info().iter_CUs():
+        """DWARF entries of the variables that macros of vxplug.h made, by name; where there are several, the first, whose
+        the symbol is."""
+        missing = {name for name in self.symbols if name.startswith(MADE)}
+        found: dict[str, Any] = {}
+        for unit in self.elf.get_dwarf_info().iter_CUs():  # in the order of the link
+            if not missing:
+                break  # before the units of libc: they are most of all
             for die in unit.get_top_DIE().iter_children():
                 name = name_of(die) if die.tag == "DW_TAG_variable" else None
-                if name is not None and name in self.symbols:
+                if name is not None and name in missing:
+                    missing.remove(name)
                     found[name] = die
         return found
 
@@ -321,8 +327,10 @@ class _Linked:
 
     def functions(self, addresses: set[int]) -> dict[int, Any]:
         """DWARF subprograms by address."""
-        found = {}
+        found: dict[int, Any] = {}
         for unit in self.elf.get_dwarf_info().iter_CUs():
+            if len(found) == len(addresses):
+                break
             for die in unit.iter_DIEs():
                 low = die.attributes.get("DW_AT_low_pc")
                 if die.tag == "DW_TAG_subprogram" and low is not None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import vxplug
-from vxplug import sdk
+from vxplug import sdk, toolchain
 
 
 def _build(folder: Path, source: str, name: str = "plugin.c", **options) -> Path:
@@ -217,8 +217,9 @@ def test_a_compiler_that_says_nothing(tmp_path):
         _build(tmp_path, SMALL, cc="false")
 
 
-def test_another_compiler(tmp_path, capfd):
+def test_another_compiler(tmp_path, monkeypatch, capfd):
     """Without it nobody would know that --cc works, or does with one whose default is code for any address, as many have it."""
+    monkeypatch.setenv("ZIG_LIB_DIR", str(toolchain.kept_toolchain() / "lib"))  # whose libc is compiled already
     other = " ".join([sys.executable, "-m", "ziglang", "cc", "-target", "x86-linux-musl", "-fPIE"])
     source = '#include <vxplug.h>\nVX_EXPORT vx_stream f(uint32_t n) { while (n--) vx_yield("ab", 2); return VX_END; }\n'
     with vxplug.open(_build(tmp_path, source, cc=other)).sandbox() as box:
