@@ -18,7 +18,9 @@ from __future__ import annotations
 import os
 import re
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from setuptools import Extension, __version__, setup
 from setuptools.command.build_ext import build_ext
@@ -58,10 +60,18 @@ def switch_flags() -> list[str]:
 
 
 class BuildExt(build_ext):
-    """Lets distutils compile the core's assembly files as it compiles C."""
+    """Lets distutils compile the core's assembly files as it compiles C, and several files at a time."""
 
     def build_extensions(self) -> None:
         self.compiler.src_extensions.append(".S")
+        compile_some = self.compiler.compile
+
+        def compile_all(sources: list[str], *args: Any, **options: Any) -> list[str]:
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                objects = pool.map(lambda source: compile_some([source], *args, **options), sources)
+                return [name for one in objects for name in one]
+
+        self.compiler.compile = compile_all
         super().build_extensions()
 
 
