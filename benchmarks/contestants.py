@@ -16,7 +16,7 @@ import vxplug
 from examples.codecs import build as codecs
 from examples.codecs.upstream import CACHE, Packages, cached, digest, matches, run, tree
 from vxplug import sdk
-from vxplug.toolchain import kept_toolchain
+from vxplug.toolchain import tool_environment
 
 from . import inputs
 from .programs import Program, Task
@@ -81,7 +81,7 @@ def _built(program: Program, suffix: str, command: Sequence[str], flags: Sequenc
     def make(target: Path) -> None:
         includes = [f"-I{path}" for path in _includes(program)]
         run([*command, *FLAGS, *includes, *program.flags, *_sources(program), *flags, "-lm", "-o", target],
-            f"compiling {program.name} ({suffix})", ZIG_LIB_DIR=str(kept_toolchain() / "lib"))
+            f"compiling {program.name} ({suffix})", **tool_environment())
 
     return cached(BUILT / f"{program.name}-{suffix}", _key(program, command[3:], flags), make)
 

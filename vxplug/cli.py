@@ -32,12 +32,11 @@ __all__ = ["main", "cc", "cxx", "ar", "ranlib"]
 
 def _drive(tool: str, arguments: list[str]) -> int:
     from .sdk import sdk_path, tool_command
-    from .toolchain import kept_toolchain
+    from .toolchain import tool_environment
 
     command = tool_command(tool)
     extra = [f"-I{sdk_path() / 'include'}"] if tool in ("cc", "c++") else []
-    environment = {"ZIG_LIB_DIR": str(kept_toolchain() / "lib"), **os.environ}
-    return subprocess.run([*command, *extra, *arguments], check=False, env=environment).returncode
+    return subprocess.run([*command, *extra, *arguments], check=False, env=tool_environment()).returncode
 
 
 def _driver(tool: str) -> int:

@@ -23,6 +23,7 @@ from .errors import PluginFormatError, SdkError
 from .interface import Export, Import, Interface, decode_note, encode_note
 from .plugin import Plugin
 from .reproduce import absolute_flags, link_environment, prefix_maps
+from .toolchain import tool_environment
 from .types import HANDLE_NAMES, HandleType, StreamType, named_types
 
 __all__ = ["FIRST_BUILD", "SdkError", "build", "compiler", "sdk_path"]
@@ -51,7 +52,7 @@ NAMES_SHOWN = 5  # of those that a mistyped one may have meant
 TOOLS = {"cc": "cc", "c++": "c++", "ar": "ar", "ranlib": "ranlib"}
 Progress = Callable[[str], None]
 MADE = ("vx_doc_", "vx_declare_", "vx_handle_", "vx_import_")  # how names of variables begin that macros of vxplug.h make
-Workplace = tuple[Path, dict[str, str]]  # a folder to work in, and the environment there
+Workplace = tuple[Path | None, dict[str, str]]  # a folder to work in, and the environment there
 
 
 def sdk_path() -> Path:
@@ -525,11 +526,13 @@ def _build(
         library = _library(sdk, flags, bool(extra or ldflags), cc)
         objects = _compile_all([*((path, flags) for path in code), *library], folder, cc, warnings, progress) + extra
         draft, final, note = folder / "draft", folder / "final", folder / "note.s"
-        workplace = None
+        workplace: Workplace | None = None
         if apart:
             here = folder / "here"
             here.mkdir()
             workplace = here, link_environment(here)
+        elif cc is None:
+            workplace = None, tool_environment()
         progress("linking")
         with _said_when_slow(progress):
             _link(objects, draft, ldflags, cxx, cc, warnings, workplace)

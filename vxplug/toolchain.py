@@ -15,7 +15,7 @@ from pathlib import Path
 
 from .errors import SdkError
 
-__all__ = ["cache_folder", "kept_toolchain", "toolchain_folder"]
+__all__ = ["cache_folder", "kept_toolchain", "tool_environment", "toolchain_folder"]
 
 
 def toolchain_folder() -> Path:
@@ -60,3 +60,8 @@ def kept_toolchain() -> Path:
         except OSError as error:
             raise SdkError(f"{target}: {error.strerror}: that is where zig keeps its libraries (ZIG_GLOBAL_CACHE_DIR)") from None
     return target
+
+
+def tool_environment() -> dict[str, str]:
+    """In which zig finds what other installations have compiled, unless it is told otherwise."""
+    return {"ZIG_LIB_DIR": str(kept_toolchain() / "lib"), **os.environ}

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from vxplug.sdk import tool_command
-from vxplug.toolchain import kept_toolchain
+from vxplug.toolchain import tool_environment
 
 GUESTS = Path(__file__).parent / "guests"
 
@@ -38,8 +38,7 @@ def build_program(pytestconfig):
         if not output.exists():
             fresh = output.with_suffix(f".{os.getpid()}")
             command = [*tool_command("cc"), "-static", "-O1", "-fno-sanitize=undefined", *flags, "-o", str(fresh), str(source)]
-            environment = os.environ | {"ZIG_LIB_DIR": str(kept_toolchain() / "lib")}
-            subprocess.run(command, check=True, capture_output=True, env=environment)
+            subprocess.run(command, check=True, capture_output=True, env=tool_environment())
             os.replace(fresh, output)
         return output
 

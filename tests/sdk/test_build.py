@@ -219,7 +219,7 @@ def test_a_compiler_that_says_nothing(tmp_path):
 
 def test_another_compiler(tmp_path, monkeypatch, capfd):
     """Without it nobody would know that --cc works, or does with one whose default is code for any address, as many have it."""
-    monkeypatch.setenv("ZIG_LIB_DIR", str(toolchain.kept_toolchain() / "lib"))  # whose libc is compiled already
+    monkeypatch.setenv("ZIG_LIB_DIR", toolchain.tool_environment()["ZIG_LIB_DIR"])  # whose libc is compiled already
     other = " ".join([sys.executable, "-m", "ziglang", "cc", "-target", "x86-linux-musl", "-mcpu=pentium4", "-fPIE"])
     source = '#include <vxplug.h>\nVX_EXPORT vx_stream f(uint32_t n) { while (n--) vx_yield("ab", 2); return VX_END; }\n'
     with vxplug.open(_build(tmp_path, source, cc=other)).sandbox() as box:
