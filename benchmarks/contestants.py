@@ -81,7 +81,7 @@ def _built(program: Program, suffix: str, command: Sequence[str], flags: Sequenc
     def make(target: Path) -> None:
         includes = [f"-I{path}" for path in _includes(program)]
         run([*command, *FLAGS, *includes, *program.flags, *_sources(program), *flags, "-lm", "-o", target],
-            f"compiling {program.name} ({suffix})", **tool_environment())
+            f"compiling {program.name} ({suffix})", ZIG_LIB_DIR=tool_environment()["ZIG_LIB_DIR"])
 
     return cached(BUILT / f"{program.name}-{suffix}", _key(program, command[3:], flags), make)
 

@@ -24,33 +24,14 @@ TICK = 0.02
 MOST = 16
 
 
-class _Left:
-    """The calls of one function that were left behind, and have not ended."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._lock = threading.Lock()
-        self._count = 0
-
-    def check(self) -> None:
-        if self._count >= MOST:
-            raise RuntimeError(f"{self._name}() is not called: {self._count} calls of it that were ended before still run")
-
-    def change(self, by: int) -> None:
-        with self._lock:
-            self._count += by
-
-
 class _Run:
-    """One call in its thread, which tells that it has ended by releasing `_running`."""
+    """One call in its thread."""
 
-    def __init__(self, work: Callable[[], Any], left: _Left) -> None:
+    def __init__(self, work: Callable[[], Any]) -> None:
         self._work = work
-        self._left = left
-        self._lock = threading.Lock()  # guards the two below, for moments
-        self._is_left = self._has_ended = False
-        self._running = threading.Lock()
+        self._running = threading.Lock()  # until it has ended
         self._running.acquire()
+        self.has_ended = False
         self._value: Any = None
         self._error: BaseException | None = None
 
@@ -59,37 +40,21 @@ class _Run:
             self._value = self._work()
         except BaseException as error:
             self._error = error
-        self._end()
+        self.has_ended = True
         self._running.release()
 
-    def _end(self) -> None:
-        with self._lock:
-            self._has_ended = True
-            if self._is_left:
-                self._left.change(-1)
-
-    def _leave(self) -> None:
-        with self._lock:
-            self._is_left = True
-            if not self._has_ended:
-                self._left.change(+1)
-
-    def _start(self, name: str) -> None:
+    def start(self, name: str) -> None:
         try:
             threading.Thread(target=self._run, name=name, daemon=True).start()
         except RuntimeError:  # the system has no more threads
-            self._end()
+            self.has_ended = True
             raise
 
-    def outcome(self, name: str) -> Any:
-        """Of the work; or what ends the call of this thread that waits for it."""
-        try:
-            self._start(name)
-            while not self._running.acquire(timeout=TICK):
-                end_overdue("in a callback of the host")
-        except BaseException:
-            self._leave()
-            raise
+    def wait(self) -> None:
+        while not self._running.acquire(timeout=TICK):
+            end_overdue("in a callback of the host")
+
+    def outcome(self) -> Any:
         if self._error is None:
             return self._value
         try:
@@ -108,13 +73,24 @@ def abandonable(function: Callable[..., Result]) -> Callable[..., Result]:
     the sandbox whose call waits for it.
     """
     name = getattr(function, "__qualname__", type(function).__name__)
-    left = _Left(name)
+    left: list[_Run] = []
+    lock = threading.Lock()  # guards the list, for moments
 
     @functools.wraps(function)
     def call(*args: Any) -> Result:
-        left.check()
-        run = _Run(functools.partial(contextvars.copy_context().run, function, *args), left)
-        result: Result = run.outcome(f"vxplug {name}")
+        with lock:
+            left[:] = [run for run in left if not run.has_ended]
+            if len(left) >= MOST:
+                raise RuntimeError(f"{name}() is not called: {MOST} calls of it that were ended before still run")
+        run = _Run(functools.partial(contextvars.copy_context().run, function, *args))
+        try:
+            run.start(f"vxplug {name}")
+            run.wait()
+        except BaseException:
+            with lock:
+                left.append(run)
+            raise
+        result: Result = run.outcome()
         return result
 
     return call

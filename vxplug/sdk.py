@@ -310,16 +310,15 @@ class _Linked:
     def _variables(self) -> dict[str, Any]:
         """DWARF entries of the variables that macros of vxplug.h made, by name; where there are several, the first, whose
         the symbol is."""
-        missing = {name for name in self.symbols if name.startswith(MADE)}
+        wanted = {name for name in self.symbols if name.startswith(MADE)}
         found: dict[str, Any] = {}
         for unit in self.elf.get_dwarf_info().iter_CUs():  # in the order of the link
-            if not missing:
+            if len(found) == len(wanted):
                 break  # before the units of libc: they are most of all
             for die in unit.get_top_DIE().iter_children():
                 name = name_of(die) if die.tag == "DW_TAG_variable" else None
-                if name is not None and name in missing:
-                    missing.remove(name)
-                    found[name] = die
+                if name is not None and name in wanted:
+                    found.setdefault(name, die)
         return found
 
     def variables(self, prefix: str) -> dict[str, Any]:

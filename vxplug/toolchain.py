@@ -58,7 +58,8 @@ def kept_toolchain() -> Path:
         try:
             _keep(target)
         except OSError as error:
-            raise SdkError(f"{target}: {error.strerror}: that is where zig keeps its libraries (ZIG_GLOBAL_CACHE_DIR)") from None
+            why = error.args[0][0][2] if isinstance(error, shutil.Error) else error.strerror  # the first of many files
+            raise SdkError(f"{target}: {why}: that is where zig keeps its libraries (ZIG_GLOBAL_CACHE_DIR)") from None
     return target
 
 

@@ -12,7 +12,7 @@ import pytest
 import vxplug
 
 from .life import GUEST, good
-from .test_errands import WAITS
+from .test_errands import WAITS, ends_twice
 
 
 @pytest.fixture
@@ -37,15 +37,7 @@ def run():
     assert time.monotonic() - started < 10
 options = dict(linux=vxplug.LinuxPolicy(time=True)) if 'policy' in {by!r} else {{}}
 box = plugin.sandbox(timeout=0.2 if {end!r} == 'timeout' else None, stdout=callback, **options)
-for _ in range(2):
-    if {end!r} == 'interrupt': threading.Timer(0.2, box.interrupt).start()
-    thread = threading.Thread(target=run)
-    thread.start(); thread.join()
-    (error,) = ended
-    if {end!r} == 'timeout': assert type(error) is vxplug.GuestTimeout and 'time limit of 0.2 s' in str(error), repr(error)
-    else: assert type(error) is vxplug.GuestFault and error.kind == 'interrupt', repr(error)
-    ended.clear()
-    assert box.add(1, 2) == 3
+{ends_twice(end)}
 print('good')
 """))
 

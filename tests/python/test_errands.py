@@ -66,24 +66,10 @@ MEANWHILE = {
 }
 
 
-@pytest.mark.parametrize("how", sorted(ELSEWHERE))
-@pytest.mark.parametrize("end", ["timeout", "interrupt"])
-@pytest.mark.parametrize("by", ["function", "output"])
-def test_a_callback_of_another_thread_is_ended(run_life, how, end, by):
-    """Without it a thread of a pool would be lost to a callback that goes on, whatever the time limit."""
-    body = textwrap.indent(ELSEWHERE[how], "    ")
-    good(run_life(f"""
+def ends_twice(end: str) -> str:
+    """The part of a script that has ``run`` call ``box`` in a thread, again after the reset, and looks how that ended."""
+    return f"""
 import pickle
-seen, ended = [], []
-def callback(given):
-{body}
-def run():
-    started = time.monotonic()
-    try: box.apply(callback, 1) if {by!r} == 'function' else box.say(1)
-    except Exception as error: ended.append(error)
-    assert time.monotonic() - started < 10
-other = plugin.sandbox()
-box = plugin.sandbox(timeout=0.2 if {end!r} == 'timeout' else None, stdout=callback)
 for _ in range(2):
     if {end!r} == 'interrupt': threading.Timer(0.2, box.interrupt).start()
     thread = threading.Thread(target=run)
@@ -92,8 +78,31 @@ for _ in range(2):
     if {end!r} == 'timeout': assert type(error) is vxplug.GuestTimeout and 'time limit of 0.2 s' in str(error), repr(error)
     else: assert type(error) is vxplug.GuestFault and error.kind == 'interrupt', repr(error)
     assert str(pickle.loads(pickle.dumps(error))) == str(error)
-    ended.clear(), seen.clear()
-    assert box.add(1, 2) == other.add(1, 2) == 3
+    ended.clear()
+    assert box.add(1, 2) == 3
+"""
+
+
+@pytest.mark.parametrize("how", sorted(ELSEWHERE))
+@pytest.mark.parametrize("end", ["timeout", "interrupt"])
+@pytest.mark.parametrize("by", ["function", "output"])
+def test_a_callback_of_another_thread_is_ended(run_life, how, end, by):
+    """Without it a thread of a pool would be lost to a callback that goes on, whatever the time limit."""
+    body = textwrap.indent(ELSEWHERE[how], "    ")
+    good(run_life(f"""
+seen, ended = [], []
+def callback(given):
+{body}
+def run():
+    started = time.monotonic()
+    seen.clear()
+    try: box.apply(callback, 1) if {by!r} == 'function' else box.say(1)
+    except Exception as error: ended.append(error)
+    assert time.monotonic() - started < 10
+other = plugin.sandbox()
+box = plugin.sandbox(timeout=0.2 if {end!r} == 'timeout' else None, stdout=callback)
+{ends_twice(end)}
+assert other.add(1, 2) == 3
 print('good')
 """))
 
