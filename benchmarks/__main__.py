@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import fnmatch
 import sys
 from collections.abc import Callable, Iterable
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from . import calls, compute, contestants, imports, plot, report, sandboxes, scale, translation
 from .places import CACHE
-from .timing import Measured, Row, measure
+from .timing import Measured, Row, measure, one_processor
 
 ROUNDS, QUICK_ROUNDS = 15, 3
 OUTPUT = CACHE / "results"
@@ -39,6 +40,7 @@ FIGURES: dict[str, tuple[str, Callable[[Wanted], Iterable[Row]]]] = {
     "translation": ("translation", _listed(translation.rows)),
 }
 ALL = (*compute.TITLES, *TABLES, *FIGURES)
+SIDE_BY_SIDE = {"threads"}  # contestants that need every processor
 
 
 def _columns(text: str) -> list[str]:
@@ -60,12 +62,18 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _samples(title: str, rows: Iterable[Row], rounds: int) -> tuple[Measured, ...]:
-    measured = []
-    for row in rows:
-        if sys.stderr.isatty():
-            print(f"\r\033[K{title}: {row.subject}", end="\r", file=sys.stderr, flush=True)
-        measured.append(measure(row, rounds))
+def _samples(name: str, title: str, rows: Iterable[Row], rounds: int) -> tuple[Measured, ...]:
+    measured: list[Measured] = []
+    todo = iter(rows)
+    while True:
+        # A row's programs are started when it is asked for.
+        with contextlib.nullcontext() if name in SIDE_BY_SIDE else one_processor():
+            row = next(todo, None)
+            if row is None:
+                break
+            if sys.stderr.isatty():
+                print(f"\r\033[K{title}: {row.subject}", end="\r", file=sys.stderr, flush=True)
+            measured.append(measure(row, rounds))
     if sys.stderr.isatty():
         print("\r\033[K", end="", file=sys.stderr, flush=True)
     return tuple(measured)
@@ -77,10 +85,10 @@ def _measured(name: str, options: argparse.Namespace) -> report.Table:
 
     if name in compute.TITLES:
         title, columns = compute.TITLES[name], options.columns
-        rows = _samples(title, compute.rows(name, wanted, columns), options.rounds)
+        rows = _samples(name, title, compute.rows(name, wanted, columns), options.rounds)
         return report.Table(name, title, tuple(columns), rows, compute=True)
     title, make = (TABLES | FIGURES)[name]
-    rows = _samples(title, make(wanted), options.rounds)
+    rows = _samples(name, title, make(wanted), options.rounds)
     found = dict.fromkeys(column for row in rows for column in row.samples)
     return report.Table(name, title, tuple(found), rows, absolute=name in FIGURES)
 

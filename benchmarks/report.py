@@ -69,11 +69,18 @@ def _lines(table: Table) -> list[list[str]]:
 
 def _verdict(table: Table) -> str:
     found = worst(table.rows)
+    disturbed = _disturbed(table)
     if found is None or table.absolute:
-        return ""
+        return disturbed
     part = against(table.rows, PEER)
     compared = f"; its time is {part:.2f} of {PEER}'s" if part is not None else ""
-    return f"{OURS}'s worst row: {found.subject}, {found.ratio(OURS):.2f}{compared}"
+    return f"{OURS}'s worst row: {found.subject}, {found.ratio(OURS):.2f}{compared}\n{disturbed}".rstrip()
+
+
+def _disturbed(table: Table) -> str:
+    """So that a reader knows how quiet the machine was."""
+    disturbed, rounds = (sum(counts) for counts in zip(*((row.disturbed, row.rounds) for row in table.rows), strict=True))
+    return f"in {disturbed} of {rounds} rounds others took part of the processor" if disturbed else ""
 
 
 def text(table: Table) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 
 from benchmarks import plot, report
-from benchmarks.timing import Measured, Row, measure
+from benchmarks.timing import Loop, Measured, Row, measure, one_processor
 
 ROWS = (
     Measured("slow", {"native": [10.0, 10.0, 40.0], "vxplug": [20.0, 19.0, 21.0], "wasmtime": [5.0, 5.0, 5.0]}),
@@ -67,9 +68,20 @@ def test_compute_tables_have_a_mean_in_common():
     assert report.in_common([TABLE, calls]) is None
 
 
-def test_contestants_take_turns_and_warm_runs_do_not_count():
-    """A slow moment must hit all, and the first runs translate."""
-    turns = []
+class Told(Loop):
+    """A loop that takes what it is told, a second thereafter."""
+
+    def __init__(self, *told):
+        super().__init__()
+        self.told = iter(told)
+
+    def __call__(self):
+        self._taken.append(next(self.told, 1.0))
+        return self._taken[-1]
+
+
+def _two(turns):
+    """A row of two whose every run takes longer than the one before."""
 
     def runner(name):
         def run():
@@ -78,9 +90,47 @@ def test_contestants_take_turns_and_warm_runs_do_not_count():
 
         return run
 
-    measured = measure(Row("row", {"a": runner("a"), "b": runner("b")}), 3)
-    assert turns == ["a", "b"] * 5
+    return Row("row", {"a": runner("a"), "b": runner("b")})
+
+
+def test_contestants_take_turns_and_warm_runs_do_not_count():
+    """A slow moment must hit all, and the first runs translate."""
+    turns = []
+    measured = measure(_two(turns), 3, Told())
+    assert turns == ["a", "b"] * 5 and measured.disturbed == 0
     assert measured.samples == {"a": [5.0, 7.0, 9.0], "b": [6.0, 8.0, 10.0]}
+
+
+@pytest.mark.parametrize("place", range(3))
+def test_a_disturbed_round_is_measured_again(place):
+    """Before, between and after the runs: a neighbour's moment must be nobody's figure."""
+    loops = [1.0] * 12
+    loops[3 + place] = 1.3
+    turns = []
+    measured = measure(_two(turns), 2, Told(*loops))
+    assert len(turns) == 10 and measured.disturbed == 0
+    assert measured.samples == {"a": [5.0, 9.0], "b": [6.0, 10.0]}
+
+
+def test_a_machine_that_is_never_quiet():
+    """The run ends, takes the least disturbed rounds and says that they were."""
+    turns = []
+    measured = measure(_two(turns), 2, Told(*[1.0] * 3, *[3.0] * 9, *[2.0] * 3, *[3.0] * 9))
+    assert len(turns) == 2 * (2 + 2 * 4) and measured.disturbed == 1 and measured.rounds == 2
+    assert measured.samples == {"a": [5.0, 13.0], "b": [6.0, 14.0]}
+    shown = report.text(report.Table("t", "t", ("a", "b"), (measured, ROWS[0])))
+    assert shown.endswith("in 1 of 5 rounds others took part of the processor\n")
+
+
+def test_contestants_share_the_processor_that_is_least_busy():
+    """On another one a program could have a neighbour that its rival has not."""
+    before = os.sched_getaffinity(0)
+    if len(before) < 2:
+        pytest.skip("one processor")
+    free = max(before)
+    with one_processor(lambda: 1.0 if os.sched_getaffinity(0) == {free} else 2.0):
+        assert os.sched_getaffinity(0) == {free}
+    assert os.sched_getaffinity(0) == before
 
 
 def test_plot_draws_every_row(tmp_path):
