@@ -28,11 +28,13 @@ from .types import HANDLE_NAMES, HandleType, StreamType, named_types
 
 __all__ = ["FIRST_BUILD", "SdkError", "build", "compiler", "sdk_path"]
 
+# i386 has no register to spare for frames, which debug information tells.  Of a link it goes for the C library too, which zig compiles.
+FRAMES = "-fomit-frame-pointer"
 # zig traps undefined behaviour by default; a port of existing C must behave as it does elsewhere.
-TARGET = ["-target", "x86-linux-musl", "-mcpu=pentium4", "-fno-sanitize=undefined"]
-COMPILE = ["-g", "-fomit-frame-pointer"]
-# What other compilers do by default on many systems, and a plugin has no use for: it lies where it was linked.
-FIXED = ["-fno-pie"]
+TARGET = ["-target", "x86-linux-musl", "-mcpu=pentium4", "-fno-sanitize=undefined", FRAMES]
+COMPILE = ["-g"]
+# -fno-pie: what other compilers do by default on many systems, and a plugin has no use for: it lies where it was linked.
+FIXED = ["-fno-pie", FRAMES]
 FIXED_LINK = ["-no-pie"]
 # With -O2 zig defines NDEBUG, which no other compiler does: a failed assertion is to be heard.
 PREPROCESS = ["-UNDEBUG"]
