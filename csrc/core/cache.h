@@ -27,7 +27,7 @@ typedef struct vx_mark {
     uint16_t guest : 12;  /* offset from the block's eip */
     uint16_t fix : 3;     /* FIX_*: what to undo to get the guest's registers */
     uint16_t flags_lost : 1; /* status flags are not the guest's: it overwrites them unread */
-    int16_t esp;          /* guest esp is r12d plus this */
+    int16_t esp;          /* guest esp is r13d plus this */
 } vx_mark;
 
 /* FIX_SWAP + r: the low two bytes of host register r (eax to ebx) are exchanged.  FIX_EDI: the guest's is in

@@ -1,7 +1,7 @@
 /* Entering and leaving guest code on x86-64.  The only assembly of the project.
  *
  * Inside: gs base = guest window; eax ecx edx ebx ebp esi edi = the guest's, upper halves zero;
- * r12d = guest esp; r14 = code cache, r15 = its lookup table; rsp = host-side stack; r8-r11, r13 = the translator's.
+ * r13d = guest esp; r14 = code cache, r15 = its lookup table; rsp = host-side stack; r8-r12 = the translator's.
  * On every way out of translated code r8d is the guest eip. */
 
 #include "state.h"
@@ -25,7 +25,7 @@
     mov ecx, [rdi + ST_GPR + 4]
     mov edx, [rdi + ST_GPR + 8]
     mov ebx, [rdi + ST_GPR + 12]
-    mov r12d, [rdi + ST_GPR + 16]
+    mov r13d, [rdi + ST_GPR + 16]
     mov ebp, [rdi + ST_GPR + 20]
     mov esi, [rdi + ST_GPR + 24]
     mov r14, [rdi + ST_RUN]
@@ -119,7 +119,7 @@ entry vx_enter
 enter_fresh:
     mov rsp, [rdi + ST_GUEST_RSP]
     lea rsp, [rsp + 8]
-    mov r12d, [rdi + ST_GPR + 16]
+    mov r13d, [rdi + ST_GPR + 16]
     mov r14, [rdi + ST_RUN]
     mov r15, [rdi + ST_TABLE]
     mov r8d, [rdi + ST_EIP]
@@ -225,7 +225,7 @@ entry vx_exit_reason
     mov SLOT(ST_GPR + 4), ecx
     mov SLOT(ST_GPR + 8), edx
     mov SLOT(ST_GPR + 12), ebx
-    mov SLOT(ST_GPR + 16), r12d
+    mov SLOT(ST_GPR + 16), r13d
     mov SLOT(ST_GPR + 20), ebp
     mov SLOT(ST_GPR + 24), esi
     mov SLOT(ST_GPR + 28), edi

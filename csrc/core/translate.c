@@ -38,7 +38,7 @@ typedef struct translation {
     vx_insn in;
     bool made_return;   /* the instruction before this one in the block wrote the word at esp */
     unsigned count;     /* instructions before this one in the block */
-    int32_t pending;    /* guest esp is r12d + pending: see "the pending part of esp" */
+    int32_t pending;    /* guest esp is r13d + pending: see "the pending part of esp" */
     uint32_t unseen;    /* up to here no instruction reads the status flags, which a comparison lost */
     bool ended;
     bool looked_ahead;  /* `ahead` is the next instruction */
@@ -47,7 +47,7 @@ typedef struct translation {
     side_exit exits[2 * VX_BLOCK_INSNS];
 } translation;
 
-static uint8_t host_reg(unsigned guest) { return guest == RSP ? R12 : (uint8_t)guest; }
+static uint8_t host_reg(unsigned guest) { return guest == RSP ? R13 : (uint8_t)guest; }
 
 static uintptr_t gate(const translation *t, vx_gate which) { return cache_gate(t->cache, which); }
 
@@ -81,23 +81,23 @@ static void add_mark(translation *t, unsigned fix) {
 
 /* --- the pending part of esp ------------------------------------------------------------------
  *
- * Runs of pushes and pops, prologues and epilogues move esp once: until something needs it in r12,
- * guest esp is r12d + pending.  Operands based on esp have it in their displacement, marks say it to the
+ * Runs of pushes and pops, prologues and epilogues move esp once: until something needs it in r13,
+ * guest esp is r13d + pending.  Operands based on esp have it in their displacement, marks say it to the
  * fault handler, and it is zero wherever control leaves the block. */
 
 #define PENDING_MAX 0x3000 /* bytes; two of it, a pending part and what one instruction adds, fit a mark */
 
 static void emit_add_esp(translation *t, int32_t bytes) {
     if (bytes != 0)
-        emit_rm(&t->e, OP_LEA, R12, mem_base(R12, bytes));
+        emit_rm(&t->e, OP_LEA, R13, mem_base(R13, bytes));
 }
 
 /* A slot at guest esp + offset. */
-static vx_mem stack_slot(const translation *t, int32_t offset) { return mem_near(R12, t->pending + offset); }
+static vx_mem stack_slot(const translation *t, int32_t offset) { return mem_near(R13, t->pending + offset); }
 
 static void move_esp(translation *t, int32_t bytes) { t->pending += bytes; }
 
-/* r12d is guest esp plus `bytes`, as the instruction behind a faulting one wants it. */
+/* r13d is guest esp plus `bytes`, as the instruction behind a faulting one wants it. */
 static void settle_esp(translation *t, int32_t bytes) {
     emit_add_esp(t, t->pending + bytes);
     if (t->pending == 0)
@@ -593,7 +593,7 @@ static void rule_popf(translation *t) {
 static void rule_leave(translation *t) {
     bool word = t->in.operand16;
     emit_guest_mov(t, OP_MOV_LOAD, R8, mem_near(RBP, 0), word);
-    emit_rm(&t->e, OP_LEA, R12, mem_base(RBP, operand_size(t)));
+    emit_rm(&t->e, OP_LEA, R13, mem_base(RBP, operand_size(t)));
     t->pending = 0;
     emit_form(&t->e, &(vx_form){.operand16 = word, .opcode = OP_MOV_STORE, .reg = R8, .rm = RBP});
 }
@@ -844,16 +844,16 @@ static void (*const rules[])(translation *) = {
     [RULE_REFUSE] = rule_refuse,
 };
 
-/* --- moves of esp without a move of r12 ------------------------------------------------------- */
+/* --- moves of esp without a move of r13 ------------------------------------------------------- */
 
 /* mov r, esp */
 static void copy_esp(translation *t, unsigned to) {
-    emit_rm(&t->e, OP_LEA, to, mem_base(R12, t->pending));
+    emit_rm(&t->e, OP_LEA, to, mem_base(R13, t->pending));
 }
 
 /* mov esp, r */
 static void load_esp(translation *t, unsigned from) {
-    emit_rr(&t->e, OP_MOV_STORE, from, R12);
+    emit_rr(&t->e, OP_MOV_STORE, from, R13);
     t->pending = 0;
 }
 

@@ -47,7 +47,7 @@ void trap_recover(vx_sandbox *box, uintptr_t rip, const uint64_t gpr[16], uint64
     vx_state *s = box->state;
     const vx_block *block = cache_find(box->cache, rip);
     for (unsigned i = 0; i < 8; i++)
-        s->gpr[i] = (uint32_t)gpr[i == 4 ? 12 : i];
+        s->gpr[i] = (uint32_t)gpr[i == 4 ? 13 : i];
     s->eflags = (uint32_t)flags;
     if (block == NULL)
         return; /* in a gate: r8d is on its way to eip, the last known one stays */

@@ -6,9 +6,9 @@
  *     Without the address size it is near: a register whose upper half is zero (V2), and a displacement
  *     that the guards on both sides of the window are wider than.  Beside that, two slots of the state
  *     are read, each in its one sequence.
- * V2  General registers are the guest's seven, r12 and the scratch r8-r10.  64-bit operations occur
+ * V2  General registers are the guest's seven, r13 and the scratch r8-r10.  64-bit operations occur
  *     only inside the sequences below, on r9 and r10 and, cut back at their end, rsi and rdi; everything
- *     else leaves upper halves zero, so those of the guest's, r12 and r8 are.
+ *     else leaves upper halves zero, so those of the guest's, r13 and r8 are.
  * V3  rsp moves by call, ret and by push and pop within one sequence.
  * V4  Branches go to a gate, to the body of a block, or to a stub of this block that names the very
  *     branch; indirect ones through the lookup table, which r15 and, for the cache, r14 hold: V2 never names them.
@@ -157,8 +157,8 @@ static bool flags_out(walk *w) {
 /* mask; push r8; popfq */
 static bool flags_in(walk *w) { return flags_masked(w) && SKIP(w, 0x41, 0x50, 0x9d); }
 
-/* The guest's seven registers, and r12 for its esp. */
-static bool general(unsigned reg) { return (reg <= 7 && reg != 4) || reg == 12; }
+/* The guest's seven registers, and r13 for its esp. */
+static bool general(unsigned reg) { return (reg <= 7 && reg != 4) || reg == 13; }
 
 static bool thread_base(walk *w) { return SKIP(w, 0x65, 0x44, 0x8b, 0x0c, 0x25) && state_slot(w, ST_TLS_BASE); }
 

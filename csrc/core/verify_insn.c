@@ -331,9 +331,9 @@ typedef struct insn {
     unsigned reg, rm, index;
 } insn;
 
-/* Registers as bits: the guest's seven, r12 for its esp, and the scratch r8 to r10.  Of bytes there is no r12;
+/* Registers as bits: the guest's seven, r13 for its esp, and the scratch r8 to r10.  Of bytes there is no r13;
  * with REX 4 to 7 are spl to dil, which no one emits. */
-enum { NAMED = 0x17ef, CLEAN = 0x11ef, BYTES = 0x00ff, BYTES_REX = 0x070f, VECTORS = 0x00ff };
+enum { NAMED = 0x27ef, CLEAN = 0x21ef, BYTES = 0x00ff, BYTES_REX = 0x070f, VECTORS = 0x00ff };
 
 /* By G and GB, or E and EB, of a row, and whether there is a REX. */
 static const unsigned allowed[3][2] = {[0] = {VECTORS, VECTORS}, [G] = {NAMED, NAMED}, [GB] = {BYTES, BYTES_REX}};
@@ -342,7 +342,7 @@ static bool named(unsigned reg) { return NAMED >> reg & 1; }
 
 static uint8_t byte(insn *in) { return *in->next++; }
 
-/* Those whose upper halves are zero between instructions (V2 of verify.c): the guest's, r12 and r8. */
+/* Those whose upper halves are zero between instructions (V2 of verify.c): the guest's, r13 and r8. */
 static bool clean(unsigned reg) { return CLEAN >> reg & 1; }
 
 /* Both guards of the window are wider than it.  A single byte always is so, even times the size of a vector. */

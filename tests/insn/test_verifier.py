@@ -24,7 +24,7 @@ FORBIDDEN = {
 }
 # mov r9d, [r15 + r8 * 4]; lea r9, [r14 + r9]: what stands before every indirect branch
 LOOKUP = bytes.fromhex("478b0c874f8d0c0e")
-OWN_STACK = {Register.RSP, Register.R11, Register.R13, Register.R14, Register.R15}
+OWN_STACK = {Register.RSP, Register.R11, Register.R12, Register.R14, Register.R15}
 STACK_MNEMONICS = {Mnemonic.PUSH, Mnemonic.POP, Mnemonic.PUSHFQ, Mnemonic.POPFQ, Mnemonic.CALL, Mnemonic.RET}
 STRINGS = {
     getattr(Mnemonic, name + size)
@@ -32,7 +32,7 @@ STRINGS = {
     for size in "BWD"
 }
 WIDE_GUESTS = {Register.RAX, Register.RCX, Register.RDX, Register.RBX, Register.RBP, Register.RSI, Register.RDI,
-               Register.R12}
+               Register.R13}
 
 
 @pytest.fixture(scope="module")

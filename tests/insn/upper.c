@@ -9,9 +9,9 @@
 #include <sys/mman.h>
 
 enum { RBX = 3, RSP = 4, ROOM = 1 << 20, LONGEST = 64 };
-/* As bits: the guest's, r12 and r8, whose upper halves are zero; r9 and r10, which may hold anything.  The others are
+/* As bits: the guest's, r13 and r8, whose upper halves are zero; r9 and r10, which may hold anything.  The others are
  * nobody's to change. */
-enum { CLEAN = 0x11ef, SCRATCH = 0x0600 };
+enum { CLEAN = 0x21ef, SCRATCH = 0x0600 };
 
 uint64_t upper_before[16], upper_after[16], upper_rsp;
 const void *upper_code;

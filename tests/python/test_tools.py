@@ -98,7 +98,7 @@ def test_listing(path):
     pytest.importorskip("capstone")
     done = command("disasm", path, "work")
     assert done.returncode == 0 and done.stdout.startswith("work:\n; /")
-    assert any(row.split()[1:2] == ["call"] and "gs:[r12 " in row for row in done.stdout.splitlines())
+    assert any(row.split()[1:2] == ["call"] and "gs:[r13 " in row for row in done.stdout.splitlines())
 
 
 def test_names_that_are_not_there(path):
