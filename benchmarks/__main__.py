@@ -11,9 +11,10 @@ from pathlib import Path
 
 from . import calls, compute, contestants, imports, plot, report, sandboxes, scale, translation
 from .places import CACHE
-from .timing import Measured, Row, measure, one_processor
+from .timing import LOOP, Measured, Row, measure, one_processor
 
 ROUNDS, QUICK_ROUNDS = 15, 3
+SETTLE = 4.0  # seconds: some neighbours stay as long
 OUTPUT = CACHE / "results"
 Wanted = Callable[[str], bool]
 
@@ -98,7 +99,7 @@ def _write(tables: list[report.Table], rounds: int, folder: Path) -> None:
     common = report.in_common(tables)
     parts = [*(report.markdown(table) for table in tables), *([report.summary(common)] if common else [])]
     (folder / "results.md").write_text("\n".join(parts))
-    (folder / "results.json").write_text(report.to_json(tables, rounds))
+    (folder / "results.json").write_text(report.to_json(tables, rounds, LOOP.usual()))
     ratios = [table for table in tables if not table.absolute]
     if ratios:
         plot.draw(ratios, folder / "results.svg")
@@ -114,6 +115,7 @@ def main() -> None:
     if options.rounds < 1:
         parser.error("at least one round")
     print("Times divided by the first column's: 1.00 is as fast, 2.00 takes twice as long; ± half the quartiles' distance.\n")
+    LOOP.settle(SETTLE)
     tables = []
     for name in options.tables or ALL:
         table = _measured(name, options)
@@ -124,6 +126,7 @@ def main() -> None:
         parser.error(f"no row matches {options.rows}")
     common = report.in_common(tables)
     print(report.summary(common) if common else "", end="\n" if common else "")
+    print(f"the fixed loop took {LOOP.usual() / 1000:.0f} µs in quiet moments: more than in another run, and this one was disturbed throughout")
     _write(tables, options.rounds, options.output)
 
 

@@ -134,10 +134,11 @@ def _figures(table: Table, row: Measured, column: str) -> dict[str, object]:
     return {"nanoseconds": row.samples[column], "ratio": row.ratio(column), "spread": row.spread(column)}
 
 
-def to_json(tables: Sequence[Table], rounds: int) -> str:
+def to_json(tables: Sequence[Table], rounds: int, loop: float) -> str:
+    """``loop``: nanoseconds that the fixed loop took in this run's quiet moments, for comparison with other runs' machines."""
     content = {
         table.name: {row.subject: {column: _figures(table, row, column)
                                    for column in row.samples} for row in table.rows}
         for table in tables
     }
-    return json.dumps({"machine": machine(), "rounds": rounds, "tables": content}, indent=1)
+    return json.dumps({"machine": machine(), "rounds": rounds, "loop": loop, "tables": content}, indent=1)

@@ -83,9 +83,15 @@ class Loop:
     def __init__(self) -> None:
         self._taken: list[float] = []
 
-    def quiet(self) -> float:
-        """What it may take in a quiet moment: near its fastest tenth, since the very fastest is the clock's."""
-        return QUIET * sorted(self._taken)[len(self._taken) // 10]
+    def settle(self, seconds: float) -> None:
+        """Before the first row, so that it is not measured against itself."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            self()
+
+    def usual(self) -> float:
+        """Nanoseconds in a quiet moment: of its fastest tenth, since the very fastest is the clock's."""
+        return sorted(self._taken)[len(self._taken) // 10]
 
     def __call__(self) -> float:
         """Nanoseconds of processor time."""
@@ -133,5 +139,5 @@ def measure(row: Row, rounds: int, loop: Loop = LOOP) -> Measured:
 
 
 def _quiet(found: list[tuple[float, dict[str, float]]], loop: Loop) -> int:
-    limit = loop.quiet()
+    limit = QUIET * loop.usual()
     return sum(slowest <= limit for slowest, _ in found)
