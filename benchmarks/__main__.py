@@ -126,7 +126,8 @@ def main() -> None:
         parser.error(f"no row matches {options.rows}")
     common = report.in_common(tables)
     print(report.summary(common) if common else "", end="\n" if common else "")
-    print(f"the fixed loop took {LOOP.usual() / 1000:.0f} µs in quiet moments: more than in another run, and this one was disturbed throughout")
+    print(f"the fixed loop took {LOOP.usual() / 1000:.0f} µs in quiet moments; "
+          "where other runs on this machine say less, this one was disturbed throughout")
     _write(tables, options.rounds, options.output)
 
 
