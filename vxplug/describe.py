@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from .classes import MODULE
 from .elf import PT_LOAD, SHNUM_MAX, Elf
 from .errors import Error, escape
 from .interface import Export, described
@@ -25,7 +26,8 @@ READS_MAX = 200_000
 def _export(export: Export) -> dict[str, Any]:
     return {
         "name": export.name, "address": export.address, "prototype": export.prototype,
-        "signature": f"{export.name}{export.signature}", "doc": export.doc,
+        # A plugin that nobody has imported has classes without a module.
+        "signature": f"{export.name}{export.signature}".replace(f"{MODULE}.", ""), "doc": export.doc,
     }
 
 

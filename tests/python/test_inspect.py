@@ -39,6 +39,8 @@ def test_json_has_everything(build_plugin):
     assert set(found) == {"file", "size", "sha256", "doc", "exports", "imports", "types", "segments", "sections", "debug", "needs"}
     add = next(export for export in found["exports"] if export["name"] == "add")
     assert add["prototype"] == "int32_t add(int32_t a, int32_t b)" and add["signature"] == "add(a: int, b: int) -> int"
+    paint = next(export for export in found["exports"] if export["name"] == "paint")
+    assert paint["signature"] == "paint(c: colour) -> colour"  # as whoever imports it sees, but for the module's name
     assert found["types"] == ["colour"] and found["debug"] == "inside" and found["doc"] == "Adds."
     assert found["sha256"] == vxplug.open(path).digest and found["size"] == path.stat().st_size
     assert {s["rights"] for s in found["segments"]} == {"r--", "r-x", "rw-"}
