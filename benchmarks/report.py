@@ -74,7 +74,7 @@ def _verdict(table: Table) -> str:
         return disturbed
     part = against(table.rows, PEER)
     compared = f"; its time is {part:.2f} of {PEER}'s" if part is not None else ""
-    return f"{OURS}'s worst row: {found.subject}, {found.ratio(OURS):.2f}{compared}\n{disturbed}".rstrip()
+    return f"{OURS}'s worst row: {found.subject}, {found.ratio(OURS):.2f}{compared}{disturbed and '; ' + disturbed}"
 
 
 def _disturbed(table: Table) -> str:
