@@ -41,7 +41,7 @@ FIGURES: dict[str, tuple[str, Callable[[Wanted], Iterable[Row]]]] = {
     "translation": ("translation", _listed(translation.rows)),
 }
 ALL = (*compute.TITLES, *TABLES, *FIGURES)
-SIDE_BY_SIDE = {"threads"}  # contestants that need every processor
+SIDE_BY_SIDE = {"threads", "imports"}  # contestants with threads of their own
 
 
 def _columns(text: str) -> list[str]:
