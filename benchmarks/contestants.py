@@ -73,7 +73,7 @@ def _includes(program: Program) -> list[Path]:
 def _key(program: Program, *more: object) -> str:
     """Changes whenever the output could."""
     pin = _packages(program).pins[program.package] if program.package else ()
-    ours = [HERE / "c" / name for name in ("bench.h", "harness.c", f"{program.name}.c")] + tree(codecs.SDK)
+    ours = [HERE / "c" / name for name in ("bench.h", "harness.c", f"{program.name}.c")] + codecs.sdk_files()
     return digest([*ours, program, FLAGS, pin, vxplug.__version__, metadata.version("ziglang"), *more])
 
 

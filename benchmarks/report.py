@@ -79,7 +79,7 @@ def _verdict(table: Table) -> str:
 
 def _disturbed(table: Table) -> str:
     """So that a reader knows how quiet the machine was."""
-    disturbed, rounds = (sum(counts) for counts in zip(*((row.disturbed, row.rounds) for row in table.rows), strict=True))
+    disturbed, rounds = sum(row.disturbed for row in table.rows), sum(row.rounds for row in table.rows)
     return f"in {disturbed} of {rounds} rounds others took part of the processor" if disturbed else ""
 
 

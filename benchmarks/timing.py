@@ -1,8 +1,8 @@
 """Interleaved samples: every contestant runs once a round, so that a slow moment hits them all.
 
-Machines are shared, and a neighbour on the other thread of a core takes up to half of it for seconds.  So a fixed loop is timed before
-and after every run; rounds in which it took long are measured again, within reason, and those count in which it took least. The loop
-alone chooses: what the contestants took is not looked at.
+Machines are shared, and a neighbour on the other thread of a core takes up to half of it for seconds.  So a fixed loop is
+timed before and after every run; rounds in which it took long are measured again, within reason, and those count in which it
+took least.  The loop alone chooses: what the contestants took is not looked at.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def measure(row: Row, rounds: int, loop: Loop = LOOP) -> Measured:
         for run in row.runs.values():
             run()
     found: list[tuple[float, dict[str, float]]] = []
-    while len(found) < rounds * PATIENCE and (len(found) < rounds or _quiet(found, loop) < rounds):
+    while len(found) < rounds or (len(found) < rounds * PATIENCE and _quiet(found, loop) < rounds):
         slowest, taken = loop(), {}
         for column, run in row.runs.items():
             taken[column] = run()

@@ -28,7 +28,8 @@ from .types import HANDLE_NAMES, HandleType, StreamType, named_types
 
 __all__ = ["FIRST_BUILD", "SdkError", "build", "compiler", "sdk_path"]
 
-# i386 has no register to spare for frames, which debug information tells.  Of a link it goes for the C library too, which zig compiles.
+# i386 has no register to spare for frames, which debug information tells.  In a link it holds
+# for the C library too, which zig compiles.
 FRAMES = "-fomit-frame-pointer"
 # zig traps undefined behaviour by default; a port of existing C must behave as it does elsewhere.
 TARGET = ["-target", "x86-linux-musl", "-mcpu=pentium4", "-fno-sanitize=undefined", FRAMES]

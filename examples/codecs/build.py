@@ -41,9 +41,14 @@ def _include_directories(codec: Codec) -> list[Path]:
     return [directory for directory in ours if directory.is_dir()] + theirs
 
 
+def sdk_files() -> list[Path]:
+    """What plugins are made with: the SDK's sources, and the code that has its flags."""
+    return [*tree(SDK), Path(sdk.__file__)]
+
+
 def _key(codec: Codec, *more: object) -> str:
     """Changes whenever the output could: our files, upstream's hash, the SDK, the compiler."""
-    ours = [*tree(HERE / "common"), *tree(HERE / codec.name), *tree(SDK)]
+    ours = [*tree(HERE / "common"), *tree(HERE / codec.name), *sdk_files()]
     return digest([*ours, codec, COMMON_FLAGS, PACKAGES.pins[codec.package], *more])
 
 

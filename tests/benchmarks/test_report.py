@@ -122,6 +122,33 @@ def test_a_machine_that_is_never_quiet():
     assert shown.endswith("in 1 of 5 rounds others took part of the processor\n")
 
 
+def test_what_is_usual_is_not_the_very_fastest():
+    """One moment of a faster clock would make every other one disturbed."""
+    loop = Told(0.5, *[1.0] * 19)
+    assert [loop() for _ in range(20)][0] == 0.5 and loop.usual() == 1.0
+
+
+@pytest.mark.parametrize("table", ["calls", "threads"])
+def test_rows_are_made_and_run_on_one_processor(table):
+    """Programs start when a row is made.  Threads side by side need more than one."""
+    pytest.importorskip("wasmtime")
+    from benchmarks import __main__ as suite
+
+    before, seen = os.sched_getaffinity(0), []
+
+    def run():
+        seen.append(os.sched_getaffinity(0))
+        return 1.0
+
+    def rows():
+        run()
+        yield Row("row", {"a": run})
+
+    (measured,) = suite._samples(table, "title", rows(), 1)
+    assert measured.samples == {"a": [1.0]} and os.sched_getaffinity(0) == before
+    assert {len(processors) for processors in seen} == {len(before) if table == "threads" else 1}
+
+
 def test_contestants_share_the_processor_that_is_least_busy():
     """On another one a program could have a neighbour that its rival has not."""
     before = os.sched_getaffinity(0)
