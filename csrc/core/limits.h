@@ -31,9 +31,9 @@ static inline uint64_t page_up(uint64_t size) { return (size + VX_PAGE_SIZE - 1)
 /* Displacements from the window's base (see state.h for the drawing). */
 #define VX_LOW_GUARD ((int64_t)64 << 10)
 #define VX_PAGE_MAP_DISP (-VX_LOW_GUARD - ((int64_t)1 << 20))
-#define VX_STATE_DISP (VX_PAGE_MAP_DISP - VX_PAGE_SIZE) /* ST_DISP */
-#define VX_HOST_STACK_HIGH (VX_STATE_DISP - VX_PAGE_SIZE)
-#define VX_HOST_STACK_LOW (VX_HOST_STACK_HIGH - ((int64_t)1 << 20))
+#define VX_STATE_DISP (VX_PAGE_MAP_DISP - 3648) /* ST_DISP: the state ends its page, where the stack begins */
+#define VX_HOST_STACK_HIGH VX_STATE_DISP
+#define VX_HOST_STACK_LOW (VX_PAGE_MAP_DISP - ((int64_t)1 << 20))
 
 /* Guest instructions in one block: long enough for the body of a loop, short enough that a
  * block's translation fits in VX_BLOCK_CODE_MAX. */

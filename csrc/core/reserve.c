@@ -14,12 +14,12 @@ static bool open_below(uint64_t base) {
     _Static_assert(VX_PAGE_MAP_DISP == -VX_LOW_GUARD - (int64_t)(VX_WINDOW / VX_PAGE_SIZE), "the low guard is the next");
     return os_protect(at(base, VX_HOST_STACK_LOW), (size_t)(VX_GUEST_MIN - VX_HOST_STACK_LOW),
                       VX_PROT_READ | VX_PROT_WRITE) &&
-           os_guard(at(base, VX_HOST_STACK_HIGH), (size_t)(VX_STATE_DISP - VX_HOST_STACK_HIGH)) &&
            os_guard(at(base, -VX_LOW_GUARD), (size_t)(VX_LOW_GUARD + VX_GUEST_MIN));
 }
 
 static void init_state(vx_sandbox *box) {
-    _Static_assert(sizeof(vx_state) <= VX_PAGE_SIZE, "the state is one page");
+    _Static_assert(VX_STATE_DISP + (int64_t)sizeof(vx_state) == VX_PAGE_MAP_DISP && sizeof(vx_state) < VX_PAGE_SIZE,
+                   "the state ends the page before the page map");
     _Static_assert(VX_STATE_DISP == ST_DISP, "limits.h and state.h agree");
     box->state = (vx_state *)(void *)at(box->base, VX_STATE_DISP);
     box->page_map = at(box->base, VX_PAGE_MAP_DISP);
@@ -67,7 +67,7 @@ void reserve_free(vx_sandbox *box) {
 static bool tidy(vx_sandbox *box) {
     memset(box->state, 0, sizeof *box->state);
     return os_discard(at(box->base, VX_HOST_STACK_LOW),
-                      (size_t)(VX_HOST_STACK_HIGH - VX_HOST_STACK_LOW) - VX_PAGE_SIZE);
+                      (size_t)(VX_PAGE_MAP_DISP - VX_HOST_STACK_LOW) - VX_PAGE_SIZE);
 }
 
 static bool has_room(vx_plugin *plugin) {

@@ -1,13 +1,15 @@
 /* The CPU state of a sandbox and where it lives.
  *
  *   base - 4M           guard
- *   base - 2120K        host-side stack (return predictions only), grows down into the guard: 1M
- *   base - 1096K        guard, one page
- *   base - 1092K        vx_state, one page             gs:[VX_STATE_DISP + offset], 64-bit addressing
+ *   base - 2112K        host-side stack (return predictions only), grows down into the guard: 1M less
+ *   base - 1088K - 3648 vx_state                       gs:[VX_STATE_DISP + offset], 64-bit addressing
  *   base - 1088K        page map, one byte a guest page: 1M
  *   base - 64K          guard, and on to the first address that a guest may have pages at
  *   base                guest window, 4 GiB            gs:[any 32-bit address]
  *   base + 4G           guard
+ *
+ * The stack's first page, which every call uses, is the state's too: a sandbox touches one page less, and nothing is
+ * popped from above the stack, since the sentinel at its top stays in place.
  *
  * What the host writes below the window is one mapping up to where the image begins, with the guards
  * marked inside it where the kernel can (os_guard): a process has few mappings.
@@ -18,7 +20,7 @@
 #ifndef VX_STATE_H
 #define VX_STATE_H
 
-#define ST_DISP (-0x111000)   /* of the state from the base */
+#define ST_DISP (-0x110e40)   /* of the state from the base */
 
 /* Offsets used by assembly and by emitted code; pinned below for C. */
 #define ST_GPR 0
