@@ -51,13 +51,12 @@ class Box:
     def __init__(
         self,
         plugin: Plugin,
-        *,
         memory: int,
         stack: int,
         timeout: float,  # seconds, 0 for none
         init_timeout: float,
-        poison: bool,  # after a trap: refuse further calls instead of resetting
         output: int,  # bytes a call may write, 0 for no limit
+        poison: bool,  # after a trap: refuse further calls instead of resetting
         free: int,
         write: Callable[[int, bytes], Any],
         trap: Callable[[dict[str, Any]], BaseException],
@@ -184,7 +183,7 @@ class Function:
 
     def __init__(
         self,
-        box: Box | None,  # None: a prototype, the type of a host function
+        box: Box | None,  # None: unbound, or a prototype, the type of a host function
         name: str,
         address: int,
         params: Sequence[tuple[str, str | Layout] | tuple[str, str | Layout, bool]],
@@ -193,7 +192,10 @@ class Function:
         doc: str | None = None,
         module: str | None = None,
         signature: Callable[[], Any] | None = None,  # what makes __signature__, at each look
+        unbound: bool = False,  # an export without a box, for bind()
     ) -> None: ...
+    def bind(self, box: Box, module: str | None, /) -> Function:
+        """An unbound function as the callable of one box.  TypeError of any other."""
     def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
 
 def reclaim_signals() -> None:

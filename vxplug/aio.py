@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import _vx
 from .classes import Stream
-from .pickling import sandbox_of
+from .pickling import sandbox_of, sandbox_of_box
 
 if TYPE_CHECKING:
     import asyncio
@@ -140,7 +140,7 @@ def iterate(stream: Stream, /) -> AsyncGenerator[bytes, None]:
     """
     if not isinstance(stream, Stream):
         raise TypeError(f"expected a stream, got {type(stream).__name__}")
-    return _pieces(stream, stream.__box__.trap.__self__)  # type: ignore[attr-defined]
+    return _pieces(stream, sandbox_of_box(stream.__box__))
 
 
 async def _pieces(stream: Stream, sandbox: Sandbox) -> AsyncGenerator[bytes, None]:

@@ -174,7 +174,7 @@ class Classes:
     def __init__(self, types: Iterable[Type]) -> None:
         self.named: dict[str, type] = {}
         self._layouts: dict[Type, _vx.Layout] = {}
-        self._functions: dict[str, dict[str, Any]] = {}  # what each export's _vx.Function takes besides its box
+        self._functions: dict[str, _vx.Function] = {}  # of each export, bound to no box
         self.plugins: list[weakref.ref[Plugin]] = []  # whose types they are, the one that pickles name last
         for type in types:
             self.spec(type)
@@ -210,14 +210,14 @@ class Classes:
 
     def function(self, box: _vx.Box, export: Any, module: str | None = None) -> _vx.Function:
         """An export as the callable of one sandbox."""
-        shared = self._functions.get(export.name)
-        if shared is None:
-            shared = self._functions[export.name] = {
-                "params": [self.parameter(name, type) for name, type in export.params],
-                "result": self.spec(export.result),
-                "signature": lambda: export.signature,
-            }
-        return _vx.Function(box, export.name, export.address, **shared, doc=export.doc, module=module)
+        unbound = self._functions.get(export.name)
+        if unbound is None:
+            params = [self.parameter(name, type) for name, type in export.params]
+            unbound = self._functions[export.name] = _vx.Function(
+                None, export.name, export.address, params, self.spec(export.result), doc=export.doc,
+                signature=lambda: export.signature, unbound=True,
+            )
+        return unbound.bind(box, module)
 
     def add_methods(self, handle: HandleType, exports: Mapping[str, Any]) -> None:
         for name, export in handle.methods:

@@ -6,6 +6,7 @@ import codecs
 import errno
 import io
 import sys
+import weakref
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,8 @@ _LIMITS = ("memory", "stack", "timeout", "init_timeout", "output")
 
 def _limit(name: str, value: Any, low: float, high: float, kind: type[int] | type[float]) -> Any:
     number: Any = value
+    if type(value) is kind and low <= number <= high:  # nearly all
+        return value
     if isinstance(value, bool) or not isinstance(value, (int, kind)):
         raise TypeError(f"{name}: expected {kind.__name__}, got {type(value).__name__}")
     if not low <= number <= high:
@@ -51,26 +54,30 @@ def _check_policy(linux: Any) -> None:
         raise TypeError(f"linux: expected LinuxPolicy, got {type(linux).__name__}")
 
 
-def _checked(options: dict[str, Any]) -> dict[str, Any]:
-    """The limits among a sandbox's options as the binding takes them.  TypeError or ValueError where one is none."""
-    on_fault, imports, memory, stack, output = (options[n] for n in ("on_fault", "imports", "memory", "stack", "output"))
+def _check_receivers(on_fault: Any, imports: Any, stdout: Any, stderr: Any, linux: Any) -> None:
     if on_fault not in ("reset", "poison"):
         raise ValueError(f"on_fault: expected 'reset' or 'poison', got {on_fault!r}")
-    if options["linux"] is not None:
-        _check_policy(options["linux"])
+    if linux is not None:
+        _check_policy(linux)
     if imports is not None and not isinstance(imports, Mapping):
         raise TypeError(f"imports: expected a mapping of names to callables, got {type(imports).__name__}")
+    for name, target in (("stdout", stdout), ("stderr", stderr)):
+        if target is not None and not callable(target) and not hasattr(target, "write"):
+            raise TypeError(f"{name}: expected a callable or a file object, got {type(target).__name__}")
+
+
+def _limits(memory: Any, stack: Any, timeout: Any, init_timeout: Any, output: Any) -> tuple[int, int, float, float, int]:
+    """The limits as the binding takes them.  TypeError or ValueError where one is none."""
     _limit("memory", memory, PAGE, MEMORY_MAX, int)
     if stack is None:
         stack = min(STACK, max(PAGE, memory // 2))
-    return {
-        "memory": memory,
-        "stack": _limit("stack", stack, PAGE, min(memory, STACK_MAX), int),
-        "timeout": _seconds("timeout", options["timeout"]),
-        "init_timeout": _seconds("init_timeout", options["init_timeout"]),
-        "output": 0 if output is None else _limit("output", output, 1, 1 << 62, int),
-        "poison": on_fault == "poison",
-    }
+    return (
+        memory,
+        _limit("stack", stack, PAGE, min(memory, STACK_MAX), int),
+        _seconds("timeout", timeout),
+        _seconds("init_timeout", init_timeout),
+        0 if output is None else _limit("output", output, 1, 1 << 62, int),
+    )
 
 
 def check_options(given: dict[str, Any]) -> None:
@@ -81,16 +88,14 @@ def check_options(given: dict[str, Any]) -> None:
     if unknown:
         raise TypeError(f"no such limit of a sandbox: {', '.join(unknown)}; there are: {', '.join(options)}")
     options.update(given)
-    _checked(options)
-    _Output("stdout", options["stdout"]), _Output("stderr", options["stderr"])
+    _check_receivers(*(options[name] for name in ("on_fault", "imports", "stdout", "stderr", "linux")))
+    _limits(*(options[name] for name in _LIMITS))
 
 
 class _Output:
     """Guest bytes of one stream to whatever the application gave: callable, text or binary file."""
 
     def __init__(self, name: str, target: Any) -> None:
-        if target is not None and not callable(target) and not hasattr(target, "write"):
-            raise TypeError(f"{name}: expected a callable or a file object, got {type(target).__name__}")
         self.name = name
         self.target = target
         self.decoder: codecs.IncrementalDecoder | None = None
@@ -152,8 +157,6 @@ def _encodable(text: str, target: Any) -> str:
 
 def _imports(plugin: Plugin, given: dict[str, Any], trace: Trace | None, module: str | None) -> list[tuple[int, _vx.Function, Any]]:
     """What the binding wants of each import; all must be given, and nothing that the plugin does not know."""
-    if not given and not plugin.imports:
-        return []
     missing = [described(name, function.prototype) for name, function in plugin.imports.items() if name not in given]
     if missing:
         who = module or plugin.path or "the plugin"
@@ -170,6 +173,67 @@ def _imports(plugin: Plugin, given: dict[str, Any], trace: Trace | None, module:
         given = {name: trace.watch(name, function) for name, function in given.items()}
     prototype = plugin._interface.classes.prototype
     return [(f.address, prototype(name, f.type), given[name]) for name, f in plugin.imports.items()]
+
+
+def _nothing() -> None:
+    """A weak reference of what is not made yet."""
+
+
+def _personality(policy: LinuxPolicy, host: _Host, memory: int, stack: int) -> Any:
+    """Who serves system calls; nobody when the policy allows none: they are PolicyErrors then."""
+    if policy.denies_all:
+        return None
+    from .linux.personality import Personality
+    from .linux.process import Streams
+
+    return Personality(policy, Streams(None, host.output(1), host.output(2)), memory, stack)
+
+
+def _traced(trace: Any, policy: LinuxPolicy | None, personality: Any) -> tuple[Trace, Any]:
+    """The embedder's record of what is attempted, and the hook that fills it."""
+    from .linux.trace import Tracer, traced
+
+    watched = traced(trace)
+    return watched, Tracer(watched, policy, personality)
+
+
+class _Host:
+    """Whom the binding calls.  It has no reference to its sandbox, whose memory so goes as soon as nobody has it."""
+
+    __slots__ = ("options", "outputs", "personality", "plugin", "sandbox")
+
+    def __init__(self, plugin: Plugin, options: dict[str, Any]) -> None:
+        self.plugin = plugin
+        self.options = options
+        self.outputs: dict[int, _Output] = {}  # by descriptor, made when first asked for
+        self.personality: Any = None  # who serves system calls
+        self.sandbox: Callable[[], Sandbox | None] = _nothing  # a weak reference
+
+    def sandbox_of(self, box: _vx.Box) -> Sandbox:
+        """Again, where only its functions were left."""
+        found = self.sandbox()
+        if found is None:
+            found = object.__new__(Sandbox)
+            found._become(self, box)
+        return found
+
+    def output(self, fd: int) -> _Output:
+        found = self.outputs.get(fd)
+        if found is None:
+            name = {1: "stdout", 2: "stderr"}[fd]
+            found = self.outputs[fd] = _Output(name, self.options[name])
+        return found
+
+    def write(self, fd: int, data: bytes) -> None:
+        self.output(fd)(data)
+
+    def forget_output(self) -> None:
+        for output in self.outputs.values():
+            output.forget()
+
+    def trap(self, info: dict[str, Any]) -> BaseException:
+        self.forget_output()
+        return from_trap(info, self.plugin, {name: self.options[name] for name in _LIMITS})
 
 
 class Sandbox:
@@ -190,6 +254,12 @@ class Sandbox:
     that ``imports`` has not.
     """
 
+    _plugin: Plugin
+    _options: dict[str, Any]
+    _host: _Host
+    _box: _vx.Box
+    _functions: dict[str, _vx.Function]
+
     def __init__(
         self,
         plugin: Plugin,
@@ -207,57 +277,31 @@ class Sandbox:
         trace: Trace | Callable[[str], object] | None = None,
         module: str | None = None,
     ) -> None:
-        self._options = options = dict(locals())
-        del options["self"], options["plugin"], options["trace"]
-        limits = _checked(options)
-        options["stack"] = limits["stack"]
-        self._plugin = plugin
-        self._outputs = {1: _Output("stdout", stdout), 2: _Output("stderr", stderr)}
-        self._linux = self._personality(linux, memory, limits["stack"])
-        watched, tracer = self._traced(trace, linux)
-        self._box = _vx.Box(
-            plugin._core,
-            **limits,
-            free=plugin._interface.release,
-            write=self._write,
-            trap=self._trap,
-            linux=self._linux,
-            trace=tracer,
-            raw=False,
-            imports=_imports(plugin, dict(imports or {}), watched, module),
-            new_life=None if self._linux is None else self._linux.end_process,
+        _check_receivers(on_fault, imports, stdout, stderr, linux)
+        limits = _limits(memory, stack, timeout, init_timeout, output)
+        options = {
+            "memory": memory, "stack": limits[1], "timeout": timeout, "init_timeout": init_timeout, "output": output,
+            "on_fault": on_fault, "imports": imports, "stdout": stdout, "stderr": stderr, "linux": linux, "module": module,
+        }
+        host = _Host(plugin, options)
+        personality = host.personality = None if linux is None else _personality(linux, host, memory, limits[1])
+        watched, tracer = (None, None) if trace is None else _traced(trace, linux, personality)
+        given = _imports(plugin, dict(imports or {}), watched, module) if imports or plugin.imports else ()
+        new_life = None if personality is None else personality.end_process
+        # By position: fifteen keywords take longer than the box.
+        box = _vx.Box(
+            plugin._core, *limits, on_fault == "poison", plugin._interface.release, host.write, host.trap, personality, tracer,
+            False, given, new_life,
         )
-        self._module = module
-        self._functions: dict[str, _vx.Function] = {}  # made when first asked for
+        self._become(host, box)
 
-    def _personality(self, policy: LinuxPolicy | None, memory: int, stack: int) -> Any:
-        """Who serves system calls; nobody when the policy allows none: they are PolicyErrors then."""
-        if policy is None or policy.denies_all:
-            return None
-        from .linux.personality import Personality
-        from .linux.process import Streams
-
-        return Personality(policy, Streams(None, self._outputs[1], self._outputs[2]), memory, stack)
-
-    def _traced(self, trace: Any, policy: LinuxPolicy | None) -> tuple[Trace | None, Any]:
-        """The embedder's record of what is attempted, and the hook that fills it."""
-        if trace is None:
-            return None, None
-        from .linux.trace import Tracer, traced
-
-        watched = traced(trace)
-        return watched, Tracer(watched, policy, self._linux)
-
-    def _write(self, fd: int, data: bytes) -> None:
-        self._outputs[fd](data)
-
-    def _forget_output(self) -> None:
-        for output in self._outputs.values():
-            output.forget()
-
-    def _trap(self, info: dict[str, Any]) -> BaseException:
-        self._forget_output()
-        return from_trap(info, self._plugin, {name: self._options[name] for name in _LIMITS})
+    def _become(self, host: _Host, box: _vx.Box) -> None:
+        # Past __setattr__, which would take as long as all else of a sandbox in Python.
+        self.__dict__.update(
+            _plugin=host.plugin, _options=host.options, _host=host, _box=box,
+            _functions={},  # made when first asked for
+        )
+        host.sandbox = weakref.ref(self)
 
     @property
     def plugin(self) -> Plugin:
@@ -287,13 +331,14 @@ class Sandbox:
     def reset(self) -> None:
         """Back to the state right after initialisation.  RuntimeError inside a call."""
         self._box.reset()
-        self._forget_output()
+        self._host.forget_output()
 
     def close(self) -> None:
-        """Free the memory; waits for a call in another thread.  Idempotent."""
+        """Free the memory, which else goes with the last reference to the sandbox, its functions or what they gave; waits
+        for a call in another thread.  Idempotent."""
         self._box.close()
-        if self._linux is not None:
-            self._linux.close()
+        if self._host.personality is not None:
+            self._host.personality.close()
 
     def interrupt(self) -> None:
         """End the running call, if any, with GuestFault of kind ``"interrupt"``.  Any thread may."""
@@ -331,7 +376,7 @@ class Sandbox:
         found = self._functions.get(name)
         if found is None:
             export = self._plugin.exports[name]
-            found = self._functions[name] = self._plugin._interface.classes.function(self._box, export, self._module)
+            found = self._functions[name] = self._plugin._interface.classes.function(self._box, export, self._options["module"])
         return found
 
     def __dir__(self) -> list[str]:

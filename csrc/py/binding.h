@@ -227,7 +227,7 @@ typedef struct Parameter {
 
 /* Immutable after creation: calls read it without precautions. */
 typedef struct Function {
-    PyObject_HEAD                  /* `box` is NULL: a prototype, which cannot be called */
+    PyObject_HEAD                  /* `box` is NULL: a prototype or unbound, and cannot be called */
     vectorcallfunc vectorcall;
     PyObject *weakrefs;
     Box *box;
@@ -245,6 +245,7 @@ typedef struct Function {
     uint8_t result;            /* Code */
     bool plain_result;         /* a number, or none */
     bool plain;                /* and so are the parameters */
+    bool unbound;              /* an export, of no sandbox yet: function_bind */
     Layout *result_layout;     /* or NULL where the code says all */
     uint32_t result_size;      /* bytes behind the hidden pointer, or 0: there is none */
     Parameter *parameters;
@@ -439,6 +440,8 @@ bool function_finish_type(PyTypeObject *type);
 bool function_check(PyObject *object);
 PyObject *function_vectorcall(PyObject *self, PyObject *const *args, size_t flagged, PyObject *keywords);
 /* A function of the prototype's type in a box; its address is still to be set. */
+/* The type of a function of the host's: what is possible differs. */
+static inline bool function_is_prototype(const Function *self) { return self->box == NULL && !self->unbound; }
 Function *function_of(const Function *prototype, Box *box, PyObject *name);
 /* Keeps on the call what vx_call returned, not VX_OK; always NULL. */
 void *call_failed(const Function *function, Call *call, vx_status status);

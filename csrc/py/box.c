@@ -279,16 +279,16 @@ typedef struct BoxArguments {
 
 static bool box_parse(State *state, PyObject *args, PyObject *keywords, BoxArguments *out)
 {
-    static char *names[] = {"plugin", "memory", "stack", "timeout", "init_timeout", "poison",
-                            "output", "free", "write", "trap", "linux", "trace",
+    static char *names[] = {"plugin", "memory", "stack", "timeout", "init_timeout", "output",
+                            "poison", "free", "write", "trap", "linux", "trace",
                             "raw", "imports", "new_life", NULL};
     double timeout, init_timeout;
     vx_options *options = &out->options;
-    return PyArg_ParseTupleAndKeywords(args, keywords, "O!$O&O&ddpO&O&OOOOpOO:Box", names,
+    return PyArg_ParseTupleAndKeywords(args, keywords, "O!O&O&ddO&pO&OOOOpOO:Box", names,
                                        state->plugin_type, &out->plugin, convert_long_word,
                                        &options->memory, convert_word, &options->stack, &timeout,
-                                       &init_timeout, &out->poison, convert_long_word,
-                                       &options->output, convert_word, &out->release, &out->write,
+                                       &init_timeout, convert_long_word, &options->output, &out->poison,
+                                       convert_word, &out->release, &out->write,
                                        &out->trap, &out->linux_call, &out->linux_trace, &out->raw,
                                        &out->imports, &out->new_life)
         && seconds_to_ns(timeout, "timeout", &options->timeout_ns)
@@ -524,8 +524,8 @@ static PyMemberDef box_members[] = {
 
 static PyType_Slot box_slots[] = {
     {Py_tp_doc, (void *)PyDoc_STR(
-        "Box(plugin, *, memory, stack, timeout, init_timeout, poison, output, free, write, trap, linux,"
-        " trace, raw)\n--\n\n"
+        "Box(plugin, memory, stack, timeout, init_timeout, output, poison, free, write, trap, linux,"
+        " trace, raw, imports, new_life)\n--\n\n"
         "One guest address space and its CPU, with the lock that admits one call at a time.")},
     {Py_tp_new, box_new},
     {Py_tp_dealloc, box_dealloc},

@@ -246,11 +246,13 @@ PyObject *function_vectorcall(PyObject *self, PyObject *const *args, size_t flag
     return call_bound(function, args);
 }
 
-static PyObject *prototype_vectorcall(PyObject *self, PyObject *const *args, size_t flagged,
+static PyObject *boxless_vectorcall(PyObject *self, PyObject *const *args, size_t flagged,
                                       PyObject *keywords)
 {
     (void)args, (void)flagged, (void)keywords;
-    return PyErr_Format(PyExc_TypeError, "%U is a prototype", ((Function *)self)->name);
+    const Function *function = (const Function *)self;
+    return PyErr_Format(PyExc_TypeError, "%U is %s", function->name,
+                        function->unbound ? "bound to no sandbox" : "a prototype");
 }
 
 /* ---- creation ---- */
@@ -281,7 +283,7 @@ static bool parse_type(PyObject *type, const char *what, PyObject *name, Code *c
 }
 
 /* Text that a struct by value points to has no place: the words are all there is of it. */
-static bool set_type(const Box *box, Parameter *parameter, PyObject *name, PyObject *type)
+static bool set_type(bool prototype, Parameter *parameter, PyObject *name, PyObject *type)
 {
     Code code;
     if (!parse_type(type, "parameter", name, &code, &parameter->layout))
@@ -289,7 +291,7 @@ static bool set_type(const Box *box, Parameter *parameter, PyObject *name, PyObj
     bool usable = code_set_parameter(code, parameter);
     if (code == CODE_STRUCT) {
         uint32_t words = (parameter->layout->size + 3) / 4;
-        usable = words < MAX_WORDS && !(box != NULL && parameter->layout->text);
+        usable = words < MAX_WORDS && (prototype || !parameter->layout->text);
         parameter->words = (uint8_t)words;
     }
     if (!usable)
@@ -308,7 +310,7 @@ static bool add_parameter(Function *self, PyObject *pair)
     parameter->optional = optional;
     self->parameter_count++;
     PyUnicode_InternInPlace(&parameter->name);
-    if (!set_type(self->box, parameter, name, type))
+    if (!set_type(function_is_prototype(self), parameter, name, type))
         return false;
     self->word_count += parameter->words;
     if (self->word_count > MAX_WORDS) {
@@ -396,7 +398,7 @@ static bool set_result(Function *self, PyObject *type)
     Code code;
     if (!parse_type(type, "result of", self->name, &code, &self->result_layout))
         return false;
-    bool prototype = self->box == NULL;
+    bool prototype = function_is_prototype(self);
     if (!is_result(prototype, code, self->result_layout)) {
         PyErr_Format(PyExc_ValueError, "result of %U cannot be %S", self->name, type);
         return false;
@@ -436,7 +438,7 @@ static Function *function_alloc(PyTypeObject *type, PyObject *box, PyObject *nam
 {
     Function *self = (Function *)type->tp_alloc(type, 0);
     if (self != NULL) {
-        self->vectorcall = box != Py_None ? function_vectorcall : prototype_vectorcall;
+        self->vectorcall = box != Py_None ? function_vectorcall : boxless_vectorcall;
         self->box = box != Py_None ? (Box *)Py_NewRef(box) : NULL;
         self->name = Py_NewRef(name);
         self->address = (vx_gaddr){address};
@@ -470,46 +472,68 @@ static bool copy_parameters(Function *self, const Function *from)
     return true;
 }
 
-Function *function_of(const Function *prototype, Box *box, PyObject *name)
+static Function *copy_for(const Function *from, Box *box, PyObject *name)
 {
-    Function *self = NULL;
-    if (usable_in_a_box(prototype))
-        self = function_alloc(Py_TYPE(prototype), (PyObject *)box, name, 0);
-    if (self == NULL || !copy_parameters(self, prototype)) {
+    Function *self = function_alloc(Py_TYPE(from), (PyObject *)box, name, 0);
+    if (self == NULL || !copy_parameters(self, from)) {
         Py_XDECREF(self);
         return NULL;
     }
-    self->input_count = prototype->input_count;
-    self->word_count = prototype->word_count;
-    self->lease_count = prototype->lease_count;
-    self->out_count = prototype->out_count;
-    self->callback_count = prototype->callback_count;
-    self->uses_memory = prototype->uses_memory;
-    self->result = prototype->result;
-    self->plain_result = prototype->plain_result;
-    self->result_size = prototype->result_size;
-    self->result_layout = (Layout *)Py_XNewRef(prototype->result_layout);
-    self->text_signature = Py_NewRef(prototype->text_signature);
+    self->input_count = from->input_count;
+    self->word_count = from->word_count;
+    self->lease_count = from->lease_count;
+    self->out_count = from->out_count;
+    self->callback_count = from->callback_count;
+    self->uses_memory = from->uses_memory;
+    self->result = from->result;
+    self->plain_result = from->plain_result;
+    self->result_size = from->result_size;
+    self->result_layout = (Layout *)Py_XNewRef(from->result_layout);
+    self->text_signature = Py_NewRef(from->text_signature);
     return self;
+}
+
+Function *function_of(const Function *prototype, Box *box, PyObject *name)
+{
+    return usable_in_a_box(prototype) ? copy_for(prototype, box, name) : NULL;
+}
+
+/* What an export is was found out once, and every sandbox of the plugin has it. */
+static PyObject *function_bind(Function *self, PyObject *const *args, Py_ssize_t count)
+{
+    State *state = PyType_GetModuleState(Py_TYPE(self));
+    if (!self->unbound || count != 2 || !Py_IS_TYPE(args[0], state->box_type))
+        return PyErr_Format(PyExc_TypeError, "bind(box, module) of what is bound to none");
+    Function *bound = copy_for(self, (Box *)args[0], self->name);
+    if (bound == NULL)
+        return NULL;
+    bound->address = self->address;
+    bound->plain = self->plain;
+    bound->doc = Py_NewRef(self->doc);
+    bound->signature = Py_NewRef(self->signature);
+    bound->module = Py_NewRef(args[1]);
+    return (PyObject *)bound;
 }
 
 static PyObject *function_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
 {
     static char *names[] = {"box", "name", "address", "params", "result", "doc", "module",
-                            "signature", NULL};
+                            "signature", "unbound", NULL};
     State *state = PyType_GetModuleState(type);
     PyObject *box, *name, *params, *result, *doc = Py_None, *module = Py_None;
     PyObject *signature = Py_None;
     uint32_t address;
-    if (!PyArg_ParseTupleAndKeywords(args, keywords, "OUO&OO|$OOO:Function", names,
+    int unbound = 0;
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "OUO&OO|$OOOp:Function", names,
                                      &box, &name, convert_word, &address, &params,
-                                     &result, &doc, &module, &signature))
+                                     &result, &doc, &module, &signature, &unbound))
         return NULL;
-    if (box != Py_None && !Py_IS_TYPE(box, state->box_type))
-        return PyErr_Format(PyExc_TypeError, "box: expected Box or None");
+    if (box != Py_None && (unbound || !Py_IS_TYPE(box, state->box_type)))
+        return PyErr_Format(PyExc_TypeError, unbound ? "box: expected None" : "box: expected Box or None");
     Function *self = function_alloc(type, box, name, address);
     if (self == NULL)
         return NULL;
+    self->unbound = unbound;
     self->doc = Py_NewRef(doc);
     self->module = Py_NewRef(module);
     self->signature = Py_NewRef(signature);
@@ -588,6 +612,12 @@ static PyGetSetDef function_getset[] = {
     {0},
 };
 
+static PyMethodDef function_methods[] = {
+    {"bind", (PyCFunction)(void (*)(void))function_bind, METH_FASTCALL,
+     PyDoc_STR("bind($self, box, module, /)\n--\n\nAn unbound function as the callable of one box.")},
+    {0},
+};
+
 static PyMemberDef function_members[] = {
     FUNCTION_MEMBER("__name__", name),
     FUNCTION_MEMBER("box", box),
@@ -618,6 +648,7 @@ static PyType_Slot function_slots[] = {
     {Py_tp_call, PyVectorcall_Call},
     {Py_tp_repr, function_repr},
     {Py_tp_descr_get, function_get},
+    {Py_tp_methods, function_methods},
     {Py_tp_members, function_members},
     {Py_tp_getset, function_getset},
     {0, NULL},

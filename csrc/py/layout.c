@@ -168,7 +168,7 @@ static bool set_pointer(Layout *self)
 /* Of a prototype: calling a function of a sandbox goes another way.  Those that it takes make it deeper. */
 static bool set_prototype(Layout *self, PyObject *object)
 {
-    if (object == NULL || !function_check(object) || ((Function *)object)->box != NULL)
+    if (object == NULL || !function_check(object) || !function_is_prototype((Function *)object))
         return refuse("not a prototype");
     const Function *function = (const Function *)object;
     for (unsigned i = 0; i < function->parameter_count; i++)

@@ -586,6 +586,29 @@ def test_text_signature_serves_inspect(box, calls_plugin):
     assert function(1, 2) == 3
 
 
+def test_unbound_functions(box, calls_plugin):
+    """What an export is, without a sandbox: calling it would run on none, binding something else would share a box."""
+    params = [("a", "i32"), ("b", "i32")]
+    unbound = _vx.Function(None, "plus", calls_plugin.exports["add"].address, params, "i32", doc="Adds.", unbound=True)
+    with pytest.raises(TypeError, match="plus is bound to no sandbox"):
+        unbound(1, 2)
+    bound = unbound.bind(box._box, "m.n")
+    assert bound(1, b=2) == 3
+    assert (bound.__module__, bound.__doc__, bound.__text_signature__) == ("m.n", "Adds.", "(a, b)")
+    assert bound.box is box._box and unbound.box is None
+    prototype = _vx.Function(None, "plus", 0, params, "i32")
+    for other in (bound, prototype):
+        with pytest.raises(TypeError, match="bound to none"):
+            other.bind(box._box, None)
+    for arguments in ((None, None), (box._box,), (box, None)):
+        with pytest.raises(TypeError, match="bound to none"):
+            unbound.bind(*arguments)
+    with pytest.raises(TypeError, match="expected None"):
+        _vx.Function(box._box, "plus", 0, params, "i32", unbound=True)
+    with pytest.raises(ValueError, match="not a prototype"):
+        _vx.Layout("function", prototype=unbound)
+
+
 def test_does_not_bind(box):
     """Without it an export stored on a class would get `self` as its first argument."""
     holder = type("Holder", (), {"add": box.add})

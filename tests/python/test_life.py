@@ -207,6 +207,46 @@ def test_sandboxes_collected_in_any_order(run_life):
     good(run_life(COLLECTED))
 
 
+def test_a_sandbox_goes_with_its_last_reference(run_life):
+    """Without it a loop that makes sandboxes would keep their memory until Python looks for cycles, which counts objects,
+    not bytes."""
+    good(run_life("""
+        gc.disable()
+        boxes = [plugin.sandbox(stdout=lambda data: None, trace=lambda line: None) for _ in range(8)]
+        for box in boxes:
+            box.say(1)
+            assert ends(box.crash) == 'memory' and box.add(1, 2) == 3
+        cores = [weakref.ref(box._box) for box in boxes]
+        del box, boxes
+        assert [core() for core in cores] == [None] * 8
+        print('good')
+    """))
+
+
+def test_functions_that_are_left_of_a_sandbox(run_life):
+    """They have its memory, its limits and its output; whoever asks for their sandbox gets one of that memory."""
+    good(run_life("""
+        import pickle
+        from vxplug.pickling import sandbox_of
+        gc.disable()
+        lines = []
+        box = plugin.sandbox(stdout=lines.append, timeout=0.2)
+        say, count, spin, gone = box.say, box.count, box.spin, weakref.ref(box)
+        assert count() == 1
+        del box
+        assert gone() is None
+        say(2)
+        assert b''.join(lines).split() == [b'a', b'line'] * 2
+        assert ends(spin) == 'timeout' and count() == 1     # the timeout was a reset
+        sandbox = sandbox_of(say)
+        assert sandbox is sandbox_of(count) and sandbox.count() == 2 and sandbox.plugin is plugin
+        del sandbox
+        copy = pickle.loads(pickle.dumps(plugin.sandbox().count))
+        assert copy() == 1 and count() == 3
+        print('good')
+    """))
+
+
 def test_a_callback_that_drops_the_last_reference(run_life):
     """The sandbox would be freed under the running call."""
     good(run_life("""
