@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 from . import _vx
 from .classes import Stream
-from .pickling import sandbox_of, sandbox_of_box
 
 if TYPE_CHECKING:
     import asyncio
@@ -34,7 +33,7 @@ RETRY = 0.01
 
 _executor: ThreadPoolExecutor | None = None
 # Calls of one sandbox take turns here, not at its own lock: only so is it known whose call an interrupt ends.
-_turns: weakref.WeakKeyDictionary[Sandbox, threading.Lock] = weakref.WeakKeyDictionary()
+_turns: weakref.WeakKeyDictionary[_vx.Box, threading.Lock] = weakref.WeakKeyDictionary()
 _start = threading.RLock()  # guards the two above, for moments; in a finaliser's call once more
 
 
@@ -49,9 +48,9 @@ def _get_executor() -> ThreadPoolExecutor:
         return _executor
 
 
-def _turn_of(sandbox: Sandbox) -> threading.Lock:
+def _turn_of(box: _vx.Box) -> threading.Lock:
     with _start:
-        return _turns.setdefault(sandbox, threading.Lock())
+        return _turns.setdefault(box, threading.Lock())
 
 
 def _start_anew() -> None:
@@ -67,9 +66,9 @@ os.register_at_fork(after_in_child=_start_anew)
 class _Turn:
     """One call in its thread."""
 
-    def __init__(self, sandbox: Sandbox, work: Callable[[], Any]) -> None:
-        self._sandbox = sandbox
-        self._turn = _turn_of(sandbox)
+    def __init__(self, box: _vx.Box, work: Callable[[], Any]) -> None:
+        self._box = box
+        self._turn = _turn_of(box)
         self._work = work
         self._state = threading.Lock()  # guards the two below, for moments
         self._running = self._cancelled = False
@@ -90,7 +89,7 @@ class _Turn:
         with self._state:
             self._cancelled = True
             if self._running:
-                self._sandbox.interrupt()
+                self._box.interrupt()
 
 
 async def _stop(turn: _Turn, future: asyncio.Future[Any]) -> None:
@@ -107,11 +106,11 @@ async def _stop(turn: _Turn, future: asyncio.Future[Any]) -> None:
         future.exception()  # that of the interrupt: it has been dealt with
 
 
-async def _run(sandbox: Sandbox, work: Callable[[], Any]) -> Any:
-    """The result of ``work``, which calls the sandbox, from a thread; cancelled with the task that waits for it."""
+async def _run(box: _vx.Box, work: Callable[[], Any]) -> Any:
+    """The result of ``work``, which calls the box, from a thread; cancelled with the task that waits for it."""
     import asyncio
 
-    turn = _Turn(sandbox, work)
+    turn = _Turn(box, work)
     future = asyncio.get_running_loop().run_in_executor(_get_executor(), turn.run)
     try:
         return await asyncio.shield(future)
@@ -129,7 +128,9 @@ async def call(function: _vx.Function | MethodType, /, *args: Any, **kwargs: Any
     exported: Any = function
     if isinstance(function, MethodType) and isinstance(function.__self__, _vx.Handle):
         exported = function.__func__
-    return await _run(sandbox_of(exported), partial(function, *args, **kwargs))
+    if not isinstance(exported, _vx.Function):
+        raise TypeError(f"expected an exported function, got {type(exported).__name__}")
+    return await _run(exported.box, partial(function, *args, **kwargs))
 
 
 def iterate(stream: Stream, /) -> AsyncGenerator[bytes, None]:
@@ -140,16 +141,16 @@ def iterate(stream: Stream, /) -> AsyncGenerator[bytes, None]:
     """
     if not isinstance(stream, Stream):
         raise TypeError(f"expected a stream, got {type(stream).__name__}")
-    return _pieces(stream, sandbox_of_box(stream.__box__))
+    return _pieces(stream, stream.__box__)
 
 
-async def _pieces(stream: Stream, sandbox: Sandbox) -> AsyncGenerator[bytes, None]:
+async def _pieces(stream: Stream, box: _vx.Box) -> AsyncGenerator[bytes, None]:
     try:
-        while (piece := await _run(sandbox, partial(next, stream, None))) is not None:
+        while (piece := await _run(box, partial(next, stream, None))) is not None:
             yield piece
     finally:
         if not stream.closed:
-            await _run(sandbox, stream.close)  # the plugin's function goes on to its end
+            await _run(box, stream.close)  # the plugin's function goes on to its end
 
 
 class Calls:

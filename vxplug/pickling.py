@@ -158,14 +158,8 @@ def load_sandbox(plugin: Plugin | Missing, options: dict[str, Any]) -> Sandbox |
 
 
 def sandbox_of(function: _vx.Function) -> Sandbox:
-    """The sandbox of an exported function, which is kept alive by its box, the sandbox made anew if need be."""
-    if not isinstance(function, _vx.Function):
-        raise TypeError(f"expected an exported function, got {type(function).__name__}")
-    return sandbox_of_box(function.box)
-
-
-def sandbox_of_box(box: _vx.Box) -> Sandbox:
-    return box.trap.__self__.sandbox_of(box)  # type: ignore[attr-defined, no-any-return]
+    """The sandbox of an exported function, made anew around its box if nobody has it any more."""
+    return function.box.trap.__self__.sandbox_of(function.box)  # type: ignore[attr-defined, no-any-return]
 
 
 def load_function(sandbox: Sandbox | Missing, name: str) -> _vx.Function | Missing:

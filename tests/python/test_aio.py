@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import time
 
 import pytest
@@ -113,20 +114,32 @@ def test_cancelling_ends_the_guest(box):
     asyncio.run(main())
 
 
-def test_cancelling_a_call_that_waits_leaves_the_running_one_alone(box):
-    """The interrupt goes to a sandbox, not to a task: the wrong call could end."""
+def wait_and_cancel(work, spin, count):
     async def main():
-        running = asyncio.ensure_future(box.aio.work(150_000_000))
+        running = asyncio.ensure_future(work(150_000_000))
         await asyncio.sleep(0.05)
-        waiting = asyncio.ensure_future(box.aio.spin())
+        waiting = asyncio.ensure_future(spin())
         await asyncio.sleep(0.05)
         waiting.cancel()
         assert await running == 1
         with pytest.raises(asyncio.CancelledError):
             await waiting
-        assert await box.aio.count() == 2  # no fault: the sandbox was never reset
+        assert await count() == 2  # no fault: the sandbox was never reset
 
     asyncio.run(main())
+
+
+def test_cancelling_a_call_that_waits_leaves_the_running_one_alone(box):
+    """The interrupt goes to a sandbox, not to a task: the wrong call could end."""
+    wait_and_cancel(box.aio.work, box.aio.spin, box.aio.count)
+
+
+def test_the_same_of_functions_whose_sandbox_nobody_has(aio_plugin):
+    """Turns are taken by guest memory: by the object that has it, each call could have a turn of its own."""
+    box = aio_plugin.sandbox()
+    functions = box.work, box.spin, box.count
+    del box
+    wait_and_cancel(*(functools.partial(vxplug.aio.call, function) for function in functions))
 
 
 def test_cancelling_at_every_moment(box):
