@@ -124,6 +124,7 @@ CASES: list[tuple] = [
     ("write_code", (), 24, MEMORY),
     ("forged_return", (), 27, EXECUTE),
     ("calls_without_return", (2_000_000,), 27, lambda result: result == 2_000_000),
+    ("returns_without_call", (2_000_000,), 27, lambda result: result == 2_000_000),
     *((name, (), 27, lambda result: result == 21) for name in (
         "elsewhere_all_flags", "elsewhere_carry", "elsewhere_no_flags")),
     ("longjmp_storm", (300_000,), 27, lambda result: result == 300_000),

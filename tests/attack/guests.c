@@ -199,6 +199,12 @@ VX_EXPORT uint32_t calls_without_return(uint32_t n) {
                      : "+r"(count) : "r"(n) : "memory", "cc");
     return count;
 }
+/* What would be popped above the host-side stack is the state: the nops keep the translator from taking `ret` for a jump. */
+VX_EXPORT uint32_t returns_without_call(uint32_t n) {
+    uint32_t count = 0;
+    __asm__ volatile("1: push $2f; nop; nop; ret; 2: incl %0; cmpl %1,%0; jb 1b" : "+r"(count) : "r"(n) : "memory", "cc");
+    return count;
+}
 static jmp_buf target;
 static __attribute__((noinline)) void leap(uint32_t depth) { depth ? leap(depth - 1) : longjmp(target, 1); __asm__ volatile(""); }
 VX_EXPORT uint32_t longjmp_storm(uint32_t n) {
