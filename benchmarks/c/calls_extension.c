@@ -76,7 +76,7 @@ static PyObject *give(PyObject *module, PyObject *size) {
     (void)module;
     if (PyErr_Occurred()) return NULL;
     if (wanted > sizeof storage) return PyErr_Format(PyExc_ValueError, "%zu bytes", wanted);
-    return PyBytes_FromStringAndSize((const char *)storage, (Py_ssize_t)wanted);
+    return PyBytes_FromStringAndSize((const char *)filled(), (Py_ssize_t)wanted);
 }
 
 /* What the kernel asks for a mapping that nobody touches. */

@@ -6,4 +6,4 @@ int32_t callbacks(int32_t (*function)(int32_t), int32_t count) { return total(fu
 int32_t nothing(void) { return 42; }
 const void *same(const void *data) { return data; }
 uint32_t take(const void *data, uint32_t size) { return both_ends(data, size); }
-void *give(uint32_t size) { return size <= sizeof storage ? storage : NULL; }
+void *give(uint32_t size) { return size <= sizeof storage ? filled() : NULL; }

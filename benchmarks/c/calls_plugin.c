@@ -8,5 +8,5 @@ VX_EXPORT vx_bytes same(vx_view data) { return vx_borrow(data.ptr, data.len); }
 VX_EXPORT uint32_t take(vx_view data) { return both_ends(data.ptr, data.len); }
 VX_EXPORT vx_bytes give(uint32_t size) {
     if (size > sizeof storage) return vx_raise(VX_ValueError, "%u bytes", (unsigned)size);
-    return vx_borrow(storage, size);
+    return vx_borrow(filled(), size);
 }
