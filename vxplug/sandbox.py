@@ -254,8 +254,6 @@ class Sandbox:
     that ``imports`` has not.
     """
 
-    _plugin: Plugin
-    _options: dict[str, Any]
     _host: _Host
     _box: _vx.Box
     _functions: dict[str, _vx.Function]
@@ -297,15 +295,12 @@ class Sandbox:
 
     def _become(self, host: _Host, box: _vx.Box) -> None:
         # Past __setattr__, which would take as long as all else of a sandbox in Python.
-        self.__dict__.update(
-            _plugin=host.plugin, _options=host.options, _host=host, _box=box,
-            _functions={},  # made when first asked for
-        )
+        self.__dict__.update(_host=host, _box=box, _functions={})  # the functions are made when first asked for
         host.sandbox = weakref.ref(self)
 
     @property
     def plugin(self) -> Plugin:
-        return self._plugin
+        return self._host.plugin
 
     @property
     def closed(self) -> bool:
@@ -355,16 +350,17 @@ class Sandbox:
         """Plugin and limits: memory does not travel, a fresh sandbox comes out."""
         if self.closed:
             raise Error("a closed sandbox cannot be pickled")
-        return pickling.load_sandbox, (self._plugin, self._options)
+        return pickling.load_sandbox, (self.plugin, self._host.options)
 
     def __getattr__(self, name: str) -> Any:
         if "_functions" not in self.__dict__:
             raise AttributeError(name)
-        if name in self._plugin.exports:
+        plugin = self._host.plugin
+        if name in plugin.exports:
             found = self.__dict__[name] = self[name]  # the next look does not come here
             return found
-        if name in self._plugin.types:
-            return self._plugin.types[name]
+        if name in plugin.types:
+            return plugin.types[name]
         raise AttributeError(f"{self!r} has no export {name!r}")
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -375,12 +371,12 @@ class Sandbox:
     def __getitem__(self, name: str) -> _vx.Function:
         found = self._functions.get(name)
         if found is None:
-            export = self._plugin.exports[name]
-            found = self._functions[name] = self._plugin._interface.classes.function(self._box, export, self._options["module"])
+            plugin, module = self._host.plugin, self._host.options["module"]
+            found = self._functions[name] = plugin._interface.classes.function(self._box, plugin.exports[name], module)
         return found
 
     def __dir__(self) -> list[str]:
-        return sorted({*super().__dir__(), *self._plugin.exports, *self._plugin.types})
+        return sorted({*super().__dir__(), *self.plugin.exports, *self.plugin.types})
 
     def __enter__(self) -> Sandbox:
         return self
@@ -390,5 +386,4 @@ class Sandbox:
 
     def __repr__(self) -> str:
         state = "closed " if "_box" in self.__dict__ and self.closed else ""
-        plugin = self.__dict__.get("_plugin")
-        return f"<{state}vxplug.Sandbox of {plugin.path or '(bytes)'}>" if plugin else "<unfinished vxplug.Sandbox>"
+        return f"<{state}vxplug.Sandbox of {self.plugin.path or '(bytes)'}>" if "_host" in self.__dict__ else "<unfinished vxplug.Sandbox>"

@@ -205,7 +205,7 @@ def test_what_a_trace_is(plugin):
 def test_a_traced_sandbox_pickles_without_its_trace(plugin):
     """What is recorded stays where it was recorded; the limits travel as always."""
     with plugin.sandbox(trace=lambda line: None, imports={"twice": int}, timeout=3.0) as box:
-        assert pickle.loads(pickle.dumps(box))._options["timeout"] == 3.0
+        assert pickle.loads(pickle.dumps(box))._host.options["timeout"] == 3.0
 
 
 def command(*arguments):

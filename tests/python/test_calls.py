@@ -640,7 +640,7 @@ def test_invalid_functions(box, params, result, kind):
 def test_most_parameters(box):
     """Without it the largest function allowed might not fit the arrays of a call."""
     params = [(f"p{i}", "i64") for i in range(127)]
-    address = box._plugin.exports["count"].address
+    address = box.plugin.exports["count"].address
     function = _vx.Function(box._box, "f", address, params, "u32")
     assert function(*range(127)) == 1
     assert function(**{f"p{i}": i for i in range(127)}) == 2
